@@ -1,0 +1,205 @@
+"""Columns of text and of mixed scalars over numpy arrays, so that no row becomes a Python object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .events import ClassOrNumber
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+
+
+class Tag(IntEnum):
+    """What a mixed column holds in a row."""
+
+    NULL = 0
+    TEXT = 1
+    INTEGER = 2
+    FLOAT = 3
+    FALSE = 4
+    TRUE = 5
+
+
+class Strings:
+    """A column of UTF-8 text: spans into one buffer.
+
+    Parameters
+    ----------
+    data
+        (bytes,) uint8; usually the received buffer itself, never changed.
+    start, end
+        (n,) int64 spans; `start` is -1 where the row has no text.
+    """
+
+    __slots__ = ("data", "end", "start")
+
+    def __init__(self, data: Bytes, start: Ints, end: Ints) -> None:
+        self.data = data
+        self.start = start
+        self.end = end
+
+    @classmethod
+    def of(cls, texts: Iterable[str | None]) -> Strings:
+        """Build a column from Python text."""
+        encoded = [None if text is None else text.encode() for text in texts]
+        lengths = np.fromiter((len(text or b"") for text in encoded), np.int64, len(encoded))
+        end = np.cumsum(lengths)
+        start = end - lengths
+        missing = np.fromiter((text is None for text in encoded), np.bool_, len(encoded))
+        start[missing] = end[missing] = -1
+        data = np.frombuffer(b"".join(text for text in encoded if text), np.uint8)
+        return cls(data, start, end)
+
+    @classmethod
+    def missing(cls, rows: int) -> Strings:
+        """A column of `rows` rows without text."""
+        nowhere = np.full(rows, -1, np.int64)
+        return cls(np.zeros(0, np.uint8), nowhere, nowhere)
+
+    @classmethod
+    def concat(cls, columns: Sequence[Strings]) -> Strings:
+        """Stack columns; those over one buffer share it."""
+        if len(columns) == 1:
+            return columns[0]
+        data = columns[0].data
+        if not all(column.data is data for column in columns):
+            columns = [column.compact() for column in columns]
+            data = np.concatenate([column.data for column in columns])
+            at = np.cumsum([0] + [len(column.data) for column in columns[:-1]])
+            columns = [column._moved(data, int(by)) for column, by in zip(columns, at, strict=True)]
+        return cls(
+            data,
+            np.concatenate([column.start for column in columns]),
+            np.concatenate([column.end for column in columns]),
+        )
+
+    def _moved(self, data: Bytes, by: int) -> Strings:
+        """Return the same spans further on in another buffer."""
+        present = self.present
+        start, end = np.where(present, self.start + by, -1), np.where(present, self.end + by, -1)
+        return Strings(data, start, end)
+
+    def compact(self) -> Strings:
+        """Return the column over a buffer that holds its text and nothing else."""
+        length = np.where(self.present, self.end - self.start, 0)
+        end = np.cumsum(length)
+        total = int(end[-1]) if len(end) else 0
+        if total == len(self.data):
+            return self
+        at = np.repeat(self.start - (end - length), length) + np.arange(total)
+        start = np.where(self.present, end - length, -1)
+        return Strings(self.data[at], start, np.where(self.present, end, -1))
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, rows: Ints | slice) -> Strings:
+        """Return the column of `rows` only, over the same buffer."""
+        return Strings(self.data, self.start[rows], self.end[rows])
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(n,) where there is text."""
+        return self.start >= 0
+
+    def __getitem__(self, row: int) -> str | None:
+        if self.start[row] < 0:
+            return None
+        return self.data[self.start[row] : self.end[row]].tobytes().decode()
+
+    def to_list(self) -> list[str | None]:
+        """Return Python text, for few rows or for tests."""
+        return [self[row] for row in range(len(self))]
+
+
+class Values:
+    """A column of classes or numbers, as `prediction` and `label` are.
+
+    Parameters
+    ----------
+    tags
+        (n,) uint8 of `Tag`.
+    numbers
+        (n,) float64; meaningful where the tag is INTEGER or FLOAT.
+    strings
+        (n,) text; present where the tag is TEXT.
+    """
+
+    __slots__ = ("numbers", "strings", "tags")
+
+    def __init__(self, tags: Bytes, numbers: Floats, strings: Strings) -> None:
+        self.tags = tags
+        self.numbers = numbers
+        self.strings = strings
+
+    @classmethod
+    def of(cls, values: Sequence[ClassOrNumber | None]) -> Values:
+        """Build a column from Python values."""
+        numbers = [
+            float(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else np.nan
+            for v in values
+        ]
+        return cls(
+            np.array([_tag(value) for value in values], np.uint8),
+            np.array(numbers, np.float64),
+            Strings.of(v if isinstance(v, str) else None for v in values),
+        )
+
+    @classmethod
+    def missing(cls, rows: int) -> Values:
+        """A column of `rows` rows without a value."""
+        return cls(np.zeros(rows, np.uint8), np.full(rows, np.nan), Strings.missing(rows))
+
+    @classmethod
+    def concat(cls, columns: Sequence[Values]) -> Values:
+        """Stack columns."""
+        if len(columns) == 1:
+            return columns[0]
+        return cls(
+            np.concatenate([column.tags for column in columns]),
+            np.concatenate([column.numbers for column in columns]),
+            Strings.concat([column.strings for column in columns]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def take(self, rows: Ints | slice) -> Values:
+        """Return the column of `rows` only."""
+        return Values(self.tags[rows], self.numbers[rows], self.strings.take(rows))
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(n,) where there is a value."""
+        return self.tags != Tag.NULL
+
+    def to_list(self) -> list[ClassOrNumber | None]:
+        """Return Python values, for few rows or for tests."""
+        found: list[ClassOrNumber | None] = []
+        for row, tag in enumerate(self.tags):
+            if tag == Tag.NULL:
+                found.append(None)
+            elif tag == Tag.TEXT:
+                found.append(self.strings[row])
+            elif tag in (Tag.FALSE, Tag.TRUE):
+                found.append(bool(tag == Tag.TRUE))
+            else:
+                number = float(self.numbers[row])
+                found.append(int(number) if tag == Tag.INTEGER else number)
+        return found
+
+
+_TAG_OF_TYPE = {type(None): 0, str: 1, int: 2, float: 3}
+
+
+def _tag(value: ClassOrNumber | None) -> int:
+    if isinstance(value, bool):
+        return int(Tag.TRUE if value else Tag.FALSE)
+    return _TAG_OF_TYPE[type(value)]
