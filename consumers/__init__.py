@@ -1,0 +1,1 @@
+"""The worker and what it is made of, and the alert subscriber. Importing this package loads neither."""

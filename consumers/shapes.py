@@ -1,0 +1,159 @@
+"""The shapes of JSON events seen so far: learned from one decoded event, used by `json_kernel`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.columns import Ints
+from ..core.events import Event, Label
+from ..core.json_scan import Path, scalars
+from ..core.wire import Kind
+from .json_kernel import HINTS, Shapes
+
+_MAX_SHAPES: Final = 256  # chosen: a shape is some kB, and trying one that does not fit some 20 ns
+_MAX_BYTES: Final = 1 << 16  # larger events are rare, and their cost is not that of the envelope
+_MAPS: Final = ("features", "scores", "segments")
+_LISTS: Final = ("logits", "embedding")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the scalars of a shape are.
+
+    Parameters
+    ----------
+    kind
+        The kind of record that it was learned from.
+    is_label
+        Whether its events are labels.
+    fields
+        Scalar's index by the name of a plain field.
+    maps
+        Scalars' indices by the entry's name, for each of features, scores and segments.
+    lists
+        (width,) scalars' indices, for each of logits and embedding that is present.
+    """
+
+    kind: Kind
+    is_label: bool
+    fields: dict[str, int]
+    maps: dict[str, dict[str, int]]
+    lists: dict[str, Ints]
+
+
+class ShapeBook:
+    """Known shapes and, for each Kafka key, those to try first.
+
+    Nothing that is decoded depends on what this holds; only how fast.
+    """
+
+    def __init__(self) -> None:
+        self.shapes: list[Shape] = []
+        self._literals: list[list[bytes]] = []
+        self._known: dict[tuple[Kind, bytes], int] = {}
+        self.packed = _pack([], [])
+        self.hints: Ints = np.full((1, HINTS), -1, np.int64)
+
+    @property
+    def is_label(self) -> NDArray[np.bool_]:
+        """(shapes,) whether a shape's events are labels."""
+        return np.array([shape.is_label for shape in self.shapes], np.bool_)
+
+    def forget_hints(self) -> None:
+        """Forget what the keys' shapes were: keys are about to be numbered anew."""
+        self.hints[:] = -1
+
+    def reserve_keys(self, keys: int) -> None:
+        """Make room for the hints of `keys` keys."""
+        if keys > len(self.hints):
+            more = np.full((2 * keys - len(self.hints), HINTS), -1, np.int64)
+            self.hints = np.concatenate([self.hints, more])
+
+    def learn(self, raw: bytes, kind: Kind, event: Event) -> bool:
+        """Remember the shape of `raw`, which decoded to `event`; False if that is nothing new."""
+        found = _shape_of(raw, kind, event) if len(raw) <= _MAX_BYTES else None
+        if found is None:
+            return False
+        shape, literals = found
+        signature = (kind, b"\0".join(literals))
+        if signature in self._known:
+            return False
+        if len(self.shapes) == _MAX_SHAPES:
+            self.shapes, self._literals, self._known = [], [], {}
+            self.hints[:] = -1
+        self._known[signature] = len(self.shapes)
+        self.shapes.append(shape)
+        self._literals.append(literals)
+        self.packed = _pack(self.shapes, self._literals)
+        return True
+
+
+def _pack(shapes: list[Shape], literals: list[list[bytes]]) -> Shapes:
+    flat = [literal for of_shape in literals for literal in of_shape]
+    end = np.cumsum([len(literal) for literal in flat], dtype=np.int64)
+    counts = np.array([len(of_shape) for of_shape in literals], np.int64)
+    return Shapes(
+        text=np.frombuffer(b"".join(flat), np.uint8),
+        literal_start=end - np.array([len(literal) for literal in flat], np.int64),
+        literal_end=end,
+        first_literal=np.cumsum(counts) - counts,
+        scalars=counts - 1,
+        kind=np.array([shape.kind for shape in shapes], np.int64),
+    )
+
+
+def _shape_of(raw: bytes, kind: Kind, event: Event) -> tuple[Shape, list[bytes]] | None:
+    """Return the shape and literals of an event, or None for one whose shape would not be exact."""
+    fields: dict[str, int] = {}
+    maps: dict[str, dict[str, int]] = {name: {} for name in _MAPS}
+    lists: dict[str, list[int]] = {}
+    literals: list[bytes] = []
+    at = 0
+    seen: set[Path] = set()
+    for scalar in scalars(raw):
+        path = scalar.path
+        if path in seen:  # a key twice: the last one counts, which columns cannot tell
+            return None
+        seen.add(path)
+        if path == ("type",):
+            continue  # part of the literal: it says what the event is
+        index = len(literals)
+        literals.append(raw[at : scalar.start])
+        at = scalar.end
+        if len(path) == 1:
+            fields[str(path[0])] = index
+        elif path[0] in _MAPS and len(path) == 2:
+            maps[str(path[0])][str(path[1])] = index
+        elif path[0] in _LISTS and len(path) == 2:
+            lists.setdefault(str(path[0]), []).append(index)
+        else:  # raw inputs: their bytes are checked by the reference
+            return None
+    literals.append(raw[at:])
+    if not _is_complete(event, fields, maps, lists):
+        return None
+    arrays = {name: np.array(indices, np.int64) for name, indices in lists.items()}
+    return Shape(kind, isinstance(event, Label), fields, maps, arrays), literals
+
+
+def _is_complete(
+    event: Event,
+    fields: dict[str, int],
+    maps: dict[str, dict[str, int]],
+    lists: dict[str, list[int]],
+) -> bool:
+    """Whether the walk found exactly what the decoder found; escaped names, say, it would not."""
+    if not set(fields) <= set(event.__struct_fields__):
+        return False
+    if isinstance(event, Label):
+        return not any(maps.values()) and not lists
+    return (
+        list(event.features) == list(maps["features"])
+        and list(event.scores or ()) == list(maps["scores"])
+        and list(event.segments or ()) == list(maps["segments"])
+        and len(event.logits or ()) == len(lists.get("logits", ()))
+        and len(event.embedding or ()) == len(lists.get("embedding", ()))
+    )

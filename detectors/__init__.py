@@ -1,0 +1,1 @@
+"""Detectors: numbers in, verdicts out. No I/O, no clock, no threads, no logging of values."""
