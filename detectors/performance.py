@@ -1,0 +1,110 @@
+"""Performance over the latest joined pairs: accuracy, precision, recall, F1, or MAE and RMSE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.columns import Floats, Ints
+from ..core.snapshot import pack, unpack
+
+
+class PerformanceWindow:
+    """A window over the latest pairs of prediction and label.
+
+    Parameters
+    ----------
+    size
+        Pairs kept.
+
+    Notes
+    -----
+    A correction of a pair that is still in the window replaces its label there. Bounded: 32 bytes a
+    pair.
+    """
+
+    def __init__(self, size: int = 1000) -> None:
+        if size < 1:
+            raise ValueError(f"size must be 1 or more, got {size}")
+        self.size = size
+        self._place = np.full(size, -1, np.int64)
+        self._predicted = np.full(size, np.nan)
+        self._label = np.full(size, np.nan)
+        self._lag = np.zeros(size, np.int64)
+
+    def add(self, place: Ints, predicted: Floats, label: Floats, lag: Ints) -> None:
+        """Take (n,) pairs in; `place` numbers them 0, 1, 2, ... and `lag` is in nanoseconds."""
+        kept = slice(max(0, len(place) - self.size), None)
+        at = place[kept] % self.size
+        self._place[at] = place[kept]
+        self._predicted[at] = predicted[kept]
+        self._label[at] = label[kept]
+        self._lag[at] = lag[kept]
+
+    def correct(self, place: int, label: float) -> None:
+        """Replace the label of pair number `place`, if it is still in the window."""
+        at = place % self.size
+        if self._place[at] == place:
+            self._label[at] = label
+
+    def _pairs(self) -> tuple[Floats, Floats]:
+        usable = ~(np.isnan(self._predicted) | np.isnan(self._label))
+        return self._predicted[usable], self._label[usable]
+
+    def classification(self) -> dict[str, float]:
+        """Return accuracy and macro-averaged precision, recall and F1; empty without pairs.
+
+        Macro averages are over the classes that were predicted or true in the window; a class that
+        was never predicted has precision 0, one that was never true recall 0, as scikit-learn's
+        `precision_recall_fscore_support(average="macro", zero_division=0)` has them.
+        """
+        predicted, label = self._pairs()
+        if not len(label):
+            return {}
+        classes = np.unique(np.concatenate([predicted, label]))
+        p, t = np.searchsorted(classes, predicted), np.searchsorted(classes, label)
+        hits = np.bincount(t[p == t], minlength=len(classes))
+        said = np.bincount(p, minlength=len(classes))
+        true = np.bincount(t, minlength=len(classes))
+        return {
+            "accuracy": float((p == t).mean()),
+            "precision": float((hits / np.maximum(said, 1)).mean()),
+            "recall": float((hits / np.maximum(true, 1)).mean()),
+            "f1": float((2 * hits / np.maximum(said + true, 1)).mean()),
+            "pairs": float(len(label)),
+            "label_lag_seconds": self._median_lag(),
+        }
+
+    def regression(self) -> dict[str, float]:
+        """Return the mean absolute and the root mean squared error; empty without pairs."""
+        predicted, label = self._pairs()
+        if not len(label):
+            return {}
+        error = predicted - label
+        return {
+            "mae": float(np.abs(error).mean()),
+            "rmse": float(np.sqrt((error**2).mean())),
+            "pairs": float(len(label)),
+            "label_lag_seconds": self._median_lag(),
+        }
+
+    def _median_lag(self) -> float:
+        return float(np.median(self._lag[self._place >= 0])) / 1e9
+
+    def snapshot(self) -> bytes:
+        """Return the whole state."""
+        filled = self._place >= 0
+        arrays: dict[str, Any] = {
+            "place": self._place[filled], "predicted": self._predicted[filled],
+            "label": self._label[filled], "lag": self._lag[filled],
+        }  # fmt: skip
+        return pack("performance", 1, {"size": self.size}, arrays)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot; a window of another size takes what fits."""
+        _, a = unpack("performance", 1, state)
+        self._place[:] = -1
+        self._predicted[:] = np.nan
+        order = np.argsort(a["place"])
+        self.add(*(a[name][order] for name in ("place", "predicted", "label", "lag")))

@@ -1,0 +1,162 @@
+"""Scalar streams from raw values to verdicts: reference, scale, ADWIN and Page-Hinkley, the evidence."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from ..core.columns import Floats, Ints
+from ..core.snapshot import pack, unpack
+from ..core.verdict import Verdict
+from .base import HUGE, Detector, Observations
+from .compiled import compiled
+from .page_hinkley import PageHinkley
+from .reference import Reference, summarise
+from .river_bank import adwin
+from .streams import StreamTable
+
+_RECENT: Final = 128  # values kept of each stream, for the picture of a change
+
+
+@compiled
+def _remember(values: Floats, streams: Ints, recent: Floats, seen: Ints, odd: Ints) -> None:
+    size = recent.shape[1]
+    for j in range(streams.shape[0]):
+        k = streams[j]
+        for i in range(values.shape[0]):
+            if abs(values[i, j]) <= HUGE:
+                recent[k, seen[k] % size] = values[i, j]
+                seen[k] += 1
+            else:
+                odd[k] += 1
+
+
+class StreamMonitor:
+    """ADWIN and Page-Hinkley on every stream, on values in units of the stream's own beginning.
+
+    Parameters
+    ----------
+    reference
+        What streams looked like when they were new; shared with whoever stores it.
+    adwin_delta
+        ADWIN's significance of one check. River's default is 0.002; 1e-4 raised no false alarm in
+        800,000 stationary values of eight laws and finds a shift of 0.5 sigma after 150 values
+        instead of 120.
+    ph_delta, ph_threshold
+        Page-Hinkley's tolerated change and height, in reference sigmas.
+
+    Notes
+    -----
+    Not usable values (missing, NaN, infinite, beyond 1e100) are counted and touch nothing else.
+    After a detection each detector starts anew, as River's do, and so adapts to the new regime.
+    """
+
+    def __init__(
+        self,
+        reference: Reference | None = None,
+        *,
+        adwin_delta: float = 1e-4,
+        ph_delta: float = 0.15,
+        ph_threshold: float = 60.0,
+    ) -> None:
+        self.reference = reference or Reference()
+        self._page_hinkley = PageHinkley(delta=ph_delta, threshold=ph_threshold, alpha=1.0)
+        self._adwin = adwin(adwin_delta)
+        self._streams = StreamTable(
+            {"recent": np.full(_RECENT, np.nan), "seen": 0, "unusable": 0}
+        )
+
+    def update(self, batch: Observations) -> list[Verdict]:
+        """Take the rows in; return the detections in their order."""
+        if not len(batch) or not batch.names:
+            return []
+        scaled = self.reference.scale(batch)
+        found = self._page_hinkley.update(_with(batch, scaled.deviation))
+        found += self._adwin.update(_with(batch, scaled.bounded))
+        if not found:
+            self._remember(batch.values, batch.names)
+            return []
+        found.sort(key=lambda verdict: (verdict.offset, verdict.row, verdict.subject))
+        return self._completed(batch, found)
+
+    def _remember(self, values: Floats, names: tuple[str, ...]) -> None:
+        s = self._streams
+        streams = s.numbers(names)
+        _remember(values, streams, s["recent"], s["seen"], s["unusable"])
+
+    def _completed(self, batch: Observations, found: list[Verdict]) -> list[Verdict]:
+        """Return the verdicts with the stream before and after; takes the rows in up to each."""
+        position = {
+            (int(offset), int(row)): i
+            for i, (offset, row) in enumerate(zip(batch.offsets, batch.rows, strict=True))
+        }
+        done, taken = [], 0
+        for verdict in found:
+            upto = position[verdict.offset, verdict.row] + 1
+            self._remember(batch.values[taken:upto], batch.names)
+            taken = max(taken, upto)
+            done.append(self._complete(verdict))
+        self._remember(batch.values[taken:], batch.names)
+        return done
+
+    def _complete(self, verdict: Verdict) -> Verdict:
+        name = verdict.subject
+        number = self._streams.number(name)
+        recent, seen = self._streams["recent"][number], int(self._streams["seen"][number])
+        size = min(seen, _RECENT, verdict.delay_events or _RECENT)
+        latest = recent[(seen - 1 - np.arange(size)) % _RECENT]
+        current = summarise(latest, self.reference.edges(name))
+        _, deviation = self.reference.mean_and_deviation(name)
+        reference = self.reference.summary(name)
+        shift = ((current.mean or 0.0) - (reference.mean or 0.0)) / deviation
+        return msgspec.structs.replace(
+            verdict,
+            reference=reference,
+            current=current,
+            evidence=f"{shift:+.1f} reference sigmas over the last {size} values",
+        )
+
+    def unusable(self) -> dict[str, int]:
+        """Return how many values of each stream could not be used, missing ones included."""
+        counts = self._streams["unusable"]
+        return {name: int(counts[k]) for k, name in enumerate(self._streams.names)}
+
+    def volatile(self) -> bytes:
+        """Return the state without the reference, which changes rarely and is stored by itself."""
+        names, arrays = self._streams.state()
+        meta = {
+            "names": names,
+            "page_hinkley": self._page_hinkley.snapshot(),
+            "adwin": self._adwin.snapshot(),
+        }
+        return pack("stream_monitor", 1, meta, arrays)
+
+    def restore_volatile(self, state: bytes) -> None:
+        """Go on from `volatile`; the reference is restored beside it."""
+        meta, arrays = unpack("stream_monitor", 1, state)
+        members: list[tuple[Detector, bytes]] = [
+            (self._page_hinkley, meta["page_hinkley"]),
+            (self._adwin, meta["adwin"]),
+        ]
+        for member, part in members:
+            member.restore(part)
+        self._streams.load(meta["names"], arrays)
+
+    def snapshot(self) -> bytes:
+        """Return the whole state."""
+        parts = {"reference": self.reference.snapshot(), "volatile": self.volatile()}
+        return pack("stream_monitor_whole", 1, parts, {})
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot."""
+        parts, _ = unpack("stream_monitor_whole", 1, state)
+        self.reference.restore(parts["reference"])
+        self.restore_volatile(parts["volatile"])
+
+
+def _with(batch: Observations, values: Floats) -> Observations:
+    return Observations(
+        names=batch.names, values=values, offsets=batch.offsets, rows=batch.rows
+    )

@@ -1,0 +1,72 @@
+"""The streams a bank of detectors watches: a name for each row of its state arrays, growing as needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.columns import Ints
+
+
+class StreamTable:
+    """Arrays with one row a stream; streams are numbered in order of first appearance.
+
+    Parameters
+    ----------
+    columns
+        Array name to the value that a new stream begins with, one number or one row of them.
+    """
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self._new = {name: np.asarray(value) for name, value in columns.items()}
+        self._index: dict[str, int] = {}
+        self.arrays: dict[str, NDArray[Any]] = {
+            name: np.empty((0, *value.shape), value.dtype) for name, value in self._new.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def names(self) -> list[str]:
+        """The streams, by number."""
+        return list(self._index)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        return self.arrays[column]
+
+    def number(self, name: str) -> int | None:
+        """Return a stream's number, None if it was never seen."""
+        return self._index.get(name)
+
+    def numbers(self, names: tuple[str, ...]) -> Ints:
+        """Return (k,) numbers, making rows for new streams."""
+        try:
+            return np.array([self._index[name] for name in names], np.int64)
+        except KeyError:
+            self._add([name for name in names if name not in self._index])
+            return self.numbers(names)
+
+    def _add(self, names: list[str]) -> None:
+        for name in names:
+            self._index.setdefault(name, len(self._index))
+        count = len(self._index)
+        for name, array in self.arrays.items():
+            if len(array) < count:
+                room = max(count, 2 * len(array))
+                grown = np.empty((room, *array.shape[1:]), array.dtype)
+                grown[: len(array)] = array
+                grown[len(array) :] = self._new[name]
+                self.arrays[name] = grown
+
+    def state(self) -> tuple[list[str], dict[str, NDArray[Any]]]:
+        """Return names and arrays, for a snapshot."""
+        count = len(self._index)
+        return self.names, {name: array[:count] for name, array in self.arrays.items()}
+
+    def load(self, names: list[str], arrays: dict[str, NDArray[Any]]) -> None:
+        """Replace everything by what `state` gave."""
+        self._index = {name: number for number, name in enumerate(names)}
+        self.arrays = {name: arrays[name] for name in self._new}
