@@ -1,0 +1,179 @@
+"""The adversarial-input detectors of one model: one for each version and number of classes."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ..core.batch import EventBatch
+from ..core.errors import ConfigError, StateError
+from ..core.verdict import Verdict
+from ..detectors.base import Observations
+from .settings import AttackSettings
+
+if TYPE_CHECKING:
+    from ..detectors.adversarial import AdversarialInputs, Fitted
+
+_log = logging.getLogger(__name__)
+
+_MAX_DETECTORS: Final = 8  # versions watched at once; the oldest makes room
+_MAX_CLASSES: Final = 1024  # beyond, a covariance of logits is a matter of seconds and megabytes
+
+
+class AttackMonitor:
+    """Routes logits to a detector of their version.
+
+    A new version of a model has other logits, so it is fitted anew; two versions that serve side by
+    side do not disturb one another.
+    """
+
+    def __init__(self, model: str, settings: AttackSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self._detectors: dict[str, AdversarialInputs] = {}
+        self._stored: dict[str, int] = {}
+        self._dropped: list[str] = []
+
+    @property
+    def checked(self) -> int:
+        """How many inputs were checked."""
+        return sum(detector.checked for detector in self._detectors.values())
+
+    @property
+    def flagged(self) -> int:
+        """How many of them were suspicious."""
+        return sum(detector.flagged for detector in self._detectors.values())
+
+    def update(self, batch: EventBatch) -> list[Verdict]:
+        """Check the logits of a batch."""
+        if batch.logits is None or not 2 <= batch.logits.shape[1] <= _MAX_CLASSES:
+            return []
+        names = np.array([version or "" for version in _distinct(batch)], dtype=object)
+        found: list[Verdict] = []
+        for version in dict.fromkeys(names.tolist()):
+            rows = np.flatnonzero(names == version) if len(names) > 1 else slice(None)
+            logits = batch.logits[rows]
+            found += self._detector(f"{version}/{logits.shape[1]}").update(
+                Observations(
+                    names=tuple(f"logit:{k}" for k in range(logits.shape[1])),
+                    values=logits,
+                    offsets=batch.offsets[rows],
+                    rows=batch.rows[rows],
+                    clients=batch.client.take(rows),
+                    ids=batch.prediction_id.take(rows),
+                )
+            )
+        return found
+
+    def _detector(self, key: str) -> AdversarialInputs:
+        if key not in self._detectors:
+            if len(self._detectors) == _MAX_DETECTORS:
+                oldest = next(iter(self._detectors))
+                del self._detectors[oldest]
+                self._dropped.append(oldest)
+            self._detectors[key] = self._make(int(key.rpartition("/")[2]))
+        return self._detectors[key]
+
+    def _make(self, classes: int) -> AdversarialInputs:
+        from ..detectors.adversarial import AdversarialInputs
+
+        s = self.settings
+        reference = None if s.reference is None else fitted(s.reference, s.alpha, s.fit_events)
+        if reference is not None and reference.classes != classes:
+            reference = None  # of another model or version: learn from the stream
+        return AdversarialInputs(
+            fit_events=s.fit_events,
+            calibration_events=s.calibration_events,
+            alpha=s.alpha,
+            budget_events=s.budget_events,
+            max_clients=s.max_clients,
+            reference=reference,
+        )
+
+    def dirty(self) -> dict[str, bytes | None]:
+        """Return the fields that changed since the last call, None for those to delete."""
+        fields: dict[str, bytes | None] = {}
+        for key in self._dropped:
+            fields[f"attack/{key}"] = fields[f"attack_steady/{key}"] = None
+            self._stored.pop(key, None)
+        self._dropped = []
+        for key, detector in self._detectors.items():
+            fields[f"attack/{key}"] = detector.volatile()
+            if self._stored.get(key) != detector.changes:
+                self._stored[key] = detector.changes
+                fields[f"attack_steady/{key}"] = detector.steady()
+        return fields
+
+    def restore(self, fields: dict[str, bytes]) -> list[str]:
+        """Go on from stored fields; return what could not be read and starts clean."""
+        lost = []
+        for name, state in fields.items():
+            kind, _, key = name.partition("/")
+            if kind != "attack":
+                continue
+            try:
+                detector = self._make(int(key.rpartition("/")[2]))
+                detector.restore_steady(fields[f"attack_steady/{key}"])
+                detector.restore_volatile(state)
+            except (KeyError, StateError) as error:
+                lost.append(f"{name}: {error}")
+                continue
+            self._detectors[key] = detector
+            self._stored[key] = detector.changes
+        return lost
+
+
+def _distinct(batch: EventBatch) -> list[str | None]:
+    """Return the version of each row, or of all rows if it is one."""
+    version = batch.version
+    if not version.present.any():
+        return [None]
+    length = version.end - version.start
+    if version.present.all() and (length == length[0]).all():
+        first = version.data[version.start[0] : version.end[0]]
+        cells = version.start[:, None] + np.arange(length[0])[None, :]
+        if (version.data[cells] == first[None, :]).all():
+            return [version[0]]
+    return version.to_list()
+
+
+@cache
+def fitted(path: Path, alpha: float, fit_events: int) -> Fitted:
+    """Fit the scores to the clean logits in a reference file.
+
+    Parameters
+    ----------
+    path
+        An .npz file with `logits` (n, classes) of clean inputs, in no particular order.
+    alpha
+        Flag rate to calibrate for.
+    fit_events
+        Rows to fit on, at most half of them; the others calibrate.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or is too short for `alpha`.
+    """
+    from ..detectors.adversarial import Fitted
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            logits = np.asarray(file["logits"], np.float64)
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"attack.reference {path}: expected an .npz file with an array `logits`: {error}"
+        ) from None
+    if logits.ndim != 2 or logits.shape[1] < 2 or not np.isfinite(logits).all():
+        raise ConfigError(
+            f"attack.reference {path}: `logits` must be (n, classes >= 2) and finite, got shape "
+            f"{logits.shape}"
+        )
+    try:
+        return Fitted.fit(logits, min(fit_events, len(logits) // 2), alpha)
+    except ValueError as error:
+        raise ConfigError(f"attack.reference {path}: {error}") from None

@@ -1,0 +1,368 @@
+"""Labels to predictions: late, out of order, twice, corrected or never; the result depends on the log only.
+
+Between two multiples of 1,024 predictions nothing is forgotten, so what joins with what does not depend
+on how the log was cut into batches. A joined pair takes its place at the later of its two events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from ..core.columns import Bytes, Floats, Ints, Strings
+from ..core.events import ENVIRONMENTS
+from ..core.snapshot import pack, unpack
+from ..detectors.string_index import StringIndex
+from .pending import UNLABELLED, PendingTable
+
+BLOCK: Final = 1024
+"""Predictions between two looks at what is too old."""
+
+
+class Predictions(NamedTuple):
+    """Predictions of one model, (n,) each, in the order of the log; NaN where nothing was predicted."""
+
+    ids: Strings
+    offsets: Ints
+    rows: Ints
+    times: Ints
+    environment: Bytes
+    predicted: Floats
+
+    def cut(self, begin: int, end: int) -> Predictions:
+        """Return the predictions `begin` to `end`."""
+        part = slice(begin, end)
+        return Predictions(self.ids.take(part), *(column[part] for column in self[1:]))
+
+
+class Labels(NamedTuple):
+    """Labels of one model, (n,) each, in the order of the log; `times` is when they were observed."""
+
+    ids: Strings
+    offsets: Ints
+    rows: Ints
+    times: Ints
+    label: Floats
+    revision: Ints
+
+    def cut(self, begin: int, end: int) -> Labels:
+        """Return the labels `begin` to `end`."""
+        part = slice(begin, end)
+        return Labels(self.ids.take(part), *(column[part] for column in self[1:]))
+
+
+class Pairs(NamedTuple):
+    """Joined pairs, (n,) each, in the order in which they came to be.
+
+    `offsets` and `rows` say at which event; `place` numbers the pairs of an environment; `times` is
+    when the label was observed, `lag` how long after the prediction, in nanoseconds.
+    """
+
+    place: Ints
+    offsets: Ints
+    rows: Ints
+    environment: Bytes
+    predicted: Floats
+    label: Floats
+    times: Ints
+    lag: Ints
+
+
+class Correction(NamedTuple):
+    """A label that replaced another; `place` is that of the pair."""
+
+    environment: int
+    place: int
+    predicted: float
+    label: float
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the events; the worker publishes these."""
+
+    predictions: int = 0
+    predictions_repeated: int = 0
+    predictions_expired: int = 0
+    labels: int = 0
+    labels_joined: int = 0
+    labels_repeated: int = 0
+    labels_corrected: int = 0
+    labels_early: int = 0
+    labels_late: int = 0
+    labels_unmatched: int = 0
+
+
+class _Early(NamedTuple):
+    """A label whose prediction has not come yet."""
+
+    label: float
+    revision: int
+    observed: int
+
+
+@dataclass(slots=True)
+class _Outcome:
+    pairs: list[Pairs] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
+
+
+class Join:
+    """Joins the labels of one model to its predictions.
+
+    Parameters
+    ----------
+    max_pending
+        Predictions kept, up to 1,023 more for a while; beyond, the oldest goes.
+    window_seconds
+        A label observed more than this after its prediction is late: counted, not joined.
+    early_seconds
+        How long a label waits for its prediction, in event time.
+    max_early
+        Labels that may wait so; beyond, the first of them goes.
+    """
+
+    def __init__(
+        self,
+        max_pending: int = 100_000,
+        window_seconds: float = 14 * 86_400.0,
+        early_seconds: float = 300.0,
+        max_early: int = 10_000,
+    ) -> None:
+        if min(max_pending, window_seconds, early_seconds, max_early) <= 0:
+            raise ValueError("max_pending, window_seconds, early_seconds and max_early must be above 0")
+        self.max_pending = max_pending
+        self.window = int(window_seconds * 1e9)
+        self.early = int(early_seconds * 1e9)
+        self.max_early = max_early
+        self.table = PendingTable()
+        self.counts = Counts()
+        self._watermark = 0
+        self._waiting = StringIndex()
+        self._early: list[_Early | None] = []
+        self._places = [0] * len(ENVIRONMENTS)
+
+    def update(
+        self, predictions: Predictions, labels: Labels
+    ) -> tuple[list[Pairs], list[Correction]]:
+        """Take events in; return new pairs, and corrections of pairs that this or an earlier call gave."""
+        out = _Outcome()
+        begin = label_begin = 0
+        total = len(predictions.offsets)
+        while begin < total or label_begin < len(labels.offsets):
+            end = min(total, begin + BLOCK - self.counts.predictions % BLOCK)
+            label_end = len(labels.offsets)
+            if end > begin and (self.counts.predictions + end - begin) % BLOCK == 0:
+                # A full block ends with its last prediction; labels after that see what is left.
+                label_end = _before(labels, predictions.offsets[end - 1], predictions.rows[end - 1])
+            self._block(predictions.cut(begin, end), labels.cut(label_begin, label_end), out)
+            begin, label_begin = end, label_end
+        return out.pairs, out.corrections
+
+    def _block(self, predictions: Predictions, labels: Labels, out: _Outcome) -> None:
+        before = self.table.count
+        rows = self.table.add(
+            predictions.ids, predictions.times, predictions.environment, predictions.predicted
+        )
+        new = len(rows)
+        self.counts.predictions += new
+        self.counts.predictions_repeated += new - (self.table.count - before)
+        if new:
+            self._watermark = max(self._watermark, int(predictions.times.max()))
+        found = self._candidates(predictions, rows, before, labels)
+        if len(found.pending):
+            self._label(found, out)
+        if new and self.counts.predictions % BLOCK == 0:
+            self._expire()
+
+    def _candidates(
+        self, predictions: Predictions, rows: Ints, before: int, labels: Labels
+    ) -> _Candidates:
+        """Return labels with the row each belongs to, in the order in which the pairs come to be."""
+        self.counts.labels += len(labels.offsets)
+        pending = self.table.ids.find(labels.ids)
+        early = pending < 0
+        fresh = np.flatnonzero(pending >= before)
+        if len(fresh):  # the prediction may stand after its label within this very block
+            _, first_at = np.unique(rows, return_index=True)
+            at = first_at[np.searchsorted(rows[first_at], pending[fresh])]
+            offset, row = predictions.offsets[at], predictions.rows[at]
+            early[fresh] = (labels.offsets[fresh] < offset) | (
+                (labels.offsets[fresh] == offset) & (labels.rows[fresh] < row)
+            )
+        self._wait(labels, np.flatnonzero(early))
+        known = np.flatnonzero(~early)
+        parts = [
+            _Candidates(
+                pending[known], labels.offsets[known], labels.rows[known], labels.label[known],
+                labels.revision[known], labels.times[known],
+            )  # fmt: skip
+        ]
+        if self._waiting.live and self.table.count > before:
+            parts += self._arrived(predictions, rows, before)
+        joined = _Candidates(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        order = np.lexsort((joined.rows, joined.offsets))
+        return _Candidates(*(column[order] for column in joined))
+
+    def _arrived(self, predictions: Predictions, rows: Ints, before: int) -> list[_Candidates]:
+        """Return the waiting labels whose predictions came with this block."""
+        codes = self._waiting.find(predictions.ids)
+        parts = []
+        for at in np.flatnonzero((codes >= 0) & (rows >= before)).tolist():
+            place = int(codes[at]) - self._waiting.first
+            early = self._early[place]
+            if early is None:
+                continue
+            self._early[place] = None
+            parts.append(
+                _Candidates(
+                    rows[at : at + 1], predictions.offsets[at : at + 1],
+                    predictions.rows[at : at + 1], np.array([early.label]),
+                    np.array([early.revision]), np.array([early.observed]),
+                )  # fmt: skip
+            )
+        return parts
+
+    def _wait(self, labels: Labels, of: Ints) -> None:
+        """Keep labels without a prediction for a while."""
+        if not len(of):
+            return
+        self.counts.labels_early += len(of)
+        codes = self._waiting.add(labels.ids.take(of)) - self._waiting.first
+        for code, i in zip(codes.tolist(), of.tolist(), strict=True):
+            early = _Early(
+                float(labels.label[i]), int(labels.revision[i]), int(labels.times[i])
+            )
+            if code == len(self._early):
+                self._early.append(early)
+                continue
+            other = self._early[code]
+            if other is None or (early.revision, early.observed) > (other.revision, other.observed):
+                self._early[code] = early
+            self.counts.labels_repeated += other is not None
+
+    def _label(self, found: _Candidates, out: _Outcome) -> None:
+        lag = found.observed - self.table.at("time", found.pending)
+        late = lag > self.window
+        self.counts.labels_late += int(late.sum())
+        if late.any():
+            found, lag = _Candidates(*(column[~late] for column in found)), lag[~late]
+        _, first_at = np.unique(found.pending, return_index=True)
+        first = np.zeros(len(found.pending), np.bool_)
+        first[first_at] = True
+        first &= self.table.at("revision", found.pending) == UNLABELLED
+        new = _Candidates(*(column[first] for column in found))
+        if len(new.pending):
+            self.counts.labels_joined += len(new.pending)
+            self.table.label(new.pending, new.label, new.revision, new.observed)
+            environment = self.table.at("environment", new.pending)
+            out.pairs.append(
+                Pairs(
+                    self._number(new.pending, environment), new.offsets, new.rows, environment,
+                    self.table.at("predicted", new.pending), new.label, new.observed, lag[first],
+                )  # fmt: skip
+            )
+        for i in np.flatnonzero(~first).tolist():
+            self._again(_Candidates(*(column[i : i + 1] for column in found)), out)
+
+    def _number(self, pending: Ints, environment: Bytes) -> Ints:
+        """Return (n,) places of new pairs: they are numbered in each environment."""
+        place = np.empty(len(pending), np.int64)
+        for code in np.unique(environment).tolist():
+            of = np.flatnonzero(environment == code)
+            place[of] = self._places[code] + np.arange(len(of))
+            self._places[code] += len(of)
+        self.table.place(pending, place)
+        return place
+
+    def _again(self, one: _Candidates, out: _Outcome) -> None:
+        """Take a further label of one prediction: it counts if its (revision, time) is greater."""
+        known = (
+            int(self.table.at("revision", one.pending)[0]),
+            int(self.table.at("observed", one.pending)[0]),
+        )
+        changed = self.table.at("label", one.pending)[0] != one.label[0]
+        if (int(one.revision[0]), int(one.observed[0])) <= known or not changed:
+            self.counts.labels_repeated += 1
+            if (int(one.revision[0]), int(one.observed[0])) > known:
+                self.table.label(one.pending, one.label, one.revision, one.observed)
+            return
+        self.counts.labels_corrected += 1
+        self.table.label(one.pending, one.label, one.revision, one.observed)
+        out.corrections.append(
+            Correction(
+                int(self.table.at("environment", one.pending)[0]),
+                int(self.table.at("place", one.pending)[0]),
+                float(self.table.at("predicted", one.pending)[0]),
+                float(one.label[0]),
+            )
+        )
+
+    def _expire(self) -> None:
+        """Forget what is too much or too old; called at multiples of BLOCK predictions only."""
+        table = self.table
+        keep_from = max(table.first, table.count - self.max_pending)
+        old = table["time"] + self.window < self._watermark
+        alive = np.flatnonzero(~old)
+        keep_from = max(keep_from, table.first + (int(alive[0]) if len(alive) else len(old)))
+        if keep_from > table.first:
+            gone = table["revision"][: keep_from - table.first]
+            self.counts.predictions_expired += int((gone == UNLABELLED).sum())
+            table.forget(keep_from)
+        self._expire_early()
+
+    def _expire_early(self) -> None:
+        drop = max(0, len(self._early) - self.max_early)
+        while drop < len(self._early):
+            early = self._early[drop]
+            if early is not None and early.observed + self.early >= self._watermark:
+                break
+            drop += 1
+        if drop:
+            self.counts.labels_unmatched += sum(e is not None for e in self._early[:drop])
+            del self._early[:drop]
+            self._waiting.forget(self._waiting.first + drop)
+
+    def volatile(self) -> bytes:
+        """Return the state beside the table."""
+        waiting = self._waiting.texts(self._waiting.first, len(self._waiting)).to_list()
+        meta: dict[str, Any] = {
+            "counts": {name: getattr(self.counts, name) for name in Counts.__slots__},
+            "watermark": self._watermark,
+            "first": self._waiting.first,
+            "waiting": waiting,
+            "early": self._early,
+            "places": self._places,
+            "first_row": self.table.first,
+        }
+        return pack("join", 1, meta, {})
+
+    def restore(self, state: bytes, fields: dict[str, bytes]) -> None:
+        """Go on from `volatile` and the table's fields."""
+        meta, _ = unpack("join", 1, state)
+        self.table.restore(fields, meta["first_row"])
+        self.counts = Counts(**meta["counts"])
+        self._watermark = meta["watermark"]
+        self._waiting.restore(Strings.of(meta["waiting"]), meta["first"])
+        self._places = meta["places"]
+        self._early = [None if e is None else _Early(*e) for e in meta["early"]]
+
+
+class _Candidates(NamedTuple):
+    """Labels, (n,) each: the row one belongs to, where the pair comes to be, and what it says."""
+
+    pending: Ints
+    offsets: Ints
+    rows: Ints
+    label: Floats
+    revision: Ints
+    observed: Ints
+
+
+def _before(labels: Labels, offset: int, row: int) -> int:
+    """Return how many labels stand before an event."""
+    low = int(np.searchsorted(labels.offsets, offset))
+    high = int(np.searchsorted(labels.offsets, offset, side="right"))
+    return low + int(np.searchsorted(labels.rows[low:high], row))

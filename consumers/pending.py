@@ -1,0 +1,185 @@
+"""Predictions that wait for their labels, as columns, with what is known of each; bounded."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.columns import Bytes, Floats, Ints, Strings
+from ..core.snapshot import pack, unpack
+from ..detectors.string_index import StringIndex
+from .segments import SegmentLog
+
+UNLABELLED: Final = -1
+"""The revision of a row that has no label."""
+
+_COLUMNS: Final[dict[str, tuple[str, float]]] = {
+    "time": ("int64", 0), "environment": ("uint8", 0), "predicted": ("float64", np.nan),
+    "label": ("float64", np.nan), "revision": ("int64", UNLABELLED), "observed": ("int64", 0),
+    "place": ("int64", -1),
+}  # fmt: skip
+_OUTCOME: Final = ("label", "revision", "observed", "place")
+
+
+class PendingTable:
+    """Rows numbered in order of arrival; the oldest are forgotten.
+
+    Attributes
+    ----------
+    ids
+        Prediction ids; a row's number is its code.
+    """
+
+    def __init__(self) -> None:
+        self.ids = StringIndex()
+        self._arrays: dict[str, NDArray[Any]] = {
+            name: np.empty(64, dtype) for name, (dtype, _) in _COLUMNS.items()
+        }
+        self._base = 0  # row number of the arrays' first element
+        self._written = 0  # rows below this are in a stored segment
+        self._changed: list[Ints] = []  # rows with a new outcome since the last write
+        self._forgotten = False
+        self._rows_log = SegmentLog()
+        self._outcomes_log = SegmentLog()
+
+    def __len__(self) -> int:
+        """How many rows are kept."""
+        return self.ids.live
+
+    @property
+    def first(self) -> int:
+        """The oldest row."""
+        return self.ids.first
+
+    @property
+    def count(self) -> int:
+        """One past the newest row."""
+        return len(self.ids)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        """Return a column of the kept rows; element 0 is row `first`. Changes go through `label`."""
+        return self._arrays[column][self.first - self._base : self.count - self._base]
+
+    def at(self, column: str, rows: Ints) -> NDArray[Any]:
+        """Return (n,) entries of kept rows."""
+        return np.asarray(self._arrays[column][rows - self._base])
+
+    def add(self, ids: Strings, times: Ints, environment: Bytes, predicted: Floats) -> Ints:
+        """Add predictions; return (n,) their rows. One with a known id keeps that id's row."""
+        before = self.count
+        rows = self.ids.add(ids)
+        self._reserve(self.count)
+        new: Ints | slice = slice(None)
+        if self.count - before < len(rows):  # some id is known, or stands here twice
+            _, first_at = np.unique(rows, return_index=True)
+            new = np.sort(first_at[rows[first_at] >= before])
+        at = slice(before - self._base, self.count - self._base)
+        for name, (_, value) in _COLUMNS.items():
+            self._arrays[name][at] = value
+        self._arrays["time"][at] = times[new]
+        self._arrays["environment"][at] = environment[new]
+        self._arrays["predicted"][at] = predicted[new]
+        return rows
+
+    def label(self, rows: Ints, label: Floats, revision: Ints, observed: Ints) -> None:
+        """Set the label of rows, all different."""
+        at = rows - self._base
+        self._arrays["label"][at] = label
+        self._arrays["revision"][at] = revision
+        self._arrays["observed"][at] = observed
+        self._changed.append(rows)
+
+    def place(self, rows: Ints, places: Ints) -> None:
+        """Note the number of the pair that each row became part of."""
+        self._arrays["place"][rows - self._base] = places
+
+    def forget(self, before: int) -> None:
+        """Forget the rows below `before`."""
+        if before <= self.first:
+            return
+        self.ids.forget(before)
+        self._forgotten = True
+        if self.first - self._base > len(self):
+            for name, array in self._arrays.items():
+                self._arrays[name] = array[self.first - self._base :].copy()
+            self._base = self.first
+
+    def _reserve(self, count: int) -> None:
+        need = count - self._base
+        if need > len(self._arrays["time"]):
+            for name, array in self._arrays.items():
+                grown = np.empty(2 * need, array.dtype)
+                grown[: len(array)] = array
+                self._arrays[name] = grown
+
+    def dirty(self) -> dict[str, bytes | None]:
+        """Return the fields to store since the last call, None for those to delete."""
+        fields: dict[str, bytes | None] = {}
+        if self._forgotten:
+            for log, name in ((self._rows_log, "rows"), (self._outcomes_log, "outcomes")):
+                fields.update((f"{name}:{n}", None) for n in log.forget(self.first))
+            self._forgotten = False
+        changed = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, int)
+        changed = changed[(changed < self._written) & (changed >= self.first)]
+        new = np.arange(max(self._written, self.first), self.count)
+        self._written, self._changed = self.count, []
+        for log, name, rows, columns in (
+            (self._rows_log, "rows", new, tuple(_COLUMNS)),
+            (self._outcomes_log, "outcomes", changed, _OUTCOME),
+        ):
+            written, deleted = log.append(rows)
+            fields.update((f"{name}:{n}", None) for n in deleted)
+            for number, of in written:
+                kept = of[of >= self.first]
+                fields[f"{name}:{number}"] = self._segment(name, kept, columns)
+        return fields
+
+    def _segment(self, name: str, rows: Ints, columns: tuple[str, ...]) -> bytes:
+        arrays: dict[str, NDArray[Any]] = {column: self.at(column, rows) for column in columns}
+        arrays["row"] = rows
+        if name == "rows":
+            # Rows of such a segment follow one another.
+            begin = int(rows[0])
+            texts = self.ids.texts(begin, begin + len(rows))
+            arrays["id_length"] = texts.end - texts.start
+            arrays["id_text"] = texts.data[texts.start[0] : texts.end[-1]]
+        return pack(f"pending_{name}", 1, {}, arrays)
+
+    def restore(self, fields: dict[str, bytes], first: int) -> None:
+        """Go on from all stored fields; rows below `first` are forgotten.
+
+        Raises
+        ------
+        StateError
+            A field is damaged.
+        """
+        segments: dict[str, dict[int, dict[str, NDArray[Any]]]] = {"rows": {}, "outcomes": {}}
+        for field, state in fields.items():
+            name, _, number = field.partition(":")
+            segments[name][int(number)] = unpack(f"pending_{name}", 1, state)[1]
+        rows = sorted(segments["rows"].values(), key=lambda arrays: int(arrays["row"][0]))
+        self._load(rows, first)
+        for _, arrays in sorted(segments["outcomes"].items()):
+            live = arrays["row"] >= self.first
+            at = arrays["row"][live] - self._base
+            for column in _OUTCOME:
+                self._arrays[column][at] = arrays[column][live]
+        self._rows_log.load({n: arrays["row"] for n, arrays in segments["rows"].items()})
+        self._outcomes_log.load({n: arrays["row"] for n, arrays in segments["outcomes"].items()})
+        self._written, self._changed, self._forgotten = self.count, [], False
+
+    def _load(self, segments: list[dict[str, NDArray[Any]]], first: int) -> None:
+        none: dict[str, NDArray[Any]] = {name: self._arrays[name][:0] for name in _COLUMNS}
+        none |= {"row": np.empty(0, np.int64), "id_length": np.empty(0, np.int64)}
+        none["id_text"] = np.empty(0, np.uint8)
+        whole = {name: np.concatenate([none[name], *(s[name] for s in segments)]) for name in none}
+        end = np.cumsum(whole["id_length"])
+        ids = Strings(whole["id_text"], end - whole["id_length"], end)
+        # Forgotten rows go first: an id among them may be in use again.
+        kept = slice(int(np.searchsorted(whole["row"], first)), None)
+        self.ids.restore(ids.take(kept), first)
+        self._base = first
+        self._arrays = {name: whole[name][kept] for name in _COLUMNS}
+        self._reserve(self.count)

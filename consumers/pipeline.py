@@ -1,0 +1,217 @@
+"""One partition: records in, alerts and refusals out, state as fields. No I/O, no clock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from ..core.alert import Alert
+from ..core.batch import EventBatch, LabelBatch
+from ..core.errors import EventError, SizeError
+from ..core.limits import Limits
+from .decode import Decoded, Decoder
+from .model_monitor import ModelMonitor
+from .records import Partition, Poison, Records
+from .series import Fields
+from .settings import ModelSettings
+
+_log = logging.getLogger(__name__)
+
+_SEPARATOR: Final = "|"
+"""Between a field's name and the model that it is of; a model's name may hold one, a field's not."""
+
+
+class DeadLetter(NamedTuple):
+    """What could not be processed, on its way to the dead letters.
+
+    Parameters
+    ----------
+    partition, offset, row
+        Where it lies; `row` is -1 for a whole record.
+    next_offset
+        One past the last offset that it covers; more than `offset` + 1 for a broken batch.
+    key, value, headers
+        As received.
+    error
+        Why.
+    """
+
+    partition: Partition
+    offset: int
+    row: int
+    next_offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    error: EventError
+
+
+class Output(NamedTuple):
+    """What some records led to."""
+
+    alerts: list[Alert]
+    dead_letters: list[DeadLetter]
+
+
+class PartitionPipeline:
+    """The state of one partition and the step that takes records in.
+
+    Parameters
+    ----------
+    partition
+        Which one.
+    settings
+        Returns the settings of a model by its name.
+    limits
+        Bounds on events and on the number of models.
+    decoder
+        May be shared by partitions: it holds nothing that matters.
+
+    Notes
+    -----
+    Guarantees: state, alerts and refusals depend on the settings and on the records in their order,
+    not on how they were cut into calls. Events are counted once each: records below `position` are
+    passed over.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        settings: Callable[[str], ModelSettings],
+        limits: Limits | None = None,
+        decoder: Decoder | None = None,
+    ) -> None:
+        self.partition = partition
+        self.position = 0
+        """The offset to go on from."""
+        self.counts = {"events": 0, "refused": 0}
+        self._settings = settings
+        self._limits = limits or Limits()
+        self._decoder = decoder or Decoder(self._limits)
+        self._models: dict[str, ModelMonitor] = {}
+        self._touched: set[str] = set()
+
+    def process(self, records: Records | Poison) -> Output:
+        """Take records in; return the alerts and refusals."""
+        if records.next_offset <= self.position:
+            return Output([], [])
+        if isinstance(records, Poison):
+            self.position = records.next_offset
+            self.counts["refused"] += 1
+            return Output([], [_of_poison(records)])
+        records = records.since(self.position)
+        decoded = self._decoder.decode(records)
+        letters = [
+            DeadLetter(
+                self.partition,
+                int(records.offsets[refused.record]),
+                refused.row,
+                int(records.offsets[refused.record]) + 1,
+                records.key(refused.record),
+                refused.raw,
+                records.headers(refused.record),
+                refused.error,
+            )
+            for refused in decoded.refused
+        ]
+        alerts, crowded = self._update(records, decoded)
+        letters = sorted(letters + crowded, key=lambda letter: (letter.offset, letter.row))
+        self.counts["refused"] += len(letters)
+        self.position = records.next_offset
+        return Output(alerts, letters)
+
+    def _update(self, records: Records, decoded: Decoded) -> tuple[list[Alert], list[DeadLetter]]:
+        batches: dict[str, list[EventBatch]] = {}
+        labels: dict[str, list[LabelBatch]] = {}
+        for batch in decoded.predictions:
+            batches.setdefault(batch.model, []).append(batch)
+        for label in decoded.labels:
+            labels.setdefault(label.model, []).append(label)
+        alerts: list[Alert] = []
+        crowded: list[DeadLetter] = []
+        # By the first event, so that which models are one too many does not depend on the cut.
+        models = {**batches, **labels}
+        for model in sorted(models, key=lambda name: _first(batches, labels, name)):
+            found = [*batches.get(model, ()), *labels.get(model, ())]
+            if model not in self._models and len(self._models) >= self._limits.models:
+                crowded += self._crowded(records, found)
+                continue
+            if model not in self._models:
+                self._models[model] = ModelMonitor(
+                    model, self.partition.number, self._settings(model)
+                )
+            self._touched.add(model)
+            self.counts["events"] += sum(map(len, found))
+            alerts += self._models[model].update(batches.get(model, ()), labels.get(model, ()))
+        alerts.sort(key=lambda alert: (alert.offset, alert.row, alert.id))
+        return alerts, crowded
+
+    def _crowded(
+        self, records: Records, found: list[EventBatch | LabelBatch]
+    ) -> list[DeadLetter]:
+        error = SizeError(
+            f"the partition already has {len(self._models)} models, limits.models allows no more"
+        )
+        letters = []
+        for batch in found:
+            for offset, row in zip(batch.offsets.tolist(), batch.rows.tolist(), strict=True):
+                record = int(records.offsets.searchsorted(offset))
+                letters.append(
+                    DeadLetter(
+                        self.partition, offset, row, offset + 1, records.key(record),
+                        records.value(record), records.headers(record), error,
+                    )  # fmt: skip
+                )
+        return letters
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Return the latest figures of models touched since the last `dirty`, `model@environment`."""
+        return {
+            model if environment == "production" else f"{model}@{environment}": figures
+            for model in self._touched
+            for environment, figures in self._models[model].metrics().items()
+        }
+
+    def dirty(self) -> Fields:
+        """Return the fields of models touched since the last call, None for those to delete."""
+        fields: Fields = {}
+        for model in sorted(self._touched):
+            fields.update(
+                (f"{name}{_SEPARATOR}{model}", state)
+                for name, state in self._models[model].dirty().items()
+            )
+        self._touched.clear()
+        return fields
+
+    def restore(self, position: int, fields: dict[str, bytes]) -> list[str]:
+        """Go on from stored fields at `position`; return what could not be read and starts clean."""
+        self.position = position
+        groups: dict[str, dict[str, bytes]] = {}
+        for name, state in fields.items():
+            field, _, model = name.partition(_SEPARATOR)
+            groups.setdefault(model, {})[field] = state
+        self._models = {}
+        self._touched.clear()
+        lost = []
+        for model, of_model in sorted(groups.items()):
+            monitor = ModelMonitor(model, self.partition.number, self._settings(model))
+            lost += [f"{model}: {problem}" for problem in monitor.restore(of_model)]
+            self._models[model] = monitor
+        return lost
+
+
+def _first(
+    batches: dict[str, list[EventBatch]], labels: dict[str, list[LabelBatch]], model: str
+) -> tuple[int, int]:
+    return min(
+        (int(batch.offsets[0]), int(batch.rows[0]))
+        for batch in (*batches.get(model, ()), *labels.get(model, ()))
+    )
+
+
+def _of_poison(poison: Poison) -> DeadLetter:
+    return DeadLetter(
+        poison.partition, poison.first_offset, -1, poison.next_offset, None, poison.raw, [],
+        poison.error,
+    )  # fmt: skip

@@ -1,0 +1,257 @@
+"""One model in one environment: its detectors, from event batches and joined pairs to claims."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from ..core.batch import EventBatch
+from ..core.columns import Floats, Tag
+from ..core.errors import StateError
+from ..core.snapshot import pack, unpack
+from ..core.verdict import Verdict
+from ..detectors.base import Observations
+from ..detectors.performance import PerformanceWindow
+from ..detectors.reference import Reference
+from ..detectors.stream_monitor import StreamMonitor
+from .attack import AttackMonitor
+from .class_numbers import numbers_only
+from .incidents import Incidents, Timeline
+from .join import Correction, Pairs
+from .settings import DriftSettings, ModelSettings
+
+_log = logging.getLogger(__name__)
+
+Fields = dict[str, bytes | None]
+"""State by the name of the field that stores it; None where the field is to be deleted."""
+
+
+class Series:
+    """The detectors of one model in one environment and partition.
+
+    Parameters
+    ----------
+    model, environment, partition
+        What is watched.
+    settings
+        How.
+    """
+
+    def __init__(
+        self, model: str, environment: str, partition: int, settings: ModelSettings
+    ) -> None:
+        self.settings = settings
+        self.is_regression: bool | None = {"classification": False, "regression": True}.get(
+            settings.task
+        )
+        self.inputs = _stream_monitor(settings.drift)
+        self.errors = _stream_monitor(settings.drift)
+        self.attack = AttackMonitor(model, settings.attack)
+        self.performance = PerformanceWindow(settings.performance_window)
+        self.events = Timeline()
+        self.pairs = Timeline()
+        self.incidents = Incidents(
+            model,
+            environment,
+            partition,
+            merge_events=settings.incidents.merge_events,
+            resolve_events=settings.incidents.resolve_events,
+            runbook=settings.runbook,
+        )
+        self.broken: dict[str, str] = {}
+        """Detectors that were set aside, and why."""
+        self._stored: dict[str, int] = {}
+
+    def observe(self, batch: EventBatch) -> list[Verdict]:
+        """Run the detectors of inputs, scores and logits over predictions."""
+        if self.is_regression is None:
+            self.is_regression = _is_regression(batch)
+        self.events.add(batch.times)
+        found = self._run("drift", self.inputs, self._streams(batch))
+        if self.settings.attack.enabled and batch.logits is not None:
+            found += self._run("adversarial", self.attack, batch)
+        return found
+
+    def _streams(self, batch: EventBatch) -> Observations:
+        """Return the numeric features and the score of a batch."""
+        wanted = self.settings.features
+        columns = [
+            column
+            for column, name in enumerate(batch.feature_names)
+            if wanted == "all" or (wanted != "none" and name in wanted)
+        ]
+        names = [f"feature:{batch.feature_names[column]}" for column in columns]
+        values = batch.features
+        if len(columns) < values.shape[1]:
+            values = values[:, columns]
+        if len(batch.score_names):
+            values = np.column_stack([values, score(batch.scores, batch.score_names)])
+            names.append("score")
+        elif self.is_regression:
+            values = np.column_stack([values, batch.prediction.numbers])
+            names.append("prediction")
+        return Observations(
+            names=tuple(names),
+            values=np.ascontiguousarray(values),
+            offsets=batch.offsets,
+            rows=batch.rows,
+        )
+
+    def judge(self, pairs: Pairs) -> list[Verdict]:
+        """Run the detector of errors over joined pairs, and count them in the window."""
+        predicted, label = pairs.predicted, pairs.label
+        if self.is_regression:
+            predicted, label = numbers_only(predicted), numbers_only(label)
+        error = np.abs(predicted - label)
+        if not self.is_regression:
+            error[error > 0] = 1.0  # NaN, where either is missing, stays
+        self.performance.add(pairs.place, predicted, label, pairs.lag)
+        self.pairs.add(pairs.times)
+        return self._run(
+            "errors",
+            self.errors,
+            Observations(
+                names=("error",),
+                values=error[:, None],
+                offsets=pairs.offsets,
+                rows=pairs.rows,
+            ),
+        )
+
+    def correct(self, correction: Correction) -> None:
+        """Let a corrected label replace the earlier one in the window."""
+        label = np.array([correction.label])
+        if self.is_regression:
+            label = numbers_only(label)
+        self.performance.correct(correction.place, float(label[0]))
+
+    def _run(self, name: str, detector: Any, batch: Any) -> list[Verdict]:
+        """Update a detector; one that fails is set aside, and the others go on."""
+        if name in self.broken:
+            return []
+        try:
+            found: list[Verdict] = detector.update(batch)
+        except Exception as error:  # whatever a detector raises is ours to mend, not the stream's
+            _log.exception("detector set aside", extra={"detector": name})
+            self.broken[name] = type(error).__name__
+            return [
+                Verdict(
+                    detector=name,
+                    subject=f"detector:{name}",
+                    offset=int(batch.offsets[-1]),
+                    row=int(batch.rows[-1]),
+                    statistic=1.0,
+                    threshold=1.0,
+                    unit="failures",
+                    evidence=f"{type(error).__name__}; see the worker's log",
+                )
+            ]
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Return the latest figures, for the store."""
+        kind = self.performance.regression if self.is_regression else self.performance.classification
+        found = kind()
+        found["predictions"] = float(self.events.count)
+        found["open_incidents"] = float(self.incidents.open)
+        if self.attack.checked:
+            found["suspicious_ratio"] = self.attack.flagged / self.attack.checked
+        unusable = sum(self.inputs.unusable().values())
+        found["unusable_values"] = float(unusable)
+        return found
+
+    def dirty(self) -> Fields:
+        """Return the fields that changed since the last call."""
+        fields: Fields = {
+            "inputs": self.inputs.volatile(),
+            "errors": self.errors.volatile(),
+            "performance": self.performance.snapshot(),
+            "incidents": self.incidents.snapshot(),
+            "series": pack(
+                "series",
+                1,
+                {
+                    "is_regression": self.is_regression,
+                    "events": self.events.state(),
+                    "pairs": self.pairs.state(),
+                    "broken": self.broken,
+                },
+                {},
+            ),
+        }
+        for name, monitor in (("inputs", self.inputs), ("errors", self.errors)):
+            if self._stored.get(name) != monitor.reference.changes:
+                self._stored[name] = monitor.reference.changes
+                fields[f"{name}_reference"] = monitor.reference.snapshot()
+        return fields | self.attack.dirty()
+
+    def restore(self, fields: dict[str, bytes]) -> list[str]:
+        """Go on from stored fields; return what could not be read and starts clean."""
+        lost = []
+        head = fields.get("series")
+        if head is not None:
+            meta, _ = unpack("series", 1, head)
+            self.is_regression = meta["is_regression"]
+            self.events.load(meta["events"])
+            self.pairs.load(meta["pairs"])
+            self.broken = meta["broken"]
+        for name, restore in (
+            ("performance", self.performance.restore),
+            ("incidents", self.incidents.restore),
+        ):
+            try:
+                restore(fields[name])
+            except (KeyError, StateError) as error:
+                lost.append(f"{name}: {error}")
+        for name in ("inputs", "errors"):
+            monitor = _stream_monitor(self.settings.drift)
+            try:
+                if f"{name}_reference" in fields:
+                    monitor.reference.restore(fields[f"{name}_reference"])
+                monitor.restore_volatile(fields[name])
+            except (KeyError, StateError) as error:
+                lost.append(f"{name}: {error}")
+                monitor = _stream_monitor(self.settings.drift)
+            setattr(self, name, monitor)
+            self._stored[name] = monitor.reference.changes
+        return lost + self.attack.restore(fields)
+
+
+def score(scores: Floats, names: tuple[str, ...]) -> Floats:
+    """Return (n,) one number for the scores of each row.
+
+    Of one score, that score; of two, the one whose name sorts last (`1` of `0` and `1`); of more, the
+    largest. By row, so that it does not depend on which rows come in one batch.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    ordered = scores[:, order]
+    present = ~np.isnan(ordered)
+    last = ordered.shape[1] - 1 - present[:, ::-1].argmax(axis=1)
+    found = ordered[np.arange(len(ordered)), last]
+    many = present.sum(axis=1) > 2
+    if many.any():
+        found[many] = np.nanmax(ordered[many], axis=1)
+    return np.asarray(found)
+
+
+def _is_regression(batch: EventBatch) -> bool | None:
+    """Decide by the first prediction; None while there is none."""
+    present = np.flatnonzero(batch.prediction.present)
+    if not len(present):
+        return None
+    first = int(present[0])
+    is_float = batch.prediction.tags[first] == Tag.FLOAT
+    has_scores = bool(np.isfinite(batch.scores[first]).any()) or batch.logits is not None
+    return bool(is_float and not has_scores)
+
+
+def _stream_monitor(settings: DriftSettings) -> StreamMonitor:
+    return StreamMonitor(
+        Reference(settings.warmup_values),
+        adwin_delta=settings.adwin_delta,
+        ph_delta=settings.page_hinkley_delta,
+        ph_threshold=settings.page_hinkley_threshold,
+    )
+

@@ -1,0 +1,317 @@
+"""What a user can set: one file, every key also an environment variable, unknown keys refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from yaml import YAMLError
+
+from ..core.errors import ConfigError
+from ..core.limits import Limits
+
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(value: object) -> object:
+    """Read `250ms`, `30s`, `5m`, `12h` or `14d`; leave numbers, which are seconds."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|h|d)\s*", value) if isinstance(value, str) else None
+    return float(match[1]) * _UNITS[match[2]] if match else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class KafkaSettings(_Group):
+    """Where events come from.
+
+    Parameters
+    ----------
+    bootstrap
+        `host:port`, several separated by commas.
+    topic, dead_letters, group
+        Names.
+    start
+        Where a partition begins that no worker has processed yet.
+    security_protocol, sasl_mechanism, username, password_file, ca_file
+        As kafka-python's; the password is read from a file or from TOCSIN_KAFKA__PASSWORD.
+    client
+        Further consumer settings in kafka-python's names.
+    """
+
+    bootstrap: str = "localhost:9092"
+    topic: str = "tocsin.events"
+    dead_letters: str = "tocsin.dead-letters"
+    group: str = "tocsin"
+    start: Literal["earliest", "latest"] = "earliest"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    client: dict[str, Any] = {}
+
+    def connection(self) -> dict[str, Any]:
+        """Return what every Kafka client needs, in kafka-python's names."""
+        found: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap.split(","),
+            "security_protocol": self.security_protocol,
+        }
+        if self.ca_file:
+            found["ssl_cafile"] = str(self.ca_file)
+        if self.sasl_mechanism:
+            found["sasl_mechanism"] = self.sasl_mechanism
+            found["sasl_plain_username"] = self.username
+            found["sasl_plain_password"] = self.secret()
+        return found
+
+    def secret(self) -> str | None:
+        """Return the password from where it is kept."""
+        return self.password_file.read_text().strip() if self.password_file else self.password
+
+
+class RedisSettings(_Group):
+    """Where state and alerts go.
+
+    Parameters
+    ----------
+    url
+        `redis://`, `rediss://` or `unix://`; a password belongs into TOCSIN_REDIS__URL.
+    stream_length
+        Alerts kept in the stream, about.
+    patience
+        How long the worker retries before it stops, offsets uncommitted.
+    """
+
+    url: str = Field(default="redis://localhost:6379/0", repr=False)
+    stream_length: int = Field(default=100_000, gt=0)
+    patience: Seconds = 300.0
+
+
+class WorkerSettings(_Group):
+    """How the worker runs.
+
+    Parameters
+    ----------
+    commit
+        Longest time between two commits of a partition; an alert is committed at once.
+    poll
+        Longest wait for events.
+    buffer_bytes
+        Fetched and not yet processed, at most.
+    watchdog
+        The process ends when a poll has not returned for so long.
+    columnar
+        Whether batches are read whole (`auto`, unless kafka-python is built differently) or record
+        by record (`off`).
+    """
+
+    commit: Seconds = 0.2
+    poll: Seconds = 0.1
+    buffer_bytes: int = Field(default=50 << 20, gt=0)
+    watchdog: Seconds = 30.0
+    columnar: Literal["auto", "off"] = "auto"
+
+
+class DriftSettings(_Group):
+    """ADWIN and Page-Hinkley; see `tocsin.detectors.stream_monitor.StreamMonitor`."""
+
+    warmup_values: int = Field(default=256, ge=30)
+    adwin_delta: float = Field(default=1e-4, gt=0, lt=1)
+    page_hinkley_delta: float = Field(default=0.15, ge=0)
+    page_hinkley_threshold: float = Field(default=60.0, gt=0)
+
+
+class AttackSettings(_Group):
+    """Adversarial inputs; see `tocsin.detectors.adversarial.AdversarialInputs`.
+
+    `reference` names an .npz file with an array `logits` (n, classes) of clean inputs.
+    """
+
+    enabled: bool = True
+    fit_events: int = Field(default=1000, gt=0)
+    calibration_events: int = Field(default=1500, gt=0)
+    alpha: float = Field(default=0.01, gt=0, lt=1)
+    budget_events: float = Field(default=1e6, gt=1)
+    max_clients: int = Field(default=4096, gt=0)
+    reference: Path | None = None
+
+
+class LabelSettings(_Group):
+    """How labels are joined; see `tocsin.consumers.join.Join`."""
+
+    window: Seconds = 14 * 86400.0
+    early: Seconds = 300.0
+    max_pending: int = Field(default=100_000, gt=0)
+    max_early: int = Field(default=10_000, gt=0)
+
+
+class IncidentSettings(_Group):
+    """When claims make one incident, and when it is over.
+
+    Parameters
+    ----------
+    merge_events
+        A claim of one kind within so many events of the last one joins its incident.
+    resolve_events
+        An incident is resolved after so many events without a further claim.
+    """
+
+    merge_events: int = Field(default=500, gt=0)
+    resolve_events: int = Field(default=2000, gt=0)
+
+
+class ModelSettings(_Group):
+    """How a model is monitored.
+
+    Parameters
+    ----------
+    task
+        `classification` or `regression`; `auto` decides by the first prediction: text, booleans,
+        integers and anything with scores or logits are classes.
+    features
+        `all`, `none` or a list of names.
+    performance_window
+        Joined pairs over which accuracy and the like are computed.
+    runbook
+        Where people read what to do; `{kind}` becomes the alert's kind, with dashes.
+    """
+
+    task: Literal["auto", "classification", "regression"] = "auto"
+    features: Literal["all", "none"] | list[str] = "all"
+    performance_window: int = Field(default=1000, gt=0)
+    runbook: str = "docs/runbooks.md#{kind}"
+    drift: DriftSettings = DriftSettings()
+    attack: AttackSettings = AttackSettings()
+    labels: LabelSettings = LabelSettings()
+    incidents: IncidentSettings = IncidentSettings()
+
+
+class Settings(BaseSettings):
+    """All settings.
+
+    Parameters
+    ----------
+    tenant
+        Prefix of every key in Redis.
+    defaults
+        For models that `models` does not name.
+    models
+        By the model's name.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TOCSIN_", env_nested_delimiter="__", extra="forbid", frozen=True,
+        protected_namespaces=(),
+    )  # fmt: skip
+
+    tenant: str = Field(default="default", pattern=r"^[A-Za-z0-9._-]+$")
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    worker: WorkerSettings = WorkerSettings()
+    limits: Limits = Limits()
+    defaults: ModelSettings = ModelSettings()
+    models: dict[str, ModelSettings] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments first, then the environment, then the file."""
+        return (init_settings, env_settings, YamlConfigSettingsSource(settings_cls))
+
+    def of(self, model: str) -> ModelSettings:
+        """Return a model's settings."""
+        return self.models.get(model, self.defaults)
+
+
+def load(path: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    path
+        A YAML file; `tocsin.yaml` in the working directory where None, if there is one.
+    overrides
+        Top-level settings that win over file and environment.
+
+    Raises
+    ------
+    ConfigError
+        A file or key is wrong; the message names each key, what was found and the fix.
+    """
+    if path is not None and not path.is_file():
+        raise ConfigError(f"no configuration file {path}; write one, or leave --config out")
+    chosen = path or Path("tocsin.yaml")
+    config = SettingsConfigDict(**{**Settings.model_config, "yaml_file": chosen})
+    chosen_settings = type("Settings", (Settings,), {"model_config": config})
+    try:
+        found: Settings = chosen_settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explained(error))) from None
+    except YAMLError as error:
+        raise ConfigError(f"{chosen} is not YAML: {error}") from None
+    _refuse_unknown_variables()
+    return found
+
+
+def _explained(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path)
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = _known(path[:-1])
+            near = get_close_matches(path[-1], known, 1)
+            yield f"{key}: unknown key; " + (
+                f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            )
+        elif any(word in key for word in ("password", "url")):
+            yield f"{key}: {problem['msg']}"
+        else:
+            yield f"{key}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _known(path: list[str]) -> list[str]:
+    """Return the keys of the group at `path`."""
+    group: Any = Settings
+    for depth, part in enumerate(path):
+        if path[0] == "models" and depth < 2:
+            group = ModelSettings
+        else:
+            group = group.model_fields[part].annotation
+    return list(group.__dataclass_fields__ if group is Limits else group.model_fields)
+
+
+def _refuse_unknown_variables() -> None:
+    """Raise for a TOCSIN_ variable that no setting has; pydantic-settings would pass over it."""
+    top = list(Settings.model_fields)
+    for name in os.environ:
+        if not name.startswith("TOCSIN_") or name.startswith(("TOCSIN_TEST_", "TOCSIN_BENCH_")):
+            continue
+        key = name.removeprefix("TOCSIN_").lower().split("__")[0]
+        if key not in top:
+            near = get_close_matches(key, top, 1)
+            hint = f"; did you mean TOCSIN_{near[0].upper()}?" if near else ""
+            raise ConfigError(f"{name}: no such setting{hint}")

@@ -1,0 +1,116 @@
+"""Where the state of partitions is kept, and the promise that every store makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ..core.alert import Alert
+from ..core.errors import FencedError
+from .records import Partition
+from .series import Fields
+
+
+class Claim(NamedTuple):
+    """A partition as it was found: the offset to go on from, None if nobody has begun; its fields."""
+
+    offset: int | None
+    fields: dict[str, bytes]
+
+
+class Commit(NamedTuple):
+    """What is written at once, or not at all.
+
+    Parameters
+    ----------
+    owner
+        The token of the claim that this follows.
+    expected, offset
+        The offset that the store must hold, None for none, and the one to put there.
+    fields
+        State, None for fields to delete.
+    metrics
+        Latest figures by model.
+    alerts
+        New alerts, in order.
+    """
+
+    owner: str
+    expected: int | None
+    offset: int
+    fields: Fields
+    metrics: dict[str, dict[str, float]]
+    alerts: Sequence[Alert]
+
+
+class Store(Protocol):
+    """Keeps state, offsets and alerts.
+
+    Guarantees of every store: a commit is written whole or not at all; it is refused when another
+    owner has claimed the partition since, or when the stored offset is not the expected one; a commit
+    that is sent again after its reply was lost is recognised and does nothing.
+    """
+
+    def claim(self, partition: Partition, owner: str) -> Claim:
+        """Make `owner` the one who may commit, and return what is stored.
+
+        Raises
+        ------
+        TransportError
+            The store does not answer; ask again.
+        """
+        ...
+
+    def commit(self, partition: Partition, commit: Commit) -> None:
+        """Write.
+
+        Raises
+        ------
+        FencedError
+            Another owner claimed the partition, or the store was rolled back: claim again.
+        TransportError
+            The store does not answer; send the same commit again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class MemoryStore:
+    """A store in memory: for tests, and for replays that nobody needs to survive."""
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+        self.metrics: dict[str, dict[str, float]] = {}
+        self._owners: dict[Partition, str] = {}
+        self._offsets: dict[Partition, int] = {}
+        self._fields: dict[Partition, dict[str, bytes]] = {}
+
+    def claim(self, partition: Partition, owner: str) -> Claim:
+        """Make `owner` the one who may commit, and return what is stored."""
+        self._owners[partition] = owner
+        fields = dict(self._fields.setdefault(partition, {}))
+        return Claim(self._offsets.get(partition), fields)
+
+    def commit(self, partition: Partition, commit: Commit) -> None:
+        """Write, or raise FencedError."""
+        if self._owners.get(partition) != commit.owner:
+            raise FencedError(f"{partition} was claimed by another worker")
+        if self._offsets.get(partition) != commit.expected:
+            if self._offsets.get(partition) == commit.offset:
+                return
+            raise FencedError(f"{partition} is not at the expected offset {commit.expected}")
+        fields = self._fields[partition]
+        for name, state in commit.fields.items():
+            if state is None:
+                fields.pop(name, None)
+            else:
+                fields[name] = state
+        self._offsets[partition] = commit.offset
+        self.metrics.update(commit.metrics)
+        self.alerts += commit.alerts
+
+    def close(self) -> None:
+        """Nothing to let go of."""
