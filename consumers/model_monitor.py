@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,15 @@ class _Events(NamedTuple):
     ids: Strings
     environment: Ints
     version: Strings
+
+
+class _Clocks(NamedTuple):
+    """A series' events in one update, and how many there were before: predictions, joined pairs."""
+
+    predictions_before: int
+    predictions: Ints
+    pairs_before: int
+    pairs: Ints
 
 
 class ModelMonitor:
@@ -65,23 +74,28 @@ class ModelMonitor:
         """Take events in, in the order of the log; return the alerts that they raise."""
         verdicts: dict[int, list[Verdict]] = {}
         before = {code: series.events.count for code, series in self._series.items()}
+        pairs_before = {code: series.pairs.count for code, series in self._series.items()}
         for batch in batches:
             for code in np.unique(batch.environment).tolist():
                 rows = np.flatnonzero(batch.environment == code)
                 part = batch if len(rows) == len(batch) else batch.take(rows)
                 verdicts.setdefault(code, []).extend(self._of(code).observe(part))
-        for code, found in self._judge(batches, labels).items():
+        pairs: dict[int, list[Ints]] = {}
+        for code, place, found in self._judge(batches, labels):
             verdicts.setdefault(code, []).extend(found)
+            pairs.setdefault(code, []).append(place)
         if not any(verdicts.values()) and not any(s.incidents.open for s in self._series.values()):
             return []
-        events = _predictions(batches), _labels(labels)
-        return [
-            alert
-            for code, series in self._series.items()
-            for alert in self._alerts(
-                code, series, before.get(code, 0), verdicts.get(code, []), *events
-            )
-        ]
+        predictions, known = _predictions(batches), _labels(labels)
+        alerts: list[Alert] = []
+        for code, series in self._series.items():
+            of = predictions.position[predictions.environment == code]
+            clocks = _Clocks(
+                before.get(code, 0), of, pairs_before.get(code, 0),
+                np.concatenate([*pairs.get(code, ()), of[:0]]),
+            )  # fmt: skip
+            alerts += self._alerts(series, clocks, verdicts.get(code, []), predictions, known)
+        return alerts
 
     def _of(self, environment: int) -> Series:
         if environment not in self._series:
@@ -92,20 +106,21 @@ class ModelMonitor:
 
     def _judge(
         self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]
-    ) -> dict[int, list[Verdict]]:
-        """Join labels to predictions and run what watches errors; verdicts by environment."""
+    ) -> Iterator[tuple[int, Ints, list[Verdict]]]:
+        """Join labels to predictions and run what watches errors.
+
+        Yields an environment, the positions of new pairs and what is claimed about them.
+        """
         pairs, corrections = self.join.update(
             self._join_predictions(batches), self._join_labels(batches, labels)
         )
-        found: dict[int, list[Verdict]] = {}
         for pair in pairs:
             for code in np.unique(pair.environment).tolist():
                 of = np.flatnonzero(pair.environment == code)
                 part = pair if len(of) == len(pair.place) else Pairs(*(c[of] for c in pair))
-                found.setdefault(code, []).extend(self._of(code).judge(part))
+                yield code, _position(part.offsets, part.rows), self._of(code).judge(part)
         for correction in corrections:
             self._of(correction.environment).correct(correction)
-        return found
 
     def _join_predictions(self, batches: Sequence[EventBatch]) -> Predictions:
         if not batches:
@@ -157,58 +172,28 @@ class ModelMonitor:
 
     def _alerts(
         self,
-        code: int,
         series: Series,
-        clock: int,
+        clocks: _Clocks,
         verdicts: list[Verdict],
         predictions: _Events,
         labels: _Events,
     ) -> list[Alert]:
         """Feed verdicts, and the ends of incidents between them, to the incidents in their order."""
-        own = predictions.position[predictions.environment == code]
         alerts: list[Alert] = []
 
         def end(upto: int) -> None:
             while (due := series.incidents.due(upto)) is not None:
-                moment = _moment(predictions, int(own[due - clock - 1]))
-                alerts.extend(series.incidents.end(due, moment))
+                position = int(clocks.predictions[due - clocks.predictions_before - 1])
+                alerts.extend(series.incidents.end(due, _moment(predictions, position)))
 
         for verdict in sorted(verdicts, key=lambda v: (v.offset, v.row, v.subject, v.detector)):
-            position = (verdict.offset << ROW_BITS) + verdict.row
-            at = clock + int(np.searchsorted(own, position, side="right"))
-            end(at)
-            claim = self._claim(series, verdict, at, position, predictions, labels)
+            claim = _claim(series, verdict, clocks, predictions, labels)
+            end(claim.clock)
             opened = series.incidents.claim(claim)
             if opened is not None:
                 alerts.append(opened)
-        end(clock + len(own))
+        end(clocks.predictions_before + len(clocks.predictions))
         return alerts
-
-    def _claim(
-        self,
-        series: Series,
-        verdict: Verdict,
-        clock: int,
-        position: int,
-        predictions: _Events,
-        labels: _Events,
-    ) -> Claim:
-        events = predictions if position in _at(predictions, position) else labels
-        row = int(np.searchsorted(events.position, position))
-        kind = _kind(verdict.subject)
-        line = series.pairs if kind == "concept drift" else series.events
-        delay = verdict.delay_events
-        begin = None if delay is None else line.at(max(0, line.count - delay))
-        return Claim(
-            clock=clock,
-            verdict=verdict,
-            kind=kind,
-            summary=_summary(verdict, series),
-            time=int(events.times[row]),
-            started=begin,
-            prediction_id=events.ids[row],
-            version=events.version[row],
-        )
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Return the latest figures by environment."""
@@ -287,9 +272,39 @@ def _labels(labels: Sequence[LabelBatch]) -> _Events:
     )
 
 
-def _at(events: _Events, position: int) -> Ints:
-    at = np.searchsorted(events.position, position)
-    return events.position[at : at + 1]
+def _claim(
+    series: Series, verdict: Verdict, clocks: _Clocks, predictions: _Events, labels: _Events
+) -> Claim:
+    """Put a verdict into its context: the event that decided it, and when the change began."""
+    position = (verdict.offset << ROW_BITS) + verdict.row
+    row = int(np.searchsorted(predictions.position, position))
+    events = predictions
+    if row == len(predictions.position) or predictions.position[row] != position:
+        events, row = labels, int(np.searchsorted(labels.position, position))
+    clock = clocks.predictions_before + _count(clocks.predictions, position)
+    kind = _kind(verdict.subject)
+    if kind == "concept drift":
+        line, number = series.pairs, clocks.pairs_before + _count(clocks.pairs, position)
+    else:
+        line, number = series.events, clock
+    started = None
+    if verdict.delay_events is not None:
+        started = line.at(max(0, number - verdict.delay_events))
+    return Claim(
+        clock=clock,
+        verdict=verdict,
+        kind=kind,
+        summary=_summary(verdict, series),
+        time=int(events.times[row]),
+        started=started,
+        prediction_id=events.ids[row],
+        version=events.version[row],
+    )
+
+
+def _count(positions: Ints, upto: int) -> int:
+    """Return how many events stand at `upto` or before."""
+    return int(np.searchsorted(positions, upto, side="right"))
 
 
 def _moment(events: _Events, position: int) -> Moment:
@@ -316,7 +331,7 @@ def _summary(verdict: Verdict, series: Series) -> str:
     """Return one line for people."""
     subject = verdict.subject
     delay = verdict.delay_events
-    seen = f", seen {delay} events after it began" if delay else ""
+    seen = f", detected {delay} events after it began" if delay else ""
     before, now = verdict.reference, verdict.current
     if before is None or now is None or before.mean is None or now.mean is None:
         return f"{subject}: {verdict.evidence}"

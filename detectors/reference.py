@@ -146,6 +146,11 @@ class Reference:
         s["deviation"][k] = deviation
         s["range"][k] = deviation if spread else float(np.ptp(cut)) or sigma
 
+    def cut(self, name: str, values: Floats) -> Floats:
+        """Return (n,) values of a ready stream, cut as the detectors see them."""
+        k = self._number(name)
+        return np.clip(values, self._streams["low"][k], self._streams["high"][k])
+
     def mean_and_deviation(self, name: str) -> tuple[float, float]:
         """Return a ready stream's centre and standard deviation, in its own unit."""
         k = self._number(name)

@@ -105,14 +105,21 @@ class StreamMonitor:
         name = verdict.subject
         number = self._streams.number(name)
         recent, seen = self._streams["recent"][number], int(self._streams["seen"][number])
-        size = min(seen, _RECENT, verdict.delay_events or _RECENT)
-        latest = recent[(seen - 1 - np.arange(size)) % _RECENT]
+        size = min(seen, _RECENT)
+        latest = recent[(seen - size + np.arange(size)) % _RECENT]
+        delay = verdict.delay_events or size
+        if delay <= size:
+            # ADWIN knows the onset to a bucket, Page-Hinkley to the last time that its sum was low.
+            delay = since_change(self.reference.cut(name, latest))
+        size = min(size, delay)
+        latest = latest[-size:]
         current = summarise(latest, self.reference.edges(name))
         _, deviation = self.reference.mean_and_deviation(name)
         reference = self.reference.summary(name)
         shift = ((current.mean or 0.0) - (reference.mean or 0.0)) / deviation
         return msgspec.structs.replace(
             verdict,
+            delay_events=delay,
             reference=reference,
             current=current,
             evidence=f"{shift:+.1f} reference sigmas over the last {size} values",
@@ -154,6 +161,22 @@ class StreamMonitor:
         parts, _ = unpack("stream_monitor_whole", 1, state)
         self.reference.restore(parts["reference"])
         self.restore_volatile(parts["volatile"])
+
+
+def since_change(values: Floats) -> int:
+    """Return how many of the last of (n,) values lie after the one most likely change of their mean.
+
+    The maximum likelihood estimate for a normal stream of unknown means: Hinkley 1970, "Inference about
+    the change-point in a sequence of random variables", Biometrika 57, 1-17, equation 2.4
+    (doi:10.1093/biomet/57.1.1). Ends of fewer than 5 values are not looked at.
+    """
+    n = len(values)
+    if n < 10:
+        return n
+    after = np.arange(5, n - 4)
+    sums = np.cumsum(values[::-1])[4 : n - 5]
+    gap = sums / after - (values.sum() - sums) / (n - after)
+    return int(after[np.argmax(gap**2 * after * (n - after))])
 
 
 def _with(batch: Observations, values: Floats) -> Observations:

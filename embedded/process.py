@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ _END_WITH_PARENT = (
     # prctl(PR_SET_PDEATHSIG, SIGKILL): Linux ends the server when its parent dies, kill -9 included.
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 )
+
+# The signal comes when the thread that made the child ends, so one that stays makes them all.
+_launcher = ThreadPoolExecutor(1, "tocsin-embedded")
 
 
 class Address(NamedTuple):
@@ -73,12 +77,13 @@ class Server:
             It ended or did not answer within 30 s; the message holds its last words.
         """
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = _launcher.submit(
+                subprocess.Popen,
                 [sys.executable, "-c", _END_WITH_PARENT, *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-            )
+            ).result()
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:

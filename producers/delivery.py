@@ -1,0 +1,214 @@
+"""Queued events to Kafka records, and what became of them. All of it runs on the publisher's thread."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from ..core import cloudevents as ce
+
+_log = logging.getLogger(__name__)
+
+_IN_FLIGHT_BYTES: Final = 16 << 20  # handed to the client and not yet acknowledged, at most
+_CONNECT_MS: Final = 3_000
+_RETRY_SECONDS: Final = 1.0
+_WARN_SECONDS: Final = 60.0
+_DEFAULTS: Final[dict[str, Any]] = {
+    "acks": "all",
+    "linger_ms": 0,  # events are gathered before they get here
+    "max_block_ms": 5_000,
+    "request_timeout_ms": 10_000,
+    "delivery_timeout_ms": 30_000,
+    "bootstrap_timeout_ms": _CONNECT_MS,
+}
+
+
+class Entry(NamedTuple):
+    """What waits in the queue.
+
+    Parameters
+    ----------
+    model
+        The Kafka key.
+    data
+        One event as JSON, or a whole Arrow stream.
+    events
+        How many events that is.
+    is_arrow
+        Which of the two.
+    """
+
+    model: str
+    data: bytes
+    events: int
+    is_arrow: bool
+
+
+class Deferred(NamedTuple):
+    """Entries that the publisher's thread is to make: about how many bytes, how many events, and how."""
+
+    size: int
+    events: int
+    make: Callable[[], Iterable[Entry]]
+
+
+class Delivered(NamedTuple):
+    """Events acknowledged, events given up, and records on their way."""
+
+    sent: int
+    failed: int
+    in_flight: int
+
+
+class Delivery:
+    """Packs entries into records, sends them and counts.
+
+    Parameters
+    ----------
+    bootstrap, topic
+        Where to.
+    record_bytes
+        Largest value of a record.
+    source
+        CloudEvents' source.
+    client
+        Settings of `kafka.KafkaProducer` that win over the ones here.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        record_bytes: int,
+        source: str,
+        client: Mapping[str, Any],
+    ) -> None:
+        self._settings = {**_DEFAULTS, "bootstrap_servers": bootstrap.split(","), **client}
+        self._topic = topic
+        self._record_bytes = record_bytes
+        self._source = source
+        self._name = uuid.uuid4().hex
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._sent = self._failed = 0
+        self._records = self._bytes = 0
+        self._producer: Any = None
+        self._broken = False
+        self._warned = -_WARN_SECONDS
+
+    def counts(self) -> Delivered:
+        """What became of what was handed over."""
+        return Delivered(self._sent, self._failed, self._records)
+
+    def is_ready(self) -> bool:
+        """Whether records can be handed over now: connected, and not too much on its way."""
+        if self._broken:
+            # After a broker has lost its state an idempotent producer fails for ever: build anew.
+            self.close()
+        if self._producer is None and not self._connect():
+            return False
+        return self._bytes < _IN_FLIGHT_BYTES
+
+    def wait(self, hurry: threading.Event) -> None:
+        """Wait before `is_ready` is asked again."""
+        if self._producer is not None or hurry.is_set():
+            time.sleep(0.01)
+        else:
+            hurry.wait(_RETRY_SECONDS)
+
+    def _connect(self) -> bool:
+        from kafka import KafkaProducer
+        from kafka.errors import KafkaError
+
+        try:
+            self._producer = KafkaProducer(**self._settings)
+        except (KafkaError, OSError, ValueError, TypeError) as error:
+            now = time.monotonic()
+            if now - self._warned >= _WARN_SECONDS:
+                self._warned = now
+                _log.warning("not connected to Kafka yet: %s: %s", type(error).__name__, error)
+            return False
+        self._broken = False
+        return True
+
+    def send(self, entries: Sequence[Entry]) -> None:
+        """Hand entries over, those of one model packed into one record as far as they fit."""
+        for model, value, events, is_arrow in _packed(entries, self._record_bytes):
+            kind, content = (ce.PREDICTIONS, ce.ARROW) if is_arrow else (ce.EVENTS, ce.LINES)
+            headers = ce.headers(
+                type=kind,
+                source=self._source,
+                id=f"{self._name}-{next(self._numbers)}",
+                content_type=content,
+            )
+            self._hand_over(model.encode(), value, headers, events)
+
+    def _hand_over(self, key: bytes, value: bytes, headers: ce.Headers, events: int) -> None:
+        from kafka.errors import KafkaError
+
+        size = len(value)
+        with self._lock:
+            self._records += 1
+            self._bytes += size
+
+        def settle(sent: int, failed: int) -> None:
+            with self._lock:
+                self._records -= 1
+                self._bytes -= size
+                self._sent += sent
+                self._failed += failed
+
+        def give_up(error: object) -> None:
+            settle(0, events)
+            self._broken = not getattr(error, "retriable", False)
+            _log.warning("%d events were not delivered: %s", events, error)
+
+        if self._producer is None:
+            give_up("the publisher was closed before Kafka was reached")
+            return
+        try:
+            future = self._producer.send(self._topic, value=value, key=key, headers=headers)
+        except (KafkaError, OSError, ValueError, AssertionError) as error:
+            give_up(error)
+            return
+        future.add_callback(lambda _: settle(events, 0))
+        future.add_errback(give_up)
+
+    def close(self) -> None:
+        """Let go of the connection; what is on its way gets a second."""
+        producer, self._producer, self._broken = self._producer, None, False
+        if producer is not None:
+            producer.close(timeout=1.0)
+
+
+def _packed(
+    entries: Sequence[Entry], record_bytes: int
+) -> Iterator[tuple[str, bytes, int, bool]]:
+    """Yield model, value, number of events and whether it is Arrow, of each record to send.
+
+    The events of one model keep their order; a single event that is larger goes alone.
+    """
+    lines: dict[str, list[bytes]] = {}
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        model = entry.model
+        waiting = lines.setdefault(model, [])
+        size = sizes.get(model, 0)
+        if waiting and (entry.is_arrow or size + len(entry.data) + 1 > record_bytes):
+            yield model, b"\n".join(waiting), len(waiting), False
+            waiting.clear()
+            size = 0
+        if entry.is_arrow:
+            yield model, entry.data, entry.events, True
+        else:
+            waiting.append(entry.data)
+            size += len(entry.data) + 1
+        sizes[model] = size
+    for model, waiting in lines.items():
+        if waiting:
+            yield model, b"\n".join(waiting), len(waiting), False
