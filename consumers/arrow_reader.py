@@ -24,7 +24,12 @@ COLUMNS: Final = (
 """The fields of `Prediction` that a batch may have; raw inputs are sent as single events."""
 
 _FIRST_TIME, _LAST_TIME = 365 * 86_400_000_000_000, 291 * 365 * 86_400_000_000_000
-_LENGTHS: Final = {"prediction_id": (1, 256), "model": (1, 200), "version": (0, 200), "client": (0, 256)}
+_LENGTHS: Final = {
+    "prediction_id": (1, 256),
+    "model": (1, 200),
+    "version": (0, 200),
+    "client": (0, 256),
+}
 
 
 class ArrowRows(NamedTuple):
@@ -229,7 +234,9 @@ class _Reader:
                 SchemaError(f"$.{name} must have {low} to {high} characters", f"$.{name}"),
             )
         if name == "prediction_id":
-            self._refuse(~found.present, SchemaError("$.prediction_id is missing", "$.prediction_id"))
+            self._refuse(
+                ~found.present, SchemaError("$.prediction_id is missing", "$.prediction_id")
+            )
         return found
 
     def _models(self, column: Strings) -> list[str]:
@@ -308,9 +315,7 @@ class _Reader:
         return Values(tags, numbers, Strings.missing(self._count))
 
     def _struct(self, name: str, read: Callable[..., Any]) -> dict[str, Any]:
-        return {
-            child: read(dotted((name, child)), array) for child, array in self._children(name)
-        }
+        return {child: read(dotted((name, child)), array) for child, array in self._children(name)}
 
     def _children(self, name: str) -> list[tuple[str, Any]]:
         array = self._column(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from ..core.batch import EventBatch, LabelBatch
 from ..core.columns import Bytes, Floats, Ints, Strings, Tag, Values
 from ..core.events import ENVIRONMENTS
+from ..detectors.string_index import StringIndex
 from .json_kernel import FALSE, FLOAT, INTEGER, NULL, TEXT, TRUE, Cells, gather
 from .shapes import Shape
-from ..detectors.string_index import StringIndex
 from .time_kernel import NO_TIME, times_of
 
 Mask = NDArray[np.bool_]
@@ -29,7 +30,12 @@ _FIELD_TAGS: Final[dict[str, tuple[int, ...]]] = {
 }  # fmt: skip
 """What a plain field may hold; the containers here stand for `"logits": null` and the like."""
 _MAP_TAGS: Final = {"features": _ANY, "scores": (INTEGER, FLOAT), "segments": (TEXT,)}
-_LENGTHS: Final = {"prediction_id": (1, 256), "model": (1, 200), "version": (0, 200), "client": (0, 256)}
+_LENGTHS: Final = {
+    "prediction_id": (1, 256),
+    "model": (1, 200),
+    "version": (0, 200),
+    "client": (0, 256),
+}
 
 
 class Rows(NamedTuple):
@@ -120,7 +126,7 @@ def event_times(shape: Shape, rows: Rows, of: Ints) -> Mask:
     text = rows.text(rows.column(of, shape.fields[name]))
     own = times_of(text.data, text.start, text.end)
     rows.times[of[own != NO_TIME]] = own[own != NO_TIME]
-    return (own != NO_TIME) | ~text.present
+    return np.asarray((own != NO_TIME) | ~text.present)
 
 
 class Part(NamedTuple):
@@ -158,7 +164,7 @@ def event_batches(model: str, rows: Rows, of: Ints, parts: list[Part]) -> Iterat
             widths[part.place, column] = len(part.shape.lists.get(name, ()))
     cuts = np.flatnonzero((np.diff(widths, axis=0) != 0).any(axis=1)) + 1
     bounds = [0, *cuts.tolist(), len(of)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         run = [cut for part in parts if len((cut := _cut(part, begin, end)).of)]
         yield _event_batch(model, rows, of[begin:end], run)
 
@@ -233,9 +239,7 @@ def _text(rows: Rows, at: Ints) -> Strings:
     if len(at) and at.min() >= 0:
         return rows.text(at)
     found = rows.text(np.maximum(at, 0)) if len(rows.cells.tags) else Strings.missing(len(at))
-    return Strings(
-        rows.data, np.where(at < 0, -1, found.start), np.where(at < 0, -1, found.end)
-    )
+    return Strings(rows.data, np.where(at < 0, -1, found.start), np.where(at < 0, -1, found.end))
 
 
 def _values(rows: Rows, at: Ints) -> Values:

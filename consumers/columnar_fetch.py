@@ -63,11 +63,13 @@ def install(consumer: KafkaConsumer) -> None:
     """
     fetcher = consumer._fetcher
     if not issubclass(fetcher.PartitionRecords, Fetcher.PartitionRecords):
-        raise AttributeError("PartitionRecords is not where it was in kafka-python 3.0")
+        raise AttributeError("PartitionRecords is another in this kafka-python")  # noqa: TRY004
     fetcher.PartitionRecords = _BatchRecords
 
 
 class _BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+    next_fetch_offset: int
+
     def _unpack_records(
         self, tp: Any, records: Any, _key: object, _value: object
     ) -> Iterator[Fetched]:
@@ -91,7 +93,9 @@ class _BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 continue
             self.records_read += max(getattr(batch, "records_count", 1), 0)
             self.bytes_read += len(batch._buffer)
-            yield Fetched(partition, min(batch.base_offset, next_offset - 1), next_offset, batch, b"")
+            yield Fetched(
+                partition, min(batch.base_offset, next_offset - 1), next_offset, batch, b""
+            )
         self.drain()
 
     def _is_hidden(self, batch: Any) -> bool:

@@ -13,18 +13,18 @@ import numpy as np
 from ..core import wire
 from ..core.batch import EventBatch, LabelBatch, Origin
 from ..core.cloudevents import to_nanoseconds
-from ..core.columns import Bytes, Ints, Strings
+from ..core.columns import Bytes, Ints, Strings, stack, take
 from ..core.errors import DecodeError, EventError, SchemaError, SizeError
 from ..core.events import Event, Label, Prediction
 from ..core.limits import Limits
 from ..core.wire import Kind
+from ..detectors.string_index import StringIndex
 from . import arrow_reader, assemble
 from .assemble import Part, Rows
 from .json_kernel import Cells, Workspace, read_rows
 from .record_kernel import ASK, count_lines, split_lines
 from .records import Records
 from .shapes import ShapeBook
-from ..detectors.string_index import StringIndex
 from .time_kernel import NO_TIME
 
 _LEARN_ROUNDS: Final = 8  # chosen: new shapes looked for in one call; more come with the next
@@ -138,13 +138,13 @@ class Decoder:
         for record in np.flatnonzero(bad).tolist():
             kinds[record] = ASK
             raw = records.value(record)
-            error: EventError = DecodeError("the record has no value")
+            why: EventError = DecodeError("the record has no value")
             if raw is not None:
                 name = "json_bytes" if single[record] else "batch_bytes"
-                error = SizeError(
+                why = SizeError(
                     f"the value has {len(raw)} bytes, more than limits.{name} = {bound[record]}"
                 )
-            out.refused.append(Refused(record, -1, raw, error))
+            out.refused.append(Refused(record, -1, raw, why))
         return kinds, np.where(times == NO_TIME, np.maximum(records.timestamps, 0), times)
 
     def _json(
@@ -176,15 +176,13 @@ class Decoder:
             packed = self._few_enough(records, packed, out)
             lines = count_lines(records.data, values.start[packed], values.end[packed])
         at, row, start, end = np.empty((4, lines), np.int64)
-        split_lines(
-            records.data, values.start[packed], values.end[packed], at, row, start, end
-        )
+        split_lines(records.data, values.start[packed], values.end[packed], at, row, start, end)
         bare = np.full(lines, Kind.BARE, np.uint8)
         found = _Texts(packed[at], row, start, end, bare, np.ones(lines, np.uint8))
         if not len(singles):
             return found
         order = np.argsort(np.concatenate([texts.record, found.record]), kind="stable")
-        return _Texts(*(np.concatenate(pair)[order] for pair in zip(texts, found, strict=True)))
+        return take(stack([texts, found]), order)
 
     def _few_enough(self, records: Records, packed: Ints, out: Decoded) -> Ints:
         """Return the packed records that keep to the limit on rows, and refuse the others."""
@@ -252,7 +250,7 @@ class Decoder:
         for code in np.unique(shape_of[shape_of >= 0]).tolist():
             of = np.flatnonzero(shape_of == code)
             shape = self._book.shapes[code]
-            found = self._models.default
+            found: Ints | int = self._models.default
             if "model" in shape.fields:
                 found = self._models.add(rows.text(rows.column(of, shape.fields["model"])))
             models[of] = found

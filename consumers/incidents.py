@@ -142,7 +142,9 @@ class Incidents:
         return [self._resolved(incident, moment) for incident in over]
 
     def _name(self) -> str:
-        return self.model if self.environment == "production" else f"{self.model}@{self.environment}"
+        return (
+            self.model if self.environment == "production" else f"{self.model}@{self.environment}"
+        )
 
     def _id(self, detector: str, subject: str, offset: int, row: int) -> str:
         place = f"{offset}.{row}" if row else f"{offset}"

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ..core.columns import Bytes, Floats, Ints, Strings
+from ..core.columns import Bytes, Floats, Ints, Strings, stack, take
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
@@ -31,11 +31,6 @@ class Predictions(NamedTuple):
     environment: Bytes
     predicted: Floats
 
-    def cut(self, begin: int, end: int) -> Predictions:
-        """Return the predictions `begin` to `end`."""
-        part = slice(begin, end)
-        return Predictions(self.ids.take(part), *(column[part] for column in self[1:]))
-
 
 class Labels(NamedTuple):
     """Labels of one model, (n,) each, in the order of the log; `times` is when they were observed."""
@@ -46,11 +41,6 @@ class Labels(NamedTuple):
     times: Ints
     label: Floats
     revision: Ints
-
-    def cut(self, begin: int, end: int) -> Labels:
-        """Return the labels `begin` to `end`."""
-        part = slice(begin, end)
-        return Labels(self.ids.take(part), *(column[part] for column in self[1:]))
 
 
 class Pairs(NamedTuple):
@@ -132,7 +122,9 @@ class Join:
         max_early: int = 10_000,
     ) -> None:
         if min(max_pending, window_seconds, early_seconds, max_early) <= 0:
-            raise ValueError("max_pending, window_seconds, early_seconds and max_early must be above 0")
+            raise ValueError(
+                "max_pending, window_seconds, early_seconds and max_early must be above 0"
+            )
         self.max_pending = max_pending
         self.window = int(window_seconds * 1e9)
         self.early = int(early_seconds * 1e9)
@@ -157,7 +149,11 @@ class Join:
             if end > begin and (self.counts.predictions + end - begin) % BLOCK == 0:
                 # A full block ends with its last prediction; labels after that see what is left.
                 label_end = _before(labels, predictions.offsets[end - 1], predictions.rows[end - 1])
-            self._block(predictions.cut(begin, end), labels.cut(label_begin, label_end), out)
+            self._block(
+                take(predictions, slice(begin, end)),
+                take(labels, slice(label_begin, label_end)),
+                out,
+            )
             begin, label_begin = end, label_end
         return out.pairs, out.corrections
 
@@ -196,15 +192,19 @@ class Join:
         known = np.flatnonzero(~early)
         parts = [
             _Candidates(
-                pending[known], labels.offsets[known], labels.rows[known], labels.label[known],
-                labels.revision[known], labels.times[known],
-            )  # fmt: skip
+                pending[known],
+                labels.offsets[known],
+                labels.rows[known],
+                labels.label[known],
+                labels.revision[known],
+                labels.times[known],
+            )
         ]
         if self._waiting.live and self.table.count > before:
             parts += self._arrived(predictions, rows, before)
-        joined = _Candidates(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        joined = stack(parts)
         order = np.lexsort((joined.rows, joined.offsets))
-        return _Candidates(*(column[order] for column in joined))
+        return take(joined, order)
 
     def _arrived(self, predictions: Predictions, rows: Ints, before: int) -> list[_Candidates]:
         """Return the waiting labels whose predictions came with this block."""
@@ -218,10 +218,13 @@ class Join:
             self._early[place] = None
             parts.append(
                 _Candidates(
-                    rows[at : at + 1], predictions.offsets[at : at + 1],
-                    predictions.rows[at : at + 1], np.array([early.label]),
-                    np.array([early.revision]), np.array([early.observed]),
-                )  # fmt: skip
+                    rows[at : at + 1],
+                    predictions.offsets[at : at + 1],
+                    predictions.rows[at : at + 1],
+                    np.array([early.label]),
+                    np.array([early.revision]),
+                    np.array([early.observed]),
+                )
             )
         return parts
 
@@ -232,9 +235,7 @@ class Join:
         self.counts.labels_early += len(of)
         codes = self._waiting.add(labels.ids.take(of)) - self._waiting.first
         for code, i in zip(codes.tolist(), of.tolist(), strict=True):
-            early = _Early(
-                float(labels.label[i]), int(labels.revision[i]), int(labels.times[i])
-            )
+            early = _Early(float(labels.label[i]), int(labels.revision[i]), int(labels.times[i]))
             if code == len(self._early):
                 self._early.append(early)
                 continue
@@ -248,24 +249,30 @@ class Join:
         late = lag > self.window
         self.counts.labels_late += int(late.sum())
         if late.any():
-            found, lag = _Candidates(*(column[~late] for column in found)), lag[~late]
+            found, lag = take(found, ~late), lag[~late]
         _, first_at = np.unique(found.pending, return_index=True)
         first = np.zeros(len(found.pending), np.bool_)
         first[first_at] = True
         first &= self.table.at("revision", found.pending) == UNLABELLED
-        new = _Candidates(*(column[first] for column in found))
+        new = take(found, first)
         if len(new.pending):
             self.counts.labels_joined += len(new.pending)
             self.table.label(new.pending, new.label, new.revision, new.observed)
             environment = self.table.at("environment", new.pending)
             out.pairs.append(
                 Pairs(
-                    self._number(new.pending, environment), new.offsets, new.rows, environment,
-                    self.table.at("predicted", new.pending), new.label, new.observed, lag[first],
-                )  # fmt: skip
+                    self._number(new.pending, environment),
+                    new.offsets,
+                    new.rows,
+                    environment,
+                    self.table.at("predicted", new.pending),
+                    new.label,
+                    new.observed,
+                    lag[first],
+                )
             )
         for i in np.flatnonzero(~first).tolist():
-            self._again(_Candidates(*(column[i : i + 1] for column in found)), out)
+            self._again(take(found, slice(i, i + 1)), out)
 
     def _number(self, pending: Ints, environment: Bytes) -> Ints:
         """Return (n,) places of new pairs: they are numbered in each environment."""

@@ -175,8 +175,8 @@ def _word(data: Bytes, at: int, end: int) -> tuple[int, int]:
     elif end - at >= 4 and data[at] == 110:
         if data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108:
             return at + 4, NULL
-    elif end - at >= 5 and data[at] == 102 and data[at + 1] == 97:
-        if data[at + 2] == 108 and data[at + 3] == 115 and data[at + 4] == 101:
+    elif end - at >= 5 and data[at] == 102 and data[at + 1] == 97 and data[at + 2] == 108:
+        if data[at + 3] == 115 and data[at + 4] == 101:
             return at + 5, FALSE
     return -1, NULL
 
@@ -305,9 +305,7 @@ def read_rows(
     """
     rows = len(start)
     # A scalar takes a byte and a separator at least.
-    room = min(
-        int((end - start).sum()) // 2 + rows, rows * int(shapes.scalars.max(initial=0))
-    )
+    room = min(int((end - start).sum()) // 2 + rows, rows * int(shapes.scalars.max(initial=0)))
     cells = workspace.cells(rows, room)
     _read_rows(
         data, start, end, kinds, keys, hints, *shapes, cells.shape, cells.first,

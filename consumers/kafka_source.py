@@ -94,7 +94,9 @@ class KafkaSource:
         try:
             polled = self._consumer.poll(timeout_ms=int(seconds * 1000))
         except (KafkaError, OSError) as error:
-            raise TransportError(f"Kafka does not answer: {type(error).__name__}: {error}") from error
+            raise TransportError(
+                f"Kafka does not answer: {type(error).__name__}: {error}"
+            ) from error
         if self._columnar:
             yield from read_batches(polled, self._decompressed_bytes)
         else:

@@ -9,14 +9,14 @@ import numpy as np
 
 from ..core.alert import Alert, Kind
 from ..core.batch import EventBatch, LabelBatch
-from ..core.columns import Ints, Strings
+from ..core.columns import Ints, Strings, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .class_numbers import ClassNumbers
 from .incidents import Claim, Moment
-from .join import Join, Labels, Pairs, Predictions
+from .join import Join, Labels, Predictions
 from .series import Fields, Series
 from .settings import ModelSettings
 
@@ -68,9 +68,7 @@ class ModelMonitor:
         self._classes = ClassNumbers()
         self._series: dict[int, Series] = {}
 
-    def update(
-        self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]
-    ) -> list[Alert]:
+    def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
         verdicts: dict[int, list[Verdict]] = {}
         before = {code: series.events.count for code, series in self._series.items()}
@@ -117,7 +115,7 @@ class ModelMonitor:
         for pair in pairs:
             for code in np.unique(pair.environment).tolist():
                 of = np.flatnonzero(pair.environment == code)
-                part = pair if len(of) == len(pair.place) else Pairs(*(c[of] for c in pair))
+                part = pair if len(of) == len(pair.place) else take(pair, of)
                 yield code, _position(part.offsets, part.rows), self._of(code).judge(part)
         for correction in corrections:
             self._of(correction.environment).correct(correction)
@@ -137,9 +135,7 @@ class ModelMonitor:
             np.concatenate([self._classes.numbers(batch.prediction) for batch in batches]),
         )
 
-    def _join_labels(
-        self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]
-    ) -> Labels:
+    def _join_labels(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> Labels:
         """Return the labels, those that came with their predictions among them."""
         parts = [
             Labels(
@@ -153,22 +149,21 @@ class ModelMonitor:
             if len(known):
                 parts.append(
                     Labels(
-                        batch.prediction_id.take(known), batch.offsets[known], batch.rows[known],
-                        batch.times[known], self._classes.numbers(batch.label.take(known)),
+                        batch.prediction_id.take(known),
+                        batch.offsets[known],
+                        batch.rows[known],
+                        batch.times[known],
+                        self._classes.numbers(batch.label.take(known)),
                         np.zeros(len(known), np.int64),
-                    )  # fmt: skip
+                    )
                 )
         if not parts:
             none = np.empty(0, np.int64)
             return Labels(Strings.missing(0), none, none, none, np.empty(0), none)
-        joined = Labels(
-            Strings.concat([part.ids for part in parts]),
-            *(np.concatenate([part[k] for part in parts]) for k in range(1, 6)),
-        )
+        joined = stack(parts)
         if len(parts) == 1:
             return joined
-        order = np.lexsort((joined.rows, joined.offsets))
-        return Labels(joined.ids.take(order), *(column[order] for column in joined[1:]))
+        return take(joined, np.lexsort((joined.rows, joined.offsets)))
 
     def _alerts(
         self,
@@ -209,9 +204,7 @@ class ModelMonitor:
         """Return the fields that changed since the last call, None for those to delete."""
         head = pack("model", 1, {"classes": self._classes.names}, {})
         fields: Fields = {"model": head, "join": self.join.volatile()}
-        fields.update(
-            (f"pending/{name}", state) for name, state in self.join.table.dirty().items()
-        )
+        fields.update((f"pending/{name}", state) for name, state in self.join.table.dirty().items())
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
         return fields

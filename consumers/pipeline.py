@@ -147,9 +147,7 @@ class PartitionPipeline:
         alerts.sort(key=lambda alert: (alert.offset, alert.row, alert.id))
         return alerts, crowded
 
-    def _crowded(
-        self, records: Records, found: list[EventBatch | LabelBatch]
-    ) -> list[DeadLetter]:
+    def _crowded(self, records: Records, found: list[EventBatch | LabelBatch]) -> list[DeadLetter]:
         error = SizeError(
             f"the partition already has {len(self._models)} models, limits.models allows no more"
         )
@@ -159,9 +157,15 @@ class PartitionPipeline:
                 record = int(records.offsets.searchsorted(offset))
                 letters.append(
                     DeadLetter(
-                        self.partition, offset, row, offset + 1, records.key(record),
-                        records.value(record), records.headers(record), error,
-                    )  # fmt: skip
+                        self.partition,
+                        offset,
+                        row,
+                        offset + 1,
+                        records.key(record),
+                        records.value(record),
+                        records.headers(record),
+                        error,
+                    )
                 )
         return letters
 

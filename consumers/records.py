@@ -143,7 +143,9 @@ class Records:
         parts = [(record.key, record.value) for record in records]
         joined = b"".join(part for pair in parts for part in pair if part)
         data = np.frombuffer(joined, np.uint8)
-        lengths = np.array([[-1 if p is None else len(p) for p in pair] for pair in parts], np.int64)
+        lengths = np.array(
+            [[-1 if p is None else len(p) for p in pair] for pair in parts], np.int64
+        )
         lengths = lengths.reshape(-1)
         end = np.cumsum(np.maximum(lengths, 0))
         start = np.where(lengths < 0, -1, end - np.maximum(lengths, 0))
@@ -194,7 +196,7 @@ class Records:
             _shifted(data, [part.values for part in parts], at),
             np.concatenate([part.kinds for part in parts]),
             np.concatenate([part.header_times for part in parts]),
-            np.concatenate([p.header_spans + [a, 0] for p, a in zip(parts, at, strict=True)]),
+            np.concatenate([np.add(p.header_spans, (a, 0)) for p, a in zip(parts, at, strict=True)]),
             plain,
         )  # fmt: skip
 

@@ -18,7 +18,9 @@ from ..core import alert as alerts
 from ..core.alert import Alert
 
 BEGINNING: Final = "0-0"
-_REMEMBERED: Final = 10_000  # alert ids; a store that is rolled back loses a second or two of alerts
+_REMEMBERED: Final = (
+    10_000  # alert ids; a store that is rolled back loses a second or two of alerts
+)
 
 
 class Entry(NamedTuple):

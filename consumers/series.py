@@ -152,7 +152,9 @@ class Series:
 
     def metrics(self) -> dict[str, float]:
         """Return the latest figures, for the store."""
-        kind = self.performance.regression if self.is_regression else self.performance.classification
+        kind = (
+            self.performance.regression if self.is_regression else self.performance.classification
+        )
         found = kind()
         found["predictions"] = float(self.events.count)
         found["open_incidents"] = float(self.incidents.open)
@@ -254,4 +256,3 @@ def _stream_monitor(settings: DriftSettings) -> StreamMonitor:
         ph_delta=settings.page_hinkley_delta,
         ph_threshold=settings.page_hinkley_threshold,
     )
-

@@ -16,7 +16,6 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
-
 from yaml import YAMLError
 
 from ..core.errors import ConfigError
@@ -27,7 +26,9 @@ _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 def _seconds(value: object) -> object:
     """Read `250ms`, `30s`, `5m`, `12h` or `14d`; leave numbers, which are seconds."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|h|d)\s*", value) if isinstance(value, str) else None
+    match = (
+        re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|h|d)\s*", value) if isinstance(value, str) else None
+    )
     return float(match[1]) * _UNITS[match[2]] if match else value
 
 
@@ -240,6 +241,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take arguments first, then the environment, then the file."""
+        del dotenv_settings, file_secret_settings
         return (init_settings, env_settings, YamlConfigSettingsSource(settings_cls))
 
     def of(self, model: str) -> ModelSettings:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import redis
 import redis.asyncio as redis_async
@@ -169,7 +169,7 @@ class AlertSubscriber:
             yield _Ask("set", self._keys.cursor(self._name), self._unsaved)
             self._unsaved = None
 
-    def __iter__(self) -> AlertSubscriber:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Alert:
@@ -210,11 +210,14 @@ class AlertSubscriber:
                 _log.warning("where alerts were handled up to could not be kept: %s", error)
         self._drop()
 
-    def __enter__(self) -> AlertSubscriber:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close(handled=kind is None)
 
@@ -225,7 +228,9 @@ class AlertSubscriber:
             return _data(self._pubsub.get_message(timeout=_IDLE_SECONDS))
         if ask.what == "page":
             return self._client.xrange(ask.key, f"({ask.value}", "+", _PAGE)
-        return self._client.get(ask.key) if ask.what == "get" else self._client.set(ask.key, ask.value)
+        return (
+            self._client.get(ask.key) if ask.what == "get" else self._client.set(ask.key, ask.value)
+        )
 
     def _drop(self) -> None:
         """Let go of the connection; the alerts of a session that was broken off come with the next."""
@@ -237,7 +242,7 @@ class AlertSubscriber:
             self._client.close()
             self._client = None
 
-    def __aiter__(self) -> AlertSubscriber:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Alert:
@@ -274,11 +279,14 @@ class AlertSubscriber:
                 _log.warning("where alerts were handled up to could not be kept: %s", error)
         await self._drop_async()
 
-    async def __aenter__(self) -> AlertSubscriber:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.aclose(handled=kind is None)
 

@@ -113,5 +113,5 @@ decode = msgspec.json.Decoder(Alert).decode
 
 def fingerprint(model: str, environment: str, kind: str, subject: str) -> str:
     """Return 16 hexadecimal digits that name what an alert is about."""
-    text = "\0".join((model, environment, kind, subject))
+    text = f"{model}\0{environment}\0{kind}\0{subject}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

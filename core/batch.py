@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class EventBatch:
 
     def take(self, rows: Ints | slice) -> EventBatch:
         """Return the batch of `rows` only."""
-        cut = {}
+        cut: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
@@ -222,4 +222,3 @@ def _stack(vectors: list[list[float] | None]) -> Floats | None:
     if not vectors or not vectors[0]:
         return None
     return np.array(vectors, np.float64)
-

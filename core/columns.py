@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from .events import ClassOrNumber
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 class Tag(IntEnum):
@@ -100,14 +102,14 @@ class Strings:
     def __len__(self) -> int:
         return len(self.start)
 
-    def take(self, rows: Ints | slice) -> Strings:
+    def take(self, rows: Ints | slice | NDArray[np.bool_]) -> Strings:
         """Return the column of `rows` only, over the same buffer."""
         return Strings(self.data, self.start[rows], self.end[rows])
 
     @property
     def present(self) -> NDArray[np.bool_]:
         """(n,) where there is text."""
-        return self.start >= 0
+        return np.asarray(self.start >= 0)
 
     def __getitem__(self, row: int) -> str | None:
         if self.start[row] < 0:
@@ -171,14 +173,14 @@ class Values:
     def __len__(self) -> int:
         return len(self.tags)
 
-    def take(self, rows: Ints | slice) -> Values:
+    def take(self, rows: Ints | slice | NDArray[np.bool_]) -> Values:
         """Return the column of `rows` only."""
         return Values(self.tags[rows], self.numbers[rows], self.strings.take(rows))
 
     @property
     def present(self) -> NDArray[np.bool_]:
         """(n,) where there is a value."""
-        return self.tags != Tag.NULL
+        return np.asarray(self.tags != Tag.NULL)
 
     def to_list(self) -> list[ClassOrNumber | None]:
         """Return Python values, for few rows or for tests."""
@@ -203,3 +205,22 @@ def _tag(value: ClassOrNumber | None) -> int:
     if isinstance(value, bool):
         return int(Tag.TRUE if value else Tag.FALSE)
     return _TAG_OF_TYPE[type(value)]
+
+
+def take(table: T, rows: Ints | slice | NDArray[np.bool_]) -> T:
+    """Return the rows of a named tuple of columns: numpy arrays, `Strings`, `Values`."""
+    return type(table)(*(_take(column, rows) for column in table))
+
+
+def stack(tables: Sequence[T]) -> T:
+    """Stack named tuples of columns."""
+    return type(tables[0])(*(_stack(columns) for columns in zip(*tables, strict=True)))
+
+
+def _take(column: Any, rows: Any) -> Any:
+    return column[rows] if isinstance(column, np.ndarray) else column.take(rows)
+
+
+def _stack(columns: Sequence[Any]) -> Any:
+    first = columns[0]
+    return np.concatenate(columns) if isinstance(first, np.ndarray) else type(first).concat(columns)

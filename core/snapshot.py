@@ -33,9 +33,7 @@ _encode_head = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(_Head).decode
 
 
-def pack(
-    kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]
-) -> bytes:
+def pack(kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
     """Return state as bytes.
 
     Parameters
@@ -52,16 +50,18 @@ def pack(
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     layout = {name: _Layout(array.dtype.name, list(array.shape)) for name, array in whole.items()}
     head = _encode_head(_Head(kind, version, meta, layout))
-    parts = [len(head).to_bytes(4, "little"), head, *(array.data for array in whole.values())]
+    parts: list[Any] = [
+        len(head).to_bytes(4, "little"),
+        head,
+        *(array.data for array in whole.values()),
+    ]
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return b"".join([_MAGIC, checksum.to_bytes(4, "little"), *parts])
 
 
-def unpack(
-    kind: str, version: int, state: bytes
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return what `pack` was given; the arrays are fresh and writable.
 
     Raises

@@ -39,7 +39,9 @@ _KINDS = {
 _BARE_TYPES = {"": Kind.BARE, ce.JSON: Kind.BARE, ce.LINES: Kind.LINES, ce.ARROW: Kind.ARROW}
 
 _BLANKS = bytes(range(33))
-_EXPLAINED_BYTES = 1 << 16  # chosen: the walk that explains costs 1 us a value, and garbage is cheap to send
+_EXPLAINED_BYTES = (
+    1 << 16
+)  # chosen: the walk that explains costs 1 us a value, and garbage is cheap to send
 
 _decode_prediction = msgspec.json.Decoder(Prediction).decode
 _decode_label = msgspec.json.Decoder(Label).decode
@@ -198,9 +200,7 @@ def _check_int(value: int, path: tuple[str | int, ...]) -> None:
         float(value)
     except OverflowError:
         where = dotted(path)
-        raise NonFiniteError(
-            f"{where} is an integer too large for a 64-bit float", where
-        ) from None
+        raise NonFiniteError(f"{where} is an integer too large for a 64-bit float", where) from None
 
 
 def _check_class(value: object, where: str) -> None:
@@ -214,7 +214,7 @@ def _check_time(time: datetime | None, where: str) -> None:
         raise SchemaError(f"{where} must lie between 1971 and 2261", where)
 
 
-def _refuse(raw: bytes, error: Exception, of: type[Prediction] | type[Label]) -> NoReturn:
+def _refuse(raw: bytes, error: Exception, of: type[Prediction | Label]) -> NoReturn:
     """Raise the EventError that names the field which `error` is about."""
     for scalar in scalars(raw[:_EXPLAINED_BYTES]):
         if scalar.valid and scalar.finite:
@@ -237,7 +237,7 @@ def _refuse(raw: bytes, error: Exception, of: type[Prediction] | type[Label]) ->
     raise DecodeError(f"not JSON: {error}" if raw.strip() else "the value is empty") from None
 
 
-def _nearest(message: str, of: type[Prediction] | type[Label]) -> str:
+def _nearest(message: str, of: type[Prediction | Label]) -> str:
     """Return a hint for an unknown field that looks like a known one."""
     unknown = message.rpartition("unknown field `")[2].rstrip("`")
     known = get_close_matches(unknown, of.__struct_encode_fields__, 1)
@@ -253,7 +253,7 @@ def _without_values(message: str) -> str:
     return message
 
 
-def _full_path(raw: bytes, where: str, of: type[Prediction] | type[Label]) -> str:
+def _full_path(raw: bytes, where: str, of: type[Prediction | Label]) -> str:
     """Complete msgspec's `$.features[...]` with the entry's own name."""
     field, bracket, _ = where.removeprefix("$.").partition("[...]")
     if not bracket:

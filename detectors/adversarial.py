@@ -311,4 +311,3 @@ class AdversarialInputs:
         parts, _ = unpack("adversarial_whole", 1, state)
         self.restore_steady(parts["steady"])
         self.restore_volatile(parts["volatile"])
-

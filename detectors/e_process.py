@@ -14,7 +14,9 @@ RATES: Final = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.9])
 """Flag rates of an attacked client that are bet on, in equal shares."""
 MEMORY_EVENTS: Final = 2000.0
 """How far back the other clients' flag rate looks: an event's weight falls by 1/e over so many."""
-_MARGIN: Final = 1.5  # the null may exceed the other clients' rate by half, and by two standard errors
+_MARGIN: Final = (
+    1.5  # the null may exceed the other clients' rate by half, and by two standard errors
+)
 _LARGEST: Final = 1e30
 
 

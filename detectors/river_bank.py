@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 import numpy as np
-import river
 from river import drift
 
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .base import Observations, usable
+
+_RIVER: Final = version("river")
 
 
 class RiverDetector(Protocol):
@@ -97,7 +99,7 @@ class RiverBank:
         """Take the rows in; return the detections in their order."""
         found: list[tuple[int, str, Verdict]] = []
         good = usable(batch.values)
-        everywhere = good.all(axis=0)
+        everywhere = np.asarray(good.all(axis=0))
         for column, name in enumerate(batch.names):
             at = None if everywhere[column] else np.flatnonzero(good[:, column])
             values = batch.values[:, column] if at is None else batch.values[at, column]
@@ -134,7 +136,7 @@ class RiverBank:
         """Return the whole state."""
         states = [self._codec.dump(detector) for detector in self._detectors.values()]
         meta = {
-            "river": river.__version__,
+            "river": _RIVER,
             "names": list(self._detectors),
             "lengths": [len(state) for state in states],
         }
@@ -144,10 +146,8 @@ class RiverBank:
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot of the same River version."""
         meta, arrays = unpack(f"river:{self.name}", 1, state)
-        if meta["river"] != river.__version__:
-            raise StateError(
-                f"the snapshot was taken with River {meta['river']}, this is {river.__version__}"
-            )
+        if meta["river"] != _RIVER:
+            raise StateError(f"the snapshot was taken with River {meta['river']}, this is {_RIVER}")
         joined, at = arrays["states"].tobytes(), 0
         detectors: dict[str, RiverDetector] = {}
         for name, length in zip(meta["names"], meta["lengths"], strict=True):
@@ -182,6 +182,8 @@ def adwin(
         raise ValueError(f"delta must lie between 0 and 1, got {delta}")
     return RiverBank(
         "adwin",
-        lambda: drift.ADWIN(delta, clock, max_buckets, min_window_length, grace_period),
+        lambda: drift.ADWIN(  # type: ignore[no-untyped-call]  # River's constructors have no types
+            delta, clock, max_buckets, min_window_length, grace_period
+        ),
         delta,
     )

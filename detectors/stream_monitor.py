@@ -64,9 +64,7 @@ class StreamMonitor:
         self.reference = reference or Reference()
         self._page_hinkley = PageHinkley(delta=ph_delta, threshold=ph_threshold, alpha=1.0)
         self._adwin = adwin(adwin_delta)
-        self._streams = StreamTable(
-            {"recent": np.full(_RECENT, np.nan), "seen": 0, "unusable": 0}
-        )
+        self._streams = StreamTable({"recent": np.full(_RECENT, np.nan), "seen": 0, "unusable": 0})
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return the detections in their order."""
@@ -180,6 +178,4 @@ def since_change(values: Floats) -> int:
 
 
 def _with(batch: Observations, values: Floats) -> Observations:
-    return Observations(
-        names=batch.names, values=values, offsets=batch.offsets, rows=batch.rows
-    )
+    return Observations(names=batch.names, values=values, offsets=batch.offsets, rows=batch.rows)

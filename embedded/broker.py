@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ..core.errors import ConfigError
 from .process import Address, Server, accepts, free_port
@@ -73,7 +73,7 @@ class EmbeddedBroker:
         """`host:port` for clients."""
         return str(self._server.address)
 
-    def start(self) -> EmbeddedBroker:
+    def start(self) -> Self:
         """Start and wait until it accepts connections."""
         self._server.start(lambda: accepts(self._server.address))
         return self
@@ -83,10 +83,13 @@ class EmbeddedBroker:
         self._server.stop()
         self._folder.cleanup()
 
-    def __enter__(self) -> EmbeddedBroker:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()

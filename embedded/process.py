@@ -87,7 +87,9 @@ class Server:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise TransportError(f"the embedded {self.name} ended at once: {self._last_words()}")
+                raise TransportError(
+                    f"the embedded {self.name} ended at once: {self._last_words()}"
+                )
             if answers():
                 return
             time.sleep(0.02)

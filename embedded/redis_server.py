@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import redis
 
@@ -62,7 +63,7 @@ class EmbeddedRedis:
         """The server's process id."""
         return self._server.pid
 
-    def start(self) -> EmbeddedRedis:
+    def start(self) -> Self:
         """Start and wait until it has loaded its file and answers."""
         self._server.start(self._answers)
         return self
@@ -86,10 +87,13 @@ class EmbeddedRedis:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def __enter__(self) -> EmbeddedRedis:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()

@@ -186,9 +186,7 @@ class Delivery:
             producer.close(timeout=1.0)
 
 
-def _packed(
-    entries: Sequence[Entry], record_bytes: int
-) -> Iterator[tuple[str, bytes, int, bool]]:
+def _packed(entries: Sequence[Entry], record_bytes: int) -> Iterator[tuple[str, bytes, int, bool]]:
     """Yield model, value, number of events and whether it is Arrow, of each record to send.
 
     The events of one model keep their order; a single event that is larger goes alone.

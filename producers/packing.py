@@ -44,7 +44,7 @@ def pack_table(
         A column is unknown, missing, or of another length.
     """
     try:
-        import pyarrow  # noqa: F401
+        import pyarrow as _  # noqa: F401, ICN001
     except ImportError:
         yield from _lines(_columns(batch), defaults, threshold)
     else:
@@ -63,9 +63,7 @@ def _columns(batch: Any) -> dict[str, Any]:
     for name, column in columns.items():
         for part, values in column.items() if name in _MAPS else [("", column)]:
             if values is not None and len(values) != count:
-                raise ValueError(
-                    f"{name} {part} has {len(values)} rows, prediction_id has {count}"
-                )
+                raise ValueError(f"{name} {part} has {len(values)} rows, prediction_id has {count}")
     return columns
 
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from ..core.events import ClassOrNumber, Environment, Label, Prediction, Scalar, Tensor
 from ..core.wire import encode
@@ -125,7 +125,7 @@ class Publisher:
         self._linger = linger
         self._record_bytes = record_bytes
         host = socket.gethostname()
-        self._delivery_settings = {
+        self._delivery_settings: dict[str, Any] = {
             "bootstrap": bootstrap, "topic": topic, "record_bytes": record_bytes,
             "source": source or f"//{host}/tocsin", "client": client,
         }  # fmt: skip
@@ -259,7 +259,8 @@ class Publisher:
                 "model": chosen, "version": self.version, "environment": self.environment,
             }  # fmt: skip
             pieces = pack_table(batch, defaults, self._record_bytes, self._threshold)
-            return all([self._put(piece) for piece in pieces])
+            # All are queued, also after one that found the queue full.
+            return min([self._put(piece) for piece in pieces], default=True)
         except Exception as error:  # as above
             return self.failed(error)
 
@@ -405,11 +406,14 @@ class Publisher:
             self._thread.join(1.0)
         return done
 
-    def __enter__(self) -> Publisher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -112,7 +112,8 @@ class Watch:
             batch = _Batch(logits, hidden, request, datetime.now(UTC))
             self._publisher.defer(
                 Deferred(
-                    logits.element_size() * (logits.numel() + (0 if hidden is None else hidden.numel())),
+                    logits.element_size()
+                    * (logits.numel() + (0 if hidden is None else hidden.numel())),
                     len(logits),
                     lambda: self._entries(batch),
                 )
