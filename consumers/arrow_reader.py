@@ -384,7 +384,7 @@ class _Lists(NamedTuple):
         """Return (rows, width) of rows that have one width."""
         if self.cells is None or self.width[rows[0]] == 0:
             return None
-        at = self.start[rows][:, None] + np.arange(self.width[rows[0]])[None, :]
+        at = self.start[rows][:, None] + np.arange(int(self.width[rows[0]]))[None, :]
         return np.asarray(self.cells[at])
 
 

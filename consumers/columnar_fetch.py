@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from kafka import KafkaConsumer
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaError
 from kafka.protocol.consumer import IsolationLevel
@@ -48,7 +47,7 @@ class Fetched:
         return self.next_offset - 1
 
 
-def install(consumer: KafkaConsumer) -> None:
+def install(consumer: Any) -> None:
     """Make `consumer.poll` return `Fetched` objects in its lists; see `read_batches`.
 
     Parameters
@@ -67,7 +66,10 @@ def install(consumer: KafkaConsumer) -> None:
     fetcher.PartitionRecords = _BatchRecords
 
 
-class _BatchRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+_PartitionRecords: Any = Fetcher.PartitionRecords
+
+
+class _BatchRecords(_PartitionRecords):  # type: ignore[misc]
     next_fetch_offset: int
 
     def _unpack_records(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from typing import Final
+from typing import Any, Final
 
 from ..core.errors import DecodeError, SizeError
 
@@ -70,10 +70,8 @@ def _gzip(data: bytes, limit: int) -> bytes:
 
 
 def _snappy(data: bytes, limit: int) -> bytes:
-    import snappy
-
     if not data.startswith(_XERIAL):
-        return bytes(snappy.decompress(_snappy_checked(data, limit)))
+        return _unsnappy(_snappy_checked(data, limit))
     out = bytearray()
     at = 16  # magic, version and lowest compatible version
     while at < len(data):
@@ -81,9 +79,16 @@ def _snappy(data: bytes, limit: int) -> bytes:
         block = data[at + 4 : at + 4 + size]
         if size <= 0 or len(block) != size:
             raise DecodeError("the snappy data of a record batch is cut short")
-        out += snappy.decompress(_snappy_checked(block, limit - len(out)))
+        out += _unsnappy(_snappy_checked(block, limit - len(out)))
         at += 4 + size
     return bytes(out)
+
+
+def _unsnappy(block: bytes) -> bytes:
+    import snappy
+
+    found: Any = snappy.decompress(block)
+    return bytes(found)
 
 
 def _snappy_checked(block: bytes, limit: int) -> bytes:

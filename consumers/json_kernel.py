@@ -5,6 +5,9 @@ byte. Whatever differs (another key order, an escape, an odd number) is left to 
 says what is right. `shapes.py` learns shapes; what the scalars mean is decided there too.
 """
 
+# numba decides what is an integer and what an array's element:
+# pyright: reportArgumentType=false, reportReturnType=false
+
 from __future__ import annotations
 
 from typing import Final, NamedTuple

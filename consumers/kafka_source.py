@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import IllegalStateError, KafkaConfigurationError, KafkaError, KafkaTimeoutError
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..core.errors import ConfigError, TransportError
 from .columnar_fetch import install, read_batches, read_single
@@ -58,7 +58,7 @@ class KafkaSource:
             **kafka.client,
         }
         try:
-            self._consumer = KafkaConsumer(
+            self._consumer: Any = KafkaConsumer(
                 **kafka.connection(),
                 **chosen,
                 group_id=kafka.group,
@@ -159,7 +159,7 @@ class _Notes(ConsumerRebalanceListener):  # type: ignore[misc]
     """Takes notes on the client's IO thread, where committing or asking for offsets would raise."""
 
     def __init__(self) -> None:
-        self.consumer: KafkaConsumer | None = None
+        self.consumer: Any = None
         self._lock = threading.Lock()
         self._assigned: set[Partition] = set()
         self._revoked: set[Partition] = set()

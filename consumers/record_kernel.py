@@ -1,5 +1,8 @@
 """Compiled readers of Kafka's record format (magic 2): spans of keys, values and headers, no objects."""
 
+# numba decides what is an integer and what an array's element:
+# pyright: reportArgumentType=false, reportReturnType=false
+
 from __future__ import annotations
 
 from typing import Final

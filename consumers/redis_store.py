@@ -65,7 +65,7 @@ class RedisStore:
         self._stream_length = stream_length
         self._claim = client.register_script(_CLAIM)
         self._commit = client.register_script(
-            files(__package__).joinpath("commit.lua").read_text(encoding="utf-8")
+            files("tocsin.consumers").joinpath("commit.lua").read_text(encoding="utf-8")
         )
 
     def claim(self, partition: Partition, owner: str) -> Claim:

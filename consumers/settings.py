@@ -267,7 +267,7 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     if path is not None and not path.is_file():
         raise ConfigError(f"no configuration file {path}; write one, or leave --config out")
     chosen = path or Path("tocsin.yaml")
-    config = SettingsConfigDict(**{**Settings.model_config, "yaml_file": chosen})
+    config = {**Settings.model_config, "yaml_file": chosen}
     chosen_settings = type("Settings", (Settings,), {"model_config": config})
     try:
         found: Settings = chosen_settings(**overrides)

@@ -47,7 +47,7 @@ _decode_prediction = msgspec.json.Decoder(Prediction).decode
 _decode_label = msgspec.json.Decoder(Label).decode
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """Turn what numpy and torch hand out into what JSON has."""
     if hasattr(value, "tolist"):
         return value.tolist()

@@ -1,5 +1,8 @@
 """A map from text to small integers, over numpy arrays: class names, clients, pending prediction ids."""
 
+# numba decides what is an integer and what an array's element:
+# pyright: reportArgumentType=false, reportReturnType=false
+
 from __future__ import annotations
 
 import secrets

@@ -88,7 +88,11 @@ class Delivery:
         source: str,
         client: Mapping[str, Any],
     ) -> None:
-        self._settings = {**_DEFAULTS, "bootstrap_servers": bootstrap.split(","), **client}
+        self._settings: dict[str, Any] = {
+            **_DEFAULTS,
+            "bootstrap_servers": bootstrap.split(","),
+            **client,
+        }
         self._topic = topic
         self._record_bytes = record_bytes
         self._source = source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -73,7 +73,7 @@ class Watch:
         clients: Sequence[str] | str | None = None,
         features: Sequence[Mapping[str, Scalar]] | None = None,
         segments: Sequence[Mapping[str, str]] | None = None,
-    ) -> Iterator[None]:
+    ) -> Generator[None]:
         """Say what the forward passes inside `with` are about; safe with threads and asyncio.
 
         Parameters
