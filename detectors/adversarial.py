@@ -12,7 +12,7 @@ from ..core.columns import Floats, Ints, Strings
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Summary, Verdict
 from .base import Observations, usable
-from .conformal import Calibration, level
+from .conformal import Calibration, flag_rate_bound
 from .e_process import ClientEvidence
 from .logit_scores import LogitGaussian, margin, rounded
 from .string_index import StringIndex
@@ -36,11 +36,14 @@ class Fitted(msgspec.Struct, frozen=True):
         By the score's name, the scores of clean logits that `gaussian` did not see.
     levels
         By the score's name, the largest p-value that is flagged.
+    null_rate
+        Upper bound of the share of clean inputs that are flagged, with 95 % confidence.
     """
 
     gaussian: LogitGaussian
     calibration: dict[str, Calibration]
     levels: dict[str, float]
+    null_rate: float
 
     @property
     def classes(self) -> int:
@@ -56,14 +59,14 @@ class Fitted(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, gaussian: LogitGaussian, scores: dict[str, Floats], alpha: float) -> Fitted:
-        """Calibrate with clean `scores`; the flag rates of the members add up to `alpha` at most."""
-        whole = sum(_WEIGHTS.values())
-        # Each member keeps its own promise with half of the doubt, so all keep theirs together.
-        levels = {
-            name: level(alpha * weight / whole, len(scores[name]), 1 - 0.05 / len(_WEIGHTS))
-            for name, weight in _WEIGHTS.items()
-        }
-        return cls(gaussian, {name: Calibration(s) for name, s in scores.items()}, levels)
+        """Calibrate with clean `scores`, (n,) each: `alpha` of clean inputs are flagged, on average."""
+        levels = _levels(alpha)
+        return cls(
+            gaussian,
+            {name: Calibration(s) for name, s in scores.items()},
+            levels,
+            null_rate(alpha, len(scores["margin"])),
+        )
 
     def flags(self, logits: Floats) -> NDArray[np.bool_]:
         """Return (n,) which inputs are suspicious."""
@@ -71,6 +74,24 @@ class Fitted(msgspec.Struct, frozen=True):
         for name, scores in _scores(self.gaussian, logits).items():
             flagged |= self.calibration[name].p(scores) <= self.levels[name]
         return flagged
+
+
+def _levels(alpha: float) -> dict[str, float]:
+    whole = sum(_WEIGHTS.values())
+    return {name: alpha * weight / whole for name, weight in _WEIGHTS.items()}
+
+
+def null_rate(alpha: float, calibration: int) -> float:
+    """Return the largest flag rate of clean inputs, with 95 % confidence over calibration sets.
+
+    Raises
+    ------
+    ValueError
+        `calibration` scores are too few for `alpha`.
+    """
+    # Each score's bound with its share of the doubt, so that their sum holds with all of it.
+    confidence = 1 - 0.05 / len(_WEIGHTS)
+    return sum(flag_rate_bound(level, calibration, confidence) for level in _levels(alpha).values())
 
 
 def _scores(gaussian: LogitGaussian, logits: Floats) -> dict[str, Floats]:
@@ -97,7 +118,7 @@ class AdversarialInputs:
         Clean inputs that the scores are fitted to, and calibrated with. They are the first ones seen,
         unless a fitted reference is given.
     alpha
-        Largest share of clean inputs that is flagged, with 95 % confidence.
+        Largest share of clean inputs that is flagged, on average over calibration sets.
     budget_events
         At most one false alarm per so many events, over all clients together.
     max_clients
@@ -136,8 +157,7 @@ class AdversarialInputs:
                 "AdversarialInputs needs fit_events and max_clients above 0, budget_events above 1 "
                 f"and alpha in (0, 1), got {fit_events}, {max_clients}, {budget_events}, {alpha}"
             )
-        for weight in _WEIGHTS.values():
-            level(alpha * weight / sum(_WEIGHTS.values()), calibration_events, 1 - 0.025)
+        null_rate(alpha, calibration_events)
         self.fit_events = fit_events
         self.calibration_events = calibration_events
         self.alpha = alpha
@@ -149,6 +169,8 @@ class AdversarialInputs:
         self._fitted = reference
         self._waiting: list[Floats] = []
         self._evidence = ClientEvidence(alpha, budget_events)
+        if reference is not None:
+            self._evidence.alpha = reference.null_rate
         self._clients = StringIndex()
         self._samples: dict[str, list[str]] = {}
 
@@ -185,6 +207,7 @@ class AdversarialInputs:
         if len(rows) >= missing:
             logits = np.concatenate(self._waiting)
             self._fitted = Fitted.fit(logits, self.fit_events, self.alpha)
+            self._evidence.alpha = self._fitted.null_rate
             self._waiting = []
         return rows[missing:]
 
@@ -278,6 +301,7 @@ class AdversarialInputs:
         gaussian = LogitGaussian(arrays["mean"], arrays["whitening"], arrays["seen"])
         self._waiting = []
         self._fitted = Fitted.of(gaussian, {name: arrays[name] for name in _WEIGHTS}, self.alpha)
+        self._evidence.alpha = self._fitted.null_rate
 
     def volatile(self) -> bytes:
         """Return the state that changes with every event."""

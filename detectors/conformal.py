@@ -1,15 +1,11 @@
-"""Conformal p-values of scores, and the flag level that keeps its promise with confidence."""
+"""Conformal p-values of scores, and how often clean samples are flagged by them."""
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
-from scipy.special import betainc
+from scipy.special import betaincinv
 
 from ..core.columns import Floats
-
-CONFIDENCE: Final = 0.95
 
 
 class Calibration:
@@ -36,35 +32,31 @@ class Calibration:
         return np.asarray((1 + above) / (len(self.scores) + 1))
 
 
-def level(alpha: float, calibration: int, confidence: float = CONFIDENCE) -> float:
-    """Return the largest p-value to flag so that the flag rate is at most `alpha`, with confidence.
+def flag_rate_bound(level: float, calibration: int, confidence: float) -> float:
+    """Return an upper bound of the share of clean samples with a p-value of at most `level`.
 
-    A p-value at most `alpha` flags clean samples at rate `alpha` on average over calibration sets;
-    for one given set the rate of p <= k / (n + 1) is Beta(k, n + 1 - k) distributed (Vovk 2012,
-    "Conditional validity of inductive conformal predictors", Proposition 2a). This takes the largest
-    k whose rate exceeds `alpha` with probability at most 1 - `confidence`.
+    On average over calibration sets that share is at most `level`. For the one set at hand it is
+    Beta(k, n + 1 - k) distributed, where k is the whole part of level * (n + 1): Vovk 2012, "Conditional
+    validity of inductive conformal predictors", Proposition 2a. This is that law's quantile.
 
     Parameters
     ----------
-    alpha
-        Share of clean samples that may be flagged, in (0, 1).
+    level
+        Largest p-value that is flagged, in (0, 1).
     calibration
         Number n of calibration scores.
     confidence
-        Probability, over calibration sets, that the promise holds.
+        Probability, over calibration sets, that the bound holds.
 
     Raises
     ------
     ValueError
-        So few calibration scores cannot promise `alpha`; the message says how many can.
+        `level` is below the smallest p-value that so few calibration scores can give.
     """
-    k = 0
-    while k < calibration and 1 - betainc(k + 1, calibration - k, alpha) <= 1 - confidence:
-        k += 1
+    k = int(level * (calibration + 1) + 1e-9)
     if k == 0:
-        needed = int(np.ceil(np.log(1 - confidence) / np.log1p(-alpha)))
         raise ValueError(
-            f"{calibration} calibration scores cannot keep the flag rate at {alpha:g} with "
-            f"confidence {confidence:g}; {needed} can"
+            f"{calibration} calibration scores give no p-value below {1 / (calibration + 1):.2g}, "
+            f"and {level:.2g} is asked for; {int(np.ceil(1 / level))} scores would do"
         )
-    return k / (calibration + 1)
+    return float(betaincinv(k, calibration + 1 - k, confidence))

@@ -1,0 +1,1 @@
+"""The command `tocsin`: argument parsing and wiring, nothing else."""

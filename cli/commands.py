@@ -1,0 +1,194 @@
+"""The verbs of the command line and their arguments; what they do stands in the files beside this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from cyclopts import App, Parameter
+
+from .. import __version__
+
+app = App(
+    name="tocsin",
+    help="Watch deployed PyTorch models for drift and attacks.",
+    version=__version__,
+)
+alerts = App(name="alerts", help="Alerts: follow them.")
+topics = App(name="topics", help="Kafka topics: create them.")
+config = App(name="config", help="The configuration: check it.")
+for group in (alerts, topics, config):
+    app.command(group)
+
+Config: TypeAlias = Annotated[Path | None, Parameter(name=["--config", "-c"])]
+
+
+@app.command
+def worker(*, config: Config = None, embedded: bool = False) -> int:
+    """Run detectors over the events of a topic, until SIGTERM or Ctrl-C.
+
+    Parameters
+    ----------
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    embedded
+        Start a broker on port 9092 and a Redis on port 6379 as well, for a first look.
+    """
+    from .worker import run
+
+    return run(config, embedded=embedded)
+
+
+@app.command
+def demo(*, headless: bool = False, speed: str = "1", seed: int = 0) -> int:
+    """Watch a drift, wrong labels and an attack being caught, live; nothing to install.
+
+    Parameters
+    ----------
+    headless
+        Plain lines, no colours; the exit code says whether everything was caught.
+    speed
+        Times 300 predictions a second, or max.
+    seed
+        Another one tells another story of the same plot.
+    """
+    from .demo import run
+
+    return run(headless=headless, speed=speed, seed=seed)
+
+
+@app.command
+def publish(
+    file: Path,
+    *,
+    model: str,
+    label: str | None = None,
+    prediction: str | None = None,
+    id: str | None = None,  # noqa: A002
+    time: str | None = None,
+    score: list[str] | None = None,
+    rate: float | None = None,
+    bootstrap: str | None = None,
+    topic: str | None = None,
+    version: str | None = None,
+    config: Config = None,
+) -> int:
+    """Publish the rows of a CSV, JSON lines or Parquet file as predictions.
+
+    Parameters
+    ----------
+    file
+        Ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet. Columns that no option names are
+        features; JSON lines that have a prediction_id are events as they stand.
+    model
+        The model's name.
+    label, prediction, id, time
+        Columns that hold these; row numbers are the ids where none is named.
+    score
+        Columns that hold scores; may be given several times.
+    rate
+        Rows a second; as fast as possible where not given.
+    bootstrap, topic
+        Where to, if not where the configuration says.
+    version
+        The model's version.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .publish import Columns, run
+
+    columns = Columns(label=label, prediction=prediction, id=id, time=time, scores=score or [])
+    return run(file, model, columns, rate, bootstrap, topic, version, config)
+
+
+@alerts.command
+def tail(
+    *,
+    model: str | None = None,
+    name: str | None = None,
+    after: str | None = None,
+    json: bool = False,
+    count: Annotated[int | None, Parameter(name=["--count", "-n"])] = None,
+    config: Config = None,
+) -> int:
+    """Print alerts as they come, none lost and none twice.
+
+    Parameters
+    ----------
+    model
+        Only this model's.
+    name
+        Remember under this name what was printed, and go on from there next time.
+    after
+        Begin after this stream id; 0 prints all that are kept.
+    json
+        One JSON object a line.
+    count
+        End after so many.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .alerts import run
+
+    return run(config, model=model, name=name, after=after, as_json=json, count=count)
+
+
+@topics.command
+def create(*, partitions: int = 128, replication: int = 1, config: Config = None) -> int:
+    """Create the topics of events and dead letters, if they are not there.
+
+    Parameters
+    ----------
+    partitions
+        Of the topic of events. Choose once: a model's events move to another partition when
+        this changes, and its state does not follow.
+    replication
+        Copies of each partition.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .topics import run
+
+    return run(config, partitions, replication)
+
+
+@app.command
+def doctor(*, config: Config = None) -> int:
+    """Check Kafka, the topics, Redis and what is installed: each ok, or what to do.
+
+    Parameters
+    ----------
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .doctor import run
+
+    return run(config)
+
+
+@config.command
+def check(file: Path | None = None) -> int:
+    """Check a configuration file and the TOCSIN_ variables.
+
+    Parameters
+    ----------
+    file
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .config import run
+
+    return run(file)
+
+
+@app.command
+def schema(*, write: Path | None = None) -> int:
+    """Print the AsyncAPI document, or write it and the JSON Schemas.
+
+    Parameters
+    ----------
+    write
+        A folder.
+    """
+    from .schema import run
+
+    return run(write)

@@ -1,0 +1,32 @@
+"""Compiles and loads what the first events will need, before a worker joins its group.
+
+Compilation takes seconds the first time on a machine; inside the loop they would count as silence.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core.wire import Kind
+from ..detectors.base import Observations
+from ..detectors.stream_monitor import StreamMonitor
+from .decode import Decoder
+from .pipeline import PartitionPipeline
+from .records import Partition, PlainRecord, Records
+from .settings import ModelSettings
+
+_EVENT = (
+    b'{"prediction_id":"%d","features":{"a":%d.5,"b":true,"c":"x"},"prediction":"1","label":"0",'
+    b'"scores":{"0":0.25,"1":0.12345678901234567},"time":"2026-01-01T00:00:00Z"}'
+)
+
+
+def warm() -> None:
+    """Run a few events through everything that is compiled."""
+    partition = Partition("warm", 0)
+    lines = b"\n".join(_EVENT % (i, i) for i in range(4))
+    records = Records.of(partition, [PlainRecord(0, 0, b"k", lines)])
+    records.kinds[:] = Kind.LINES
+    settings = ModelSettings()
+    PartitionPipeline(partition, lambda _: settings, decoder=Decoder()).process(records)
+    StreamMonitor().update(Observations.of(np.zeros((4, 2))))
