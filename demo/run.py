@@ -228,4 +228,3 @@ def _wait_for(worker: subprocess.Popen[bytes], url: str, bootstrap: str, log: Pa
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-
