@@ -12,34 +12,64 @@ that no more than one is decompressed; what is broken becomes a `Poison`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConnectionError
+from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.consumer import IsolationLevel
+from kafka.record.legacy_records import LegacyRecordBatch
+from kafka.record.util import calc_crc32c
 
-from ..core.columns import Ints
+from ..core.columns import Bytes, Ints
 from ..core.errors import DecodeError, EventError
 from .compression import NONE, decompress
-from .record_kernel import record_spans
+from .record_kernel import KEY_START, record_spans
 from .records import Partition, PlainRecord, Poison, Records
 
 _MILLISECOND: Final = 1_000_000
 _PIECE_BYTES: Final = 8 << 20  # chosen: so much is joined into one piece of work
+_RECEIVE_BYTES: Final = 1 << 18  # kafka-python asks for 4 KiB at a time, 22,000 calls for 90 MB
+
+_HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_LENGTH_END, _CRC_BEGIN = 12, 21  # the length counts what follows it, the checksum covers what does
+_CODEC_MASK, _LOG_APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A batch as it was fetched; `batch` is None where not even a header could be read."""
+class Header(NamedTuple):
+    """The header of a record batch, message format 2.
+
+    Reference: Apache Kafka documentation, "Message format", section "Record Batch".
+    """
+
+    base_offset: int
+    length: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    first_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    records: int
+
+
+class Fetched(NamedTuple):
+    """A batch as it was fetched: where it lies in the response; `header` is None if it has none."""
 
     partition: Partition
     first_offset: int
     next_offset: int
-    batch: Any
-    raw: bytes
+    header: Header | None
+    data: Bytes
+    begin: int
+    end: int
 
     @property
     def offset(self) -> int:
@@ -64,6 +94,19 @@ def install(consumer: Any) -> None:
     if not issubclass(fetcher.PartitionRecords, Fetcher.PartitionRecords):
         raise AttributeError("PartitionRecords is another in this kafka-python")  # noqa: TRY004
     fetcher.PartitionRecords = _BatchRecords
+    if KafkaTCPTransport._sock_recv is not _receive:
+        KafkaTCPTransport._sock_recv = _receive
+
+
+def _receive(transport: Any) -> tuple[bytes, Exception | None]:
+    """Read what a plain socket has; what is left is told of again by the selector."""
+    try:
+        data = transport._sock.recv(_RECEIVE_BYTES)
+    except (BlockingIOError, InterruptedError):
+        return b"", None
+    except OSError as error:
+        return b"", KafkaConnectionError(error)
+    return data, None if data else KafkaConnectionError("socket disconnected")
 
 
 _PartitionRecords: Any = Fetcher.PartitionRecords
@@ -76,58 +119,66 @@ class _BatchRecords(_PartitionRecords):  # type: ignore[misc]
         self, tp: Any, records: Any, _key: object, _value: object
     ) -> Iterator[Fetched]:
         partition = Partition(tp.topic, tp.partition)
-        while True:
-            at = self.next_fetch_offset
-            try:
-                batch = records.next_batch()
-            except KafkaError:
-                # Not even a batch header: the offsets it spans are unknown, so pass one.
-                self.next_fetch_offset = at + 1
-                yield Fetched(partition, at, at + 1, None, bytes(records._buffer))
-                break
-            if batch is None:
-                break
-            next_offset = batch.next_offset if batch.magic == 2 else _after_legacy(batch)
+        raw = records._buffer
+        data = np.frombuffer(raw, np.uint8)
+        at = 0
+        while at + _LENGTH_END <= len(raw):
+            header, end = _read_header(raw, at)
+            if end > len(raw):
+                break  # the broker cuts the last batch where the answer's limit is
+            first = self.next_fetch_offset
+            if header is None:
+                next_offset = int.from_bytes(raw[at : at + 8], "big", signed=True) + 1
+            else:
+                next_offset = header.base_offset + header.last_offset_delta + 1
             # A header may lie, but never make the position stand still or go back.
-            next_offset = max(next_offset, at + 1)
-            self.next_fetch_offset = next_offset
-            if self._is_hidden(batch):
+            self.next_fetch_offset = max(next_offset, first + 1)
+            found = Fetched(partition, first, self.next_fetch_offset, header, data, at, end)
+            at = end
+            if header is not None and self._is_hidden(found, header):
                 continue
-            self.records_read += max(getattr(batch, "records_count", 1), 0)
-            self.bytes_read += len(batch._buffer)
-            yield Fetched(
-                partition, min(batch.base_offset, next_offset - 1), next_offset, batch, b""
-            )
+            self.records_read += 1 if header is None else max(header.records, 0)
+            self.bytes_read += found.end - found.begin
+            yield found
         self.drain()
 
-    def _is_hidden(self, batch: Any) -> bool:
+    def _is_hidden(self, found: Fetched, header: Header) -> bool:
         """Whether a batch is not for consumers: control records, and aborted ones if committed only."""
-        if batch.magic != 2:
-            return False
-        self.leader_epoch = batch.leader_epoch
-        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
-            self._consume_aborted_transactions_up_to(batch.last_offset)
-            if _is_abort_marker(batch):
-                self.aborted_producer_ids.discard(batch.producer_id)
-            elif self._is_batch_aborted(batch):
+        self.leader_epoch = header.leader_epoch
+        control = bool(header.attributes & _CONTROL)
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and header.producer_id >= 0:
+            self._consume_aborted_transactions_up_to(header.base_offset + header.last_offset_delta)
+            if control and _is_abort_marker(found, header):
+                self.aborted_producer_ids.discard(header.producer_id)
+            elif (
+                header.attributes & _TRANSACTIONAL
+                and header.producer_id in self.aborted_producer_ids
+            ):
                 return True
-        return bool(batch.is_control_batch)
+        return control
 
 
-def _is_abort_marker(batch: Any) -> bool:
+def _read_header(raw: Any, at: int) -> tuple[Header | None, int]:
+    """Return the header at `at`, None for older formats and damage, and where the batch ends."""
+    length = int.from_bytes(raw[at + 8 : at + _LENGTH_END], "big", signed=True)
+    if length < 0:
+        return None, len(raw)  # nothing after this can be found
+    end = at + _LENGTH_END + length
+    if at + _HEADER.size > min(end, len(raw)):
+        return None, end
+    header = Header(*_HEADER.unpack_from(raw, at))
+    return (header if header.magic == 2 else None), end
+
+
+def _is_abort_marker(found: Fetched, header: Header) -> bool:
     """Whether a control batch ends a transaction that was aborted; a broken one does not say so."""
-    if not batch.is_control_batch:
+    spans = np.empty((1, 8), np.int64)
+    if header.records != 1:
         return False
-    try:
-        record = next(iter(batch))
-    except (KafkaError, ValueError, IndexError, StopIteration, ArithmeticError):
+    if record_spans(found.data, found.begin + _HEADER.size, found.end, 1, spans) < 0:
         return False
-    return bool(getattr(record, "abort", False))
-
-
-def _after_legacy(batch: Any) -> int:
-    """Return the offset after a batch of message format 0 or 1, whose header says its last one."""
-    return int(batch.base_offset) + 1
+    key = spans[0, KEY_START]
+    return bool(key >= 0 and found.data[key : key + 4].tobytes()[2:] == b"\0\0")
 
 
 def read_batches(
@@ -149,71 +200,75 @@ def read_batches(
         size = 0
         for fetched in found:
             read = _read_or_poison(fetched, decompressed_bytes, check_crcs)
-            if piece and (isinstance(read, Poison) or size + len(read.data) > _PIECE_BYTES):
+            grown = fetched.end - fetched.begin
+            if isinstance(read, Records) and read.data is not fetched.data:
+                grown = len(read.data)
+            if piece and (isinstance(read, Poison) or size + grown > _PIECE_BYTES):
                 yield Records.concat(piece)
                 piece, size = [], 0
             if isinstance(read, Poison):
                 yield read
             else:
                 piece.append(read)
-                size += len(read.data)
+                size += grown
         if piece:
             yield Records.concat(piece)
 
 
 def _read_or_poison(fetched: Fetched, limit: int, check_crcs: bool) -> Records | Poison:
-    batch = fetched.batch
-    raw = fetched.raw if batch is None else bytes(batch._buffer)
     try:
-        if batch is None:
-            raise DecodeError("the fetched bytes hold no batch header")
         return _read(fetched, limit, check_crcs)
     except EventError as error:
         found = error
-    except Exception as error:  # kafka-python's parser and the codecs raise of all sorts
+    except Exception as error:  # kafka-python's older parser and the codecs raise of all sorts
         found = DecodeError(f"a record batch cannot be read: {type(error).__name__}")
-    timestamp = batch.max_timestamp if batch is not None and batch.magic == 2 else -1
+    timestamp = -1 if fetched.header is None else fetched.header.max_timestamp
     return Poison(
-        fetched.partition, fetched.first_offset, fetched.next_offset, timestamp * _MILLISECOND, raw,
-        found,
+        fetched.partition, fetched.first_offset, fetched.next_offset, timestamp * _MILLISECOND,
+        fetched.data[fetched.begin : fetched.end].tobytes(), found,
     )  # fmt: skip
 
 
 def _read(fetched: Fetched, limit: int, check_crcs: bool) -> Records:
-    batch = fetched.batch
-    if check_crcs and not batch.validate_crc():
+    header = fetched.header
+    if header is None:
+        return _legacy(fetched, check_crcs)
+    data, at, end = fetched.data, fetched.begin + _HEADER.size, fetched.end
+    if check_crcs and calc_crc32c(data[fetched.begin + _CRC_BEGIN : end].data) != header.crc:
         raise DecodeError("the checksum of a record batch is wrong")
-    if batch.magic != 2:
-        return _legacy(fetched)
-    data, at = batch._buffer, batch._pos
-    if batch.compression_type != NONE:
-        data = decompress(bytes(memoryview(data)[at:]), batch.compression_type, limit)
-        at = 0
-    count = batch.records_count
+    codec = header.attributes & _CODEC_MASK
+    if codec != NONE:
+        data = np.frombuffer(decompress(data[at:end].tobytes(), codec, limit), np.uint8)
+        at, end = 0, len(data)
     # A record takes 7 bytes at least; more than fit is a lie that would cost memory.
-    if not 0 <= count <= (len(data) - at) // 7 or batch.last_offset_delta < 0:
-        raise DecodeError(f"a record batch claims {count} records")
-    array = np.frombuffer(data, np.uint8)
-    spans = np.empty((count, 8), np.int64)
-    if record_spans(array, at, count, spans) < 0:
+    if not 0 <= header.records <= (end - at) // 7 or header.last_offset_delta < 0:
+        raise DecodeError(f"a record batch claims {header.records} records")
+    spans = np.empty((header.records, 8), np.int64)
+    if record_spans(data, at, end, header.records, spans) < 0:
         raise DecodeError("the records of a batch do not fill it")
     return Records.of_spans(
-        fetched.partition, fetched.next_offset, array, spans, batch.base_offset,
-        _timestamps(batch, spans[:, 1]),
+        fetched.partition, fetched.next_offset, data, spans, header.base_offset,
+        _timestamps(header, spans[:, 1]),
     )  # fmt: skip
 
 
-def _timestamps(batch: Any, deltas: Ints) -> Ints:
-    if batch.timestamp_type == batch.LOG_APPEND_TIME:
-        return np.full(len(deltas), batch.max_timestamp * _MILLISECOND, np.int64)
-    return np.asarray((batch.first_timestamp + deltas) * _MILLISECOND, np.int64)
+def _timestamps(header: Header, deltas: Ints) -> Ints:
+    if header.attributes & _LOG_APPEND_TIME:
+        return np.full(len(deltas), header.max_timestamp * _MILLISECOND, np.int64)
+    return np.asarray((header.first_timestamp + deltas) * _MILLISECOND, np.int64)
 
 
-def _legacy(fetched: Fetched) -> Records:
+def _legacy(fetched: Fetched, check_crcs: bool) -> Records:
     """Read a message of format 0 or 1, which clients before 0.11 wrote; each is a batch of its own."""
-    if fetched.batch.compression_type != NONE:
+    raw = fetched.data[fetched.begin : fetched.end].tobytes()
+    if len(raw) < LegacyRecordBatch.RECORD_OVERHEAD_V0 + _LENGTH_END or raw[16] > 1:
+        raise DecodeError("the fetched bytes hold no batch header")
+    batch: Any = LegacyRecordBatch(memoryview(raw), raw[16])
+    if check_crcs and not batch.validate_crc():
+        raise DecodeError("the checksum of a message is wrong")
+    if batch.compression_type != NONE:
         raise DecodeError("compressed batches of message format 0 and 1 are not read")
-    return Records.of(fetched.partition, [_plain(record) for record in fetched.batch])
+    return Records.of(fetched.partition, [_plain(record) for record in batch])
 
 
 def _plain(record: Any) -> PlainRecord:

@@ -6,6 +6,7 @@ on how the log was cut into batches. A joined pair takes its place at the later 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,10 @@ BLOCK: Final = 1024
 
 
 class Predictions(NamedTuple):
-    """Predictions of one model, (n,) each, in the order of the log; NaN where nothing was predicted."""
+    """Predictions of one model, (n,) each, in the order of the log.
+
+    `predicted` and `label`, for a label that came with its prediction, are NaN where there is none.
+    """
 
     ids: Strings
     offsets: Ints
@@ -30,6 +34,7 @@ class Predictions(NamedTuple):
     times: Ints
     environment: Bytes
     predicted: Floats
+    label: Floats
 
 
 class Labels(NamedTuple):
@@ -177,7 +182,27 @@ class Join:
         self, predictions: Predictions, rows: Ints, before: int, labels: Labels
     ) -> _Candidates:
         """Return labels with the row each belongs to, in the order in which the pairs come to be."""
-        self.counts.labels += len(labels.offsets)
+        own = np.flatnonzero(~np.isnan(predictions.label))
+        self.counts.labels += len(labels.offsets) + len(own)
+        parts = [
+            self._known(predictions, rows, before, labels),
+            _Candidates(
+                rows[own], predictions.offsets[own], predictions.rows[own],
+                predictions.label[own], np.zeros(len(own), np.int64), predictions.times[own],
+            ),
+        ]  # fmt: skip
+        if self._waiting.live and self.table.count > before:
+            parts += self._arrived(predictions, rows, before)
+        parts = [part for part in parts if len(part.pending)] or parts[:1]
+        if len(parts) == 1:
+            return parts[0]
+        joined = stack(parts)
+        return take(joined, np.lexsort((joined.rows, joined.offsets)))
+
+    def _known(
+        self, predictions: Predictions, rows: Ints, before: int, labels: Labels
+    ) -> _Candidates:
+        """Return the labels whose predictions stand before them; let the others wait."""
         pending = self.table.ids.find(labels.ids)
         early = pending < 0
         fresh = np.flatnonzero(pending >= before)
@@ -190,21 +215,10 @@ class Join:
             )
         self._wait(labels, np.flatnonzero(early))
         known = np.flatnonzero(~early)
-        parts = [
-            _Candidates(
-                pending[known],
-                labels.offsets[known],
-                labels.rows[known],
-                labels.label[known],
-                labels.revision[known],
-                labels.times[known],
-            )
-        ]
-        if self._waiting.live and self.table.count > before:
-            parts += self._arrived(predictions, rows, before)
-        joined = stack(parts)
-        order = np.lexsort((joined.rows, joined.offsets))
-        return take(joined, order)
+        return _Candidates(
+            pending[known], labels.offsets[known], labels.rows[known], labels.label[known],
+            labels.revision[known], labels.times[known],
+        )  # fmt: skip
 
     def _arrived(self, predictions: Predictions, rows: Ints, before: int) -> list[_Candidates]:
         """Return the waiting labels whose predictions came with this block."""
@@ -250,9 +264,11 @@ class Join:
         self.counts.labels_late += int(late.sum())
         if late.any():
             found, lag = take(found, ~late), lag[~late]
-        _, first_at = np.unique(found.pending, return_index=True)
-        first = np.zeros(len(found.pending), np.bool_)
-        first[first_at] = True
+        first = np.ones(len(found.pending), np.bool_)
+        if not (np.diff(found.pending) > 0).all():  # some row may stand here twice
+            _, first_at = np.unique(found.pending, return_index=True)
+            first[:] = False
+            first[first_at] = True
         first &= self.table.at("revision", found.pending) == UNLABELLED
         new = take(found, first)
         if len(new.pending):
@@ -277,8 +293,7 @@ class Join:
     def _number(self, pending: Ints, environment: Bytes) -> Ints:
         """Return (n,) places of new pairs: they are numbered in each environment."""
         place = np.empty(len(pending), np.int64)
-        for code in np.unique(environment).tolist():
-            of = np.flatnonzero(environment == code)
+        for code, of in by_environment(environment):
             place[of] = self._places[code] + np.arange(len(of))
             self._places[code] += len(of)
         self.table.place(pending, place)
@@ -373,3 +388,12 @@ def _before(labels: Labels, offset: int, row: int) -> int:
     low = int(np.searchsorted(labels.offsets, offset))
     high = int(np.searchsorted(labels.offsets, offset, side="right"))
     return low + int(np.searchsorted(labels.rows[low:high], row))
+
+
+def by_environment(environment: Bytes) -> Iterator[tuple[int, Ints]]:
+    """Yield each environment's code and the rows that it has."""
+    if len(environment) and environment.min() == environment.max():
+        yield int(environment[0]), np.arange(len(environment))
+        return
+    for code in np.unique(environment).tolist():
+        yield code, np.flatnonzero(environment == code)

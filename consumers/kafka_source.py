@@ -17,6 +17,7 @@ from .columnar_fetch import install, read_batches, read_single
 from .records import Partition, Poison, Records
 from .settings import Settings
 from .source import Bounds, Changes
+from .topics import end_offsets
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class KafkaSource:
     def __init__(self, settings: Settings, extra: Mapping[str, Any] | None = None) -> None:
         kafka = settings.kafka
         self._decompressed_bytes = settings.limits.batch_bytes + (1 << 20)
+        self._connection = kafka.connection()
         self._listener = _Notes()
         chosen: dict[str, Any] = {
             # What a broker sends at most for a partition in one answer; 1 or 2 MiB keep the next
@@ -106,7 +108,7 @@ class KafkaSource:
         """Return what changed since the last call."""
         return self._listener.take()
 
-    def bounds(self, partition: Partition) -> Bounds:
+    def bounds(self, partition: Partition, at: int | None) -> Bounds:
         """Return what a partition holds."""
         tp = TopicPartition(*partition)
         milliseconds = int(_BOUNDS_SECONDS * 1000)
@@ -115,6 +117,8 @@ class KafkaSource:
             end = self._consumer.end_offsets([tp], timeout_ms=milliseconds)[tp]
         except (KafkaError, OSError) as error:
             raise TransportError(f"Kafka does not tell offsets: {error}") from error
+        if at is not None and at > end:  # make sure: not every broker lists the end rightly
+            end = end_offsets(self._connection, [partition])[partition]
         return Bounds(first, end)
 
     def seek(self, partition: Partition, offset: int) -> None:

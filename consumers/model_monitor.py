@@ -16,7 +16,7 @@ from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .class_numbers import ClassNumbers
 from .incidents import Claim, Moment
-from .join import Join, Labels, Predictions
+from .join import Join, Labels, Predictions, by_environment
 from .series import Fields, Series
 from .settings import ModelSettings
 
@@ -74,8 +74,7 @@ class ModelMonitor:
         before = {code: series.events.count for code, series in self._series.items()}
         pairs_before = {code: series.pairs.count for code, series in self._series.items()}
         for batch in batches:
-            for code in np.unique(batch.environment).tolist():
-                rows = np.flatnonzero(batch.environment == code)
+            for code, rows in by_environment(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
                 verdicts.setdefault(code, []).extend(self._of(code).observe(part))
         pairs: dict[int, list[Ints]] = {}
@@ -110,11 +109,10 @@ class ModelMonitor:
         Yields an environment, the positions of new pairs and what is claimed about them.
         """
         pairs, corrections = self.join.update(
-            self._join_predictions(batches), self._join_labels(batches, labels)
+            self._join_predictions(batches), self._join_labels(labels)
         )
         for pair in pairs:
-            for code in np.unique(pair.environment).tolist():
-                of = np.flatnonzero(pair.environment == code)
+            for code, of in by_environment(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
                 yield code, _position(part.offsets, part.rows), self._of(code).judge(part)
         for correction in corrections:
@@ -123,8 +121,9 @@ class ModelMonitor:
     def _join_predictions(self, batches: Sequence[EventBatch]) -> Predictions:
         if not batches:
             none = np.empty(0, np.int64)
+            nan = np.empty(0)
             return Predictions(
-                Strings.missing(0), none, none, none, np.empty(0, np.uint8), np.empty(0)
+                Strings.missing(0), none, none, none, np.empty(0, np.uint8), nan, nan
             )
         return Predictions(
             Strings.concat([batch.prediction_id for batch in batches]),
@@ -133,37 +132,22 @@ class ModelMonitor:
             np.concatenate([batch.times for batch in batches]),
             np.concatenate([batch.environment for batch in batches]),
             np.concatenate([self._classes.numbers(batch.prediction) for batch in batches]),
+            np.concatenate([self._classes.numbers(batch.label) for batch in batches]),
         )
 
-    def _join_labels(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> Labels:
-        """Return the labels, those that came with their predictions among them."""
-        parts = [
-            Labels(
-                label.prediction_id, label.offsets, label.rows, label.times,
-                self._classes.numbers(label.label), label.revision,
-            )
-            for label in labels
-        ]  # fmt: skip
-        for batch in batches:
-            known = np.flatnonzero(batch.label.present)
-            if len(known):
-                parts.append(
-                    Labels(
-                        batch.prediction_id.take(known),
-                        batch.offsets[known],
-                        batch.rows[known],
-                        batch.times[known],
-                        self._classes.numbers(batch.label.take(known)),
-                        np.zeros(len(known), np.int64),
-                    )
-                )
-        if not parts:
+    def _join_labels(self, labels: Sequence[LabelBatch]) -> Labels:
+        if not labels:
             none = np.empty(0, np.int64)
             return Labels(Strings.missing(0), none, none, none, np.empty(0), none)
-        joined = stack(parts)
-        if len(parts) == 1:
-            return joined
-        return take(joined, np.lexsort((joined.rows, joined.offsets)))
+        return stack(
+            [
+                Labels(
+                    label.prediction_id, label.offsets, label.rows, label.times,
+                    self._classes.numbers(label.label), label.revision,
+                )
+                for label in labels
+            ]
+        )  # fmt: skip
 
     def _alerts(
         self,

@@ -39,14 +39,13 @@ def read_varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 
 @compiled
-def record_spans(data: Bytes, at: int, records: int, spans: Ints) -> int:
-    """Fill `spans` (records, 8) from the records of one batch; return `records`, or -1 if broken.
+def record_spans(data: Bytes, at: int, end: int, records: int, spans: Ints) -> int:
+    """Fill `spans` (records, 8) from the records in data[at:end]; return `records`, or -1 if broken.
 
     References
     ----------
     Apache Kafka documentation, "Message format", sections "Record Batch" and "Record".
     """
-    end = data.shape[0]
     for i in range(records):
         length, at = read_varint(data, at, end)
         if at < 0 or length < 1 or at + length > end:

@@ -183,31 +183,39 @@ class Records:
         """Join records of one partition that follow one another."""
         if len(parts) == 1:
             return parts[0]
-        data = np.concatenate([part.data for part in parts])
-        at = np.cumsum([0] + [len(part.data) for part in parts[:-1]])
+        data = parts[0].data
+        at = np.zeros(len(parts), np.int64)
+        if not all(part.data is data for part in parts):  # batches of one answer share its buffer
+            data = np.concatenate([part.data for part in parts])
+            at = np.cumsum([0] + [len(part.data) for part in parts[:-1]])
         plain = None
         if any(part.plain_headers is not None for part in parts):
             plain = [part.headers(i) for part in parts for i in range(len(part))]
+        counts = [len(part) for part in parts]
+        shift = np.repeat(at, counts)
+        headers = np.concatenate([part.header_spans for part in parts])
+        headers[:, 0] += shift
         return cls(
-            parts[0].partition, parts[-1].next_offset, data,
+            parts[0].partition,
+            parts[-1].next_offset,
+            data,
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.timestamps for part in parts]),
-            _shifted(data, [part.keys for part in parts], at),
-            _shifted(data, [part.values for part in parts], at),
+            _shifted(data, [part.keys for part in parts], shift),
+            _shifted(data, [part.values for part in parts], shift),
             np.concatenate([part.kinds for part in parts]),
             np.concatenate([part.header_times for part in parts]),
-            np.concatenate([np.add(p.header_spans, (a, 0)) for p, a in zip(parts, at, strict=True)]),
+            headers,
             plain,
-        )  # fmt: skip
+        )
 
 
-def _shifted(data: Bytes, columns: list[Strings], at: Ints) -> Strings:
-    """Return the columns as one over `data`, in which theirs begin at `at`."""
-    shift = np.repeat(at, [len(column) for column in columns])
+def _shifted(data: Bytes, columns: list[Strings], shift: Ints) -> Strings:
+    """Return the columns as one over `data`, each row's text moved by its `shift`."""
     start = np.concatenate([column.start for column in columns])
     end = np.concatenate([column.end for column in columns])
-    shift[start < 0] = 0
-    return Strings(data, start + shift, end + shift)
+    moved = np.where(start < 0, 0, shift)
+    return Strings(data, start + moved, end + moved)
 
 
 class PlainRecord(NamedTuple):

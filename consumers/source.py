@@ -42,8 +42,8 @@ class Source(Protocol):
         """Return what changed since the last call; none is told twice."""
         ...
 
-    def bounds(self, partition: Partition) -> Bounds:
-        """Return what a partition holds.
+    def bounds(self, partition: Partition, at: int | None) -> Bounds:
+        """Return what a partition holds, for one who means to go on from offset `at`.
 
         Raises
         ------
@@ -119,8 +119,9 @@ class MemorySource:
         found, self._changes = self._changes, Changes(set(), set())
         return found
 
-    def bounds(self, partition: Partition) -> Bounds:
+    def bounds(self, partition: Partition, at: int | None) -> Bounds:
         """Return what a partition holds."""
+        del at
         log = self._logs[partition]
         return Bounds(0, log[-1].next_offset if log else 0)
 

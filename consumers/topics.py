@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 from kafka.structs import TopicPartition
 
 from ..core.errors import TransportError
+from .records import Partition
+
+_FETCH_SECONDS: Final = 5.0
 
 
 def create_topics(
@@ -63,11 +67,59 @@ def create_topics(
     return made
 
 
-def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
-    """Return the end of each partition of a topic, by its number."""
-    consumer: Any = KafkaConsumer(bootstrap_servers=bootstrap)
+def end_offsets(
+    connection: Mapping[str, Any], partitions: Sequence[Partition]
+) -> dict[Partition, int]:
+    """Return the offset after the last record of each partition.
+
+    What ListOffsets says is checked by a fetch: the embedded broker answers with one past the *first*
+    record of the last batch.
+
+    Parameters
+    ----------
+    connection
+        Settings of the client.
+    partitions
+        Which.
+
+    Raises
+    ------
+    TransportError
+        Kafka does not answer.
+    """
     try:
-        found = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
-        return {tp.partition: end for tp, end in consumer.end_offsets(found).items()}
+        consumer: Any = KafkaConsumer(**connection, fetch_max_wait_ms=100)
+        try:
+            return _ends(consumer, partitions)
+        finally:
+            consumer.close()
+    except (KafkaError, OSError) as error:
+        raise TransportError(f"Kafka does not tell offsets: {error}") from error
+
+
+def _ends(consumer: Any, partitions: Sequence[Partition]) -> dict[Partition, int]:
+    found = {TopicPartition(*p): p for p in partitions}
+    listed = consumer.end_offsets(list(found))
+    first = consumer.beginning_offsets(list(found))
+    asked = [tp for tp in found if listed[tp] > first[tp]]
+    ends = {found[tp]: end for tp, end in listed.items()}
+    consumer.assign(asked)
+    for tp in asked:
+        consumer.seek(tp, listed[tp] - 1)
+    deadline = time.monotonic() + _FETCH_SECONDS
+    while asked and time.monotonic() < deadline:
+        consumer.poll(timeout_ms=200)
+        for tp in [tp for tp in asked if consumer.highwater(tp) is not None]:
+            ends[found[tp]] = max(listed[tp], consumer.highwater(tp))
+            asked.remove(tp)
+            consumer.pause(tp)
+    return ends
+
+
+def partitions_of(connection: Mapping[str, Any], topic: str) -> list[Partition]:
+    """Return the partitions of a topic, none if there is no such topic."""
+    consumer: Any = KafkaConsumer(**connection)
+    try:
+        return [Partition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
     finally:
         consumer.close()

@@ -154,8 +154,8 @@ class Worker:
     def _claim(self, partition: Partition) -> None:
         """Become a partition's owner and go on from what is stored."""
         owner = uuid.uuid4().hex
-        bounds = self._source.bounds(partition)
         claim = self._store.claim(partition, owner)
+        bounds = self._source.bounds(partition, claim.offset)
         pipeline = PartitionPipeline(
             partition, self.settings.of, self.settings.limits, self._decoder
         )

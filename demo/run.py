@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import nn
 
 from ..consumers.subscriber import AlertSubscriber
-from ..consumers.topics import create_topics, end_offsets
+from ..consumers.topics import create_topics, end_offsets, partitions_of
 from ..core.alert import Alert
 from ..core.errors import TransportError
 from ..core.keys import Keys
@@ -210,14 +210,15 @@ def _listen(alerts: AlertSubscriber, catch: Catch, screen: Screen) -> None:
 
 def _wait_for(worker: subprocess.Popen[bytes], url: str, bootstrap: str, log: Path) -> None:
     """Wait until the worker has committed everything that was published."""
-    wanted = end_offsets(bootstrap, _TOPIC)
+    connection = {"bootstrap_servers": bootstrap}
+    wanted = end_offsets(connection, partitions_of(connection, _TOPIC))
     client = redis.Redis.from_url(url)
     deadline = time.monotonic() + _CATCH_UP_SECONDS
     while time.monotonic() < deadline:
         if worker.poll() is not None:
             raise TransportError(f"the worker ended with code {worker.returncode}:\n{_tail(log)}")
         stored = {
-            partition: int(client.hget(Keys().state(_TOPIC, partition), "offset") or 0)
+            partition: int(client.hget(Keys().state(*partition), "offset") or 0)
             for partition in wanted
         }
         if all(stored[partition] >= end for partition, end in wanted.items()):
