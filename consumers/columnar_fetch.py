@@ -18,21 +18,19 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import KafkaConnectionError
-from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.consumer import IsolationLevel
 from kafka.record.legacy_records import LegacyRecordBatch
 from kafka.record.util import calc_crc32c
 
 from ..core.columns import Bytes, Ints
 from ..core.errors import DecodeError, EventError
+from . import network
 from .compression import NONE, decompress
 from .record_kernel import KEY_START, record_spans
 from .records import Partition, PlainRecord, Poison, Records
 
 _MILLISECOND: Final = 1_000_000
 _PIECE_BYTES: Final = 8 << 20  # chosen: so much is joined into one piece of work
-_RECEIVE_BYTES: Final = 1 << 18  # kafka-python asks for 4 KiB at a time, 22,000 calls for 90 MB
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 _LENGTH_END, _CRC_BEGIN = 12, 21  # the length counts what follows it, the checksum covers what does
@@ -94,19 +92,7 @@ def install(consumer: Any) -> None:
     if not issubclass(fetcher.PartitionRecords, Fetcher.PartitionRecords):
         raise AttributeError("PartitionRecords is another in this kafka-python")  # noqa: TRY004
     fetcher.PartitionRecords = _BatchRecords
-    if KafkaTCPTransport._sock_recv is not _receive:
-        KafkaTCPTransport._sock_recv = _receive
-
-
-def _receive(transport: Any) -> tuple[bytes, Exception | None]:
-    """Read what a plain socket has; what is left is told of again by the selector."""
-    try:
-        data = transport._sock.recv(_RECEIVE_BYTES)
-    except (BlockingIOError, InterruptedError):
-        return b"", None
-    except OSError as error:
-        return b"", KafkaConnectionError(error)
-    return data, None if data else KafkaConnectionError("socket disconnected")
+    network.install()
 
 
 _PartitionRecords: Any = Fetcher.PartitionRecords

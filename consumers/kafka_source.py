@@ -51,7 +51,7 @@ class KafkaSource:
         chosen: dict[str, Any] = {
             # What a broker sends at most for a partition in one answer; 1 or 2 MiB keep the next
             # answer on its way while this one is worked on.
-            "max_partition_fetch_bytes": 4 << 20,
+            "max_partition_fetch_bytes": 2 << 20,
             "fetch_max_bytes": settings.worker.buffer_bytes,
             "max_poll_records": _BATCHES,
             "auto_offset_reset": "earliest",

@@ -255,4 +255,5 @@ def _stream_monitor(settings: DriftSettings) -> StreamMonitor:
         adwin_delta=settings.adwin_delta,
         ph_delta=settings.page_hinkley_delta,
         ph_threshold=settings.page_hinkley_threshold,
+        river=settings.engine == "river",
     )

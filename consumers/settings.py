@@ -132,8 +132,12 @@ class WorkerSettings(_Group):
 
 
 class DriftSettings(_Group):
-    """ADWIN and Page-Hinkley; see `tocsin.detectors.stream_monitor.StreamMonitor`."""
+    """ADWIN and Page-Hinkley; see `tocsin.detectors.stream_monitor.StreamMonitor`.
 
+    `engine: river` runs River's own objects instead of the compiled ones: the same flags, slower.
+    """
+
+    engine: Literal["compiled", "river"] = "compiled"
     warmup_values: int = Field(default=256, ge=30)
     adwin_delta: float = Field(default=1e-4, gt=0, lt=1)
     page_hinkley_delta: float = Field(default=0.15, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final, Protocol
@@ -58,7 +59,27 @@ class _Adwin:
         detector._drift_detected = state[:1] == b"\1"
 
 
-CODECS: Final[dict[type, Codec]] = {drift.ADWIN: _Adwin()}
+class _PageHinkley:
+    """River keeps Page-Hinkley in plain Python attributes."""
+
+    _LAYOUT = struct.Struct("<6d?")
+
+    def dump(self, detector: Any) -> bytes:
+        mean = detector._x_mean
+        return self._LAYOUT.pack(
+            mean.n, mean.get(), detector._sum_increase, detector._sum_decrease,
+            detector._min_increase, detector._max_decrease, detector.drift_detected,
+        )  # fmt: skip
+
+    def load(self, detector: Any, state: bytes) -> None:
+        count, mean, up, down, low, high, detected = self._LAYOUT.unpack(state)
+        detector._x_mean.n, detector._x_mean._mean = count, mean
+        detector._sum_increase, detector._sum_decrease = up, down
+        detector._min_increase, detector._max_decrease = low, high
+        detector._drift_detected = detected
+
+
+CODECS: Final[dict[type, Codec]] = {drift.ADWIN: _Adwin(), drift.PageHinkley: _PageHinkley()}
 """River classes whose state can be kept. Others come with the drift engine."""
 
 
@@ -126,7 +147,7 @@ class RiverBank:
             subject=name,
             offset=int(batch.offsets[row]),
             row=int(batch.rows[row]),
-            statistic=float(getattr(detector, "estimation", float("nan"))),
+            statistic=float(getattr(detector, "estimation", 0.0)),
             threshold=self._threshold,
             unit="mean of the new window",
             delay_events=None if width is None else int(width),
@@ -157,33 +178,15 @@ class RiverBank:
         self._detectors = detectors
 
 
-def adwin(
-    delta: float = 0.002,
-    clock: int = 32,
-    max_buckets: int = 5,
-    min_window_length: int = 5,
-    grace_period: int = 10,
-) -> RiverBank:
-    """Return a bank of River's ADWIN.
+def river_adwin(delta: float) -> RiverBank:
+    """Return a bank of River's ADWIN; see `adwin.Adwin` for what it does."""
+    return RiverBank("adwin", lambda: drift.ADWIN(delta), delta)  # type: ignore[no-untyped-call]
 
-    Parameters
-    ----------
-    delta
-        Significance of one check, in (0, 1); River's default.
-    clock, max_buckets, min_window_length, grace_period
-        As River has them.
 
-    References
-    ----------
-    Bifet and Gavalda 2007, "Learning from time-changing data with adaptive windowing", SIAM
-    International Conference on Data Mining, 443-448 (doi:10.1137/1.9781611972771.42).
-    """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie between 0 and 1, got {delta}")
+def river_page_hinkley(delta: float, threshold: float, alpha: float) -> RiverBank:
+    """Return a bank of River's Page-Hinkley; see `page_hinkley.PageHinkley` for what it does."""
     return RiverBank(
-        "adwin",
-        lambda: drift.ADWIN(  # type: ignore[no-untyped-call]  # River's constructors have no types
-            delta, clock, max_buckets, min_window_length, grace_period
-        ),
-        delta,
+        "page_hinkley",
+        lambda: drift.PageHinkley(delta=delta, threshold=threshold, alpha=alpha),
+        threshold,
     )

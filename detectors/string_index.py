@@ -15,7 +15,8 @@ from ..core.columns import Bytes, Ints, Strings
 from .compiled import compiled
 
 _FNV_PRIME: Final = 0x100000001B3
-_FREE: Final = -1
+_LOW: Final = 0xFFFFFFFF
+_TOP: Final = 1 << 63
 
 
 @compiled
@@ -38,15 +39,17 @@ def _equal(a: Bytes, i: int, b: Bytes, j: int, size: int) -> bool:
 @compiled
 def _lookup(
     data: Bytes, start: Ints, end: Ints, add: bool, codes: Ints,
-    slots: Ints, hashes: NDArray[np.uint64], arena: Bytes, at: Ints, count: int, first: int,
-    seed: np.uint64,
+    slots: NDArray[np.uint64], arena: Bytes, at: Ints, count: int, first: int, seed: np.uint64,
 ) -> int:  # fmt: skip
     """Fill `codes` (n,); return how many codes there are afterwards.
 
-    `at` (codes + 1,) bounds the text of code `first + i`. Codes below `first` are forgotten: their
-    slots stay in the way of a probe until the next rebuild and are taken over by the same text.
+    A slot holds the upper half of a text's hash, its top bit set, over the lower half of its code; 0 is
+    free. `at` (codes + 1,) bounds the text of code `first + i`. Codes below `first` are forgotten: their
+    slots stay in the way of a probe until the next rebuild.
     """
     mask = np.uint64(slots.shape[0] - 1)
+    low = np.uint64(_LOW)
+    live = np.uint64(count - first)
     for i in range(start.shape[0]):
         if start[i] < 0:
             codes[i] = -1
@@ -61,16 +64,17 @@ def _lookup(
             codes[i] = codes[i - 1]  # names of models and classes come in runs
             continue
         wanted = _hash(data, start[i], end[i], seed)
+        tag = (wanted | np.uint64(_TOP)) & ~low
         slot = wanted & mask
         codes[i] = -1
-        while slots[slot] != _FREE:
-            code = slots[slot]
-            if hashes[slot] == wanted and code >= first:
-                begin = at[code - first]
-                if at[code - first + 1] - begin == size and _equal(
+        while slots[slot] != 0:
+            place = (slots[slot] - np.uint64(first)) & low
+            if slots[slot] & ~low == tag and place < live:
+                begin = at[place]
+                if at[place + np.uint64(1)] - begin == size and _equal(
                     data, start[i], arena, begin, size
                 ):
-                    codes[i] = code
+                    codes[i] = first + np.int64(place)
                     break
             slot = (slot + np.uint64(1)) & mask
         if codes[i] < 0 and add:
@@ -78,18 +82,34 @@ def _lookup(
             for k in range(size):
                 arena[begin + k] = data[start[i] + k]
             at[count - first + 1] = begin + size
-            slots[slot] = count
-            hashes[slot] = wanted
+            slots[slot] = tag | (np.uint64(count) & low)
             codes[i] = count
             count += 1
+            live += np.uint64(1)
     return count
+
+
+@compiled
+def _refill(
+    slots: NDArray[np.uint64], arena: Bytes, at: Ints, first: int, count: int, seed: np.uint64
+) -> None:
+    """Put all live codes into empty slots."""
+    mask = np.uint64(slots.shape[0] - 1)
+    low = np.uint64(_LOW)
+    for i in range(count - first):
+        wanted = _hash(arena, at[i], at[i + 1], seed)
+        slot = wanted & mask
+        while slots[slot] != 0:
+            slot = (slot + np.uint64(1)) & mask
+        tag = (wanted | np.uint64(_TOP)) & ~low
+        slots[slot] = tag | (np.uint64(first + i) & low)
 
 
 class StringIndex:
     """Text to codes 0, 1, 2, ... in order of first appearance; the oldest can be forgotten.
 
     Codes depend on the order of the texts only; the hash is seeded at random, so that nobody can
-    choose texts that collide. Memory is the texts' bytes plus 24 bytes for each slot.
+    choose texts that collide. Memory is the texts' bytes plus some 24 bytes for each.
     """
 
     def __init__(self) -> None:
@@ -99,8 +119,7 @@ class StringIndex:
         self._used = 0  # slots taken, forgotten codes included
         self._arena: Bytes = np.empty(1024, np.uint8)
         self._at: Ints = np.zeros(65, np.int64)
-        self._slots: Ints = np.full(128, _FREE, np.int64)
-        self._hashes = np.zeros(128, np.uint64)
+        self._slots = np.zeros(128, np.uint64)
 
     def __len__(self) -> int:
         """How many codes were ever given; the live ones are `first` to this."""
@@ -132,7 +151,7 @@ class StringIndex:
     def _run(self, texts: Strings, add: bool) -> Ints:
         codes = np.empty(len(texts), np.int64)
         self._count = _lookup(
-            texts.data, texts.start, texts.end, add, codes, self._slots, self._hashes,
+            texts.data, texts.start, texts.end, add, codes, self._slots,
             self._arena, self._at, self._count, self._first, self._seed,
         )  # fmt: skip
         return codes
@@ -171,8 +190,7 @@ class StringIndex:
         self._used = 0
         self._arena = np.empty(max(1024, 2 * len(data)), np.uint8)
         self._at = np.zeros(max(64, 2 * len(lengths)) + 1, np.int64)
-        self._slots = np.full(128, _FREE, np.int64)
-        self._hashes = np.zeros(128, np.uint64)
+        self._slots = np.zeros(128, np.uint64)
         end = np.cumsum(lengths)
         self.add(Strings(data, end - lengths, end))
 
@@ -188,25 +206,9 @@ class StringIndex:
             size = len(self._slots)
             while size < 4 * (self.live + texts):
                 size *= 2
-            self._slots = np.full(size, _FREE, np.int64)
-            self._hashes = np.zeros(size, np.uint64)
+            self._slots = np.zeros(size, np.uint64)
             self._used = self.live
             _refill(
-                self._slots, self._hashes, self._arena, self._at, self._first, self._count,
+                self._slots, self._arena, self._at, self._first, self._count,
                 self._seed,
             )  # fmt: skip
-
-
-@compiled
-def _refill(
-    slots: Ints, hashes: NDArray[np.uint64], arena: Bytes, at: Ints, first: int, count: int,
-    seed: np.uint64,
-) -> None:  # fmt: skip
-    mask = np.uint64(slots.shape[0] - 1)
-    for i in range(count - first):
-        wanted = _hash(arena, at[i], at[i + 1], seed)
-        slot = wanted & mask
-        while slots[slot] != _FREE:
-            slot = (slot + np.uint64(1)) & mask
-        slots[slot] = first + i
-        hashes[slot] = wanted
