@@ -92,7 +92,8 @@ def child(module: str, arguments: Sequence[Any], timeout: float = 300.0) -> dict
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)],
         capture_output=True, text=True, timeout=timeout, check=False,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        # As the command line sets it: the threads of numpy's linear algebra would only wait, busily.
+        env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..core.errors import ConfigError, TransportError
@@ -11,6 +12,8 @@ _CONFIG_EXIT, _TRANSPORT_EXIT, _INTERRUPTED_EXIT = 2, 1, 130
 
 def main() -> None:
     """Run the command line; the exit code is 0, 1 for a failure and 2 for a wrong configuration."""
+    # A worker is one loop; the threads of numpy's linear algebra would only wait for it, busily.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from .commands import app
 

@@ -247,7 +247,7 @@ class Decoder:
         """Take the shape from rows that the reference must judge; return (n,) codes of models."""
         shape_of = rows.cells.shape
         models = np.full(len(shape_of), -1, np.int64)
-        for code in np.unique(shape_of[shape_of >= 0]).tolist():
+        for code in _distinct(shape_of):
             of = np.flatnonzero(shape_of == code)
             shape = self._book.shapes[code]
             found: Ints | int = self._models.default
@@ -286,7 +286,7 @@ class Decoder:
         singles: dict[str, Single] = {}
         for pair in single:
             singles.setdefault(pair[1].model, []).append(pair)
-        known = {self._models[code]: code for code in np.unique(models[models >= 0]).tolist()}
+        known = {self._models[code]: code for code in _distinct(models)}
         for model in known | singles:
             of = np.flatnonzero(models == known[model]) if model in known else models[:0]
             for batch in self._of_model(model, rows, of, singles.get(model, [])):
@@ -316,7 +316,7 @@ class Decoder:
     def _parts(self, rows: Rows, of: Ints) -> list[Part]:
         found = rows.cells.shape[of]
         parts = []
-        for code in np.unique(found).tolist():
+        for code in _distinct(found):
             place = np.flatnonzero(found == code)
             shape = self._book.shapes[code]
             parts.append(Part(shape, of[place], place))
@@ -364,6 +364,13 @@ class _Models:
     def valid(self, codes: Ints) -> assemble.Mask:
         """Return (n,) whether each is a name that `events.ModelName` allows."""
         return np.asarray((codes >= 0) & self._valid[codes])
+
+
+def _distinct(codes: Ints) -> list[int]:
+    """Return which small numbers occur, in order; what is below 0 does not count."""
+    counts = np.bincount(codes[codes >= 0])
+    found: list[int] = np.flatnonzero(counts).tolist()
+    return found
 
 
 def _runs(
