@@ -56,6 +56,7 @@ class Prediction(
     kw_only=True,
     forbid_unknown_fields=True,
     omit_defaults=True,
+    gc=False,
     tag_field="type",
     tag="prediction",
 ):
@@ -117,6 +118,7 @@ class Label(
     kw_only=True,
     forbid_unknown_fields=True,
     omit_defaults=True,
+    gc=False,
     tag_field="type",
     tag="label",
 ):

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..core import cloudevents as ce
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 _IN_FLIGHT_BYTES: Final = 16 << 20  # handed to the client and not yet acknowledged, at most
 _CONNECT_MS: Final = 3_000
-_RETRY_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 1.0, 8.0  # between attempts to connect: first, and most after doubling
 _WARN_SECONDS: Final = 60.0
 _DEFAULTS: Final[dict[str, Any]] = {
     "acks": "all",
@@ -25,36 +25,27 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "request_timeout_ms": 10_000,
     "delivery_timeout_ms": 30_000,
     "bootstrap_timeout_ms": _CONNECT_MS,
+    "metrics_enabled": False,  # kept and read by nobody; a third of a request's cost
 }
 
 
-class Entry(NamedTuple):
-    """What waits in the queue.
+class Table(NamedTuple):
+    """Many events as one Arrow stream."""
 
-    Parameters
-    ----------
-    model
-        The Kafka key.
-    data
-        One event as JSON, or a whole Arrow stream.
-    events
-        How many events that is.
-    is_arrow
-        Which of the two.
-    """
-
-    model: str
     data: bytes
     events: int
-    is_arrow: bool
+
+
+Item: TypeAlias = bytes | Table
+"""What is handed over: one event as JSON, or many as Arrow."""
 
 
 class Deferred(NamedTuple):
-    """Entries that the publisher's thread is to make: about how many bytes, how many events, and how."""
+    """Events that the publisher's thread is to encode: about how many bytes, how many events, and how."""
 
     size: int
     events: int
-    make: Callable[[], Iterable[Entry]]
+    make: Callable[[], Iterable[bytes]]
 
 
 class Delivered(NamedTuple):
@@ -66,7 +57,7 @@ class Delivered(NamedTuple):
 
 
 class Delivery:
-    """Packs entries into records, sends them and counts.
+    """Packs events into records, sends them and counts.
 
     Parameters
     ----------
@@ -103,6 +94,7 @@ class Delivery:
         self._records = self._bytes = 0
         self._producer: Any = None
         self._broken = False
+        self._retry = _RETRY_SECONDS[0]
         self._warned = -_WARN_SECONDS
 
     def counts(self) -> Delivered:
@@ -123,7 +115,8 @@ class Delivery:
         if self._producer is not None or hurry.is_set():
             time.sleep(0.01)
         else:
-            hurry.wait(_RETRY_SECONDS)
+            hurry.wait(self._retry)
+            self._retry = min(2 * self._retry, _RETRY_SECONDS[1])
 
     def _connect(self) -> bool:
         from kafka import KafkaProducer
@@ -138,11 +131,12 @@ class Delivery:
                 _log.warning("not connected to Kafka yet: %s: %s", type(error).__name__, error)
             return False
         self._broken = False
+        self._retry = _RETRY_SECONDS[0]
         return True
 
-    def send(self, entries: Sequence[Entry]) -> None:
-        """Hand entries over, those of one model packed into one record as far as they fit."""
-        for model, value, events, is_arrow in _packed(entries, self._record_bytes):
+    def send(self, model: str, items: Sequence[Item]) -> None:
+        """Hand over events of one model, packed into one record as far as they fit."""
+        for value, events, is_arrow in _packed(items, self._record_bytes):
             kind, content = (ce.PREDICTIONS, ce.ARROW) if is_arrow else (ce.EVENTS, ce.LINES)
             headers = ce.headers(
                 type=kind,
@@ -190,27 +184,24 @@ class Delivery:
             producer.close(timeout=1.0)
 
 
-def _packed(entries: Sequence[Entry], record_bytes: int) -> Iterator[tuple[str, bytes, int, bool]]:
-    """Yield model, value, number of events and whether it is Arrow, of each record to send.
+def _packed(items: Sequence[Item], record_bytes: int) -> Iterator[tuple[bytes, int, bool]]:
+    """Yield value, number of events and whether it is Arrow, of each record to send.
 
-    The events of one model keep their order; a single event that is larger goes alone.
+    Events keep their order; a single event that is larger than a record goes alone.
     """
-    lines: dict[str, list[bytes]] = {}
-    sizes: dict[str, int] = {}
-    for entry in entries:
-        model = entry.model
-        waiting = lines.setdefault(model, [])
-        size = sizes.get(model, 0)
-        if waiting and (entry.is_arrow or size + len(entry.data) + 1 > record_bytes):
-            yield model, b"\n".join(waiting), len(waiting), False
-            waiting.clear()
-            size = 0
-        if entry.is_arrow:
-            yield model, entry.data, entry.events, True
-        else:
-            waiting.append(entry.data)
-            size += len(entry.data) + 1
-        sizes[model] = size
-    for model, waiting in lines.items():
-        if waiting:
-            yield model, b"\n".join(waiting), len(waiting), False
+    lines: list[bytes] = []
+    size = 0
+    for item in items:
+        if isinstance(item, Table):
+            if lines:
+                yield b"\n".join(lines), len(lines), False
+                lines, size = [], 0
+            yield item.data, item.events, True
+            continue
+        if lines and size + len(item) + 1 > record_bytes:
+            yield b"\n".join(lines), len(lines), False
+            lines, size = [], 0
+        lines.append(item)
+        size += len(item) + 1
+    if lines:
+        yield b"\n".join(lines), len(lines), False

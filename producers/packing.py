@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.events import Prediction
 from ..core.wire import encode
-from .delivery import Entry
+from .delivery import Item, Table
 
 _MAPS: Final = ("features", "scores", "segments")
 _MATRICES: Final = ("logits", "embedding")
@@ -24,8 +24,8 @@ _HEADROOM: Final = 4096  # of a record, for the schema and the padding of an Arr
 
 def pack_table(
     batch: Any, defaults: Mapping[str, str | None], record_bytes: int, threshold: int
-) -> Iterator[Entry]:
-    """Yield a batch as entries, each below `record_bytes`.
+) -> Iterator[tuple[str, Item]]:
+    """Yield a batch as models and what to publish of each, below `record_bytes` a piece.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def pack_table(
     defaults
         Model, version and environment of rows that have none.
     record_bytes
-        Largest entry.
+        Largest piece.
     threshold
         Rows whose id's CRC-32 is at or above this are left out by sampling; 2**32 keeps all.
 
@@ -76,7 +76,7 @@ def _kept(ids: Any, threshold: int) -> list[int] | None:
 
 def _lines(
     columns: dict[str, Any], defaults: Mapping[str, str | None], threshold: int
-) -> Iterator[Entry]:
+) -> Iterator[tuple[str, Item]]:
     now = datetime.now(UTC)
     rate = threshold / 2**32
     kept = _kept(columns["prediction_id"], threshold)
@@ -89,7 +89,7 @@ def _lines(
                 row[name] = np.asarray(column[i], np.float64).tolist()
             else:
                 row[name] = _scalar(column[i])
-        yield Entry(str(row["model"]), encode(Prediction(**row)), 1, False)
+        yield str(row["model"]), encode(Prediction(**row))
 
 
 def _scalar(value: Any) -> Any:
@@ -98,7 +98,7 @@ def _scalar(value: Any) -> Any:
 
 def _arrow(
     batch: Any, defaults: Mapping[str, str | None], record_bytes: int, threshold: int
-) -> Iterator[Entry]:
+) -> Iterator[tuple[str, Item]]:
     import pyarrow as pa
 
     if isinstance(batch, pa.RecordBatch):
@@ -121,7 +121,7 @@ def _arrow(
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, piece.schema) as writer:
             writer.write_table(piece)
-        yield Entry(model, bytes(sink.getvalue()), len(piece), True)
+        yield model, Table(bytes(sink.getvalue()), len(piece))
 
 
 def _pieces(table: Any, size: int) -> Iterator[Any]:

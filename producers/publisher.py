@@ -12,14 +12,14 @@ import uuid
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from ..core.events import ClassOrNumber, Environment, Label, Prediction, Scalar, Tensor
 from ..core.wire import encode
-from .delivery import Deferred, Delivery, Entry
+from .delivery import Deferred, Delivery, Item
 from .packing import pack_table
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Publisher:
         sample_rate: float = 1.0,
         queue_events: int = 100_000,
         queue_bytes: int = 64 << 20,
-        linger: float = 0.02,
+        linger: float = 0.03,
         record_bytes: int = RECORD_BYTES,
         source: str | None = None,
         **client: Any,
@@ -134,8 +134,9 @@ class Publisher:
 
     def _reset(self) -> None:
         """Begin with nothing queued and no thread: at the start, and in a forked child."""
-        self._queue: deque[Entry | Deferred] = deque()
-        self._bytes = 0
+        # Raw bytes, which the garbage collector does not follow: a server's heap is large.
+        self._queues: dict[str, deque[Item | Deferred]] = {}
+        self._waiting = self._bytes = 0
         self._dropped = self._failed = self._sampled_out = 0
         self._counting = threading.Lock()  # never taken on the way of an event that is queued
         self._warned = -_WARN_SECONDS
@@ -202,7 +203,8 @@ class Publisher:
                 environment=environment or self.environment,
                 sample_rate=self.sample_rate,
             )
-            return self._put(Entry(chosen, encode(event), 1, False))
+            data = encode(event)
+            return self._put(chosen, data, 1, len(data))
         except Exception as error:  # nothing may reach the caller: it is answering a request
             return self.failed(error)
 
@@ -233,7 +235,8 @@ class Publisher:
                 observed_at=observed_at if observed_at is not None else _now(),
                 revision=revision,
             )
-            return self._put(Entry(chosen, encode(event), 1, False))
+            data = encode(event)
+            return self._put(chosen, data, 1, len(data))
         except Exception as error:  # as above
             return self.failed(error)
 
@@ -260,7 +263,13 @@ class Publisher:
             }  # fmt: skip
             pieces = pack_table(batch, defaults, self._record_bytes, self._threshold)
             # All are queued, also after one that found the queue full.
-            return min([self._put(piece) for piece in pieces], default=True)
+            queued = [
+                self._put(of, piece, 1, len(piece))
+                if isinstance(piece, bytes)
+                else self._put(of, piece, piece.events, len(piece.data))
+                for of, piece in pieces
+            ]
+            return all(queued)
         except Exception as error:  # as above
             return self.failed(error)
 
@@ -274,7 +283,7 @@ class Publisher:
 
     def defer(self, deferred: Deferred) -> bool:
         """Queue events that this publisher's thread is to encode; for hooks."""
-        return self._queue_up(deferred, deferred.size)
+        return self._put(self.model, deferred, deferred.events, deferred.size)
 
     def failed(self, error: Exception) -> bool:
         """Count an event that could not be published, and warn once in a while; returns False."""
@@ -283,21 +292,22 @@ class Publisher:
         self._warn(f"an event was not published: {type(error).__name__}: {error}")
         return False
 
-    def _put(self, entry: Entry) -> bool:
-        return self._queue_up(entry, len(entry.data))
-
-    def _queue_up(self, entry: Entry | Deferred, size: int) -> bool:
+    def _put(self, model: str, item: Item | Deferred, events: int, size: int) -> bool:
         if self._closed:
             raise RuntimeError("the publisher is closed")
-        # The bytes are added up without a lock: threads may miss one another's last additions, so
-        # that bound is kept to within a few events.
-        if len(self._queue) >= self._queue_events or self._bytes + size > self._queue_bytes:
+        # Added up without a lock: threads may miss one another's last additions, so the bounds are
+        # kept to within a few events.
+        if self._waiting >= self._queue_events or self._bytes + size > self._queue_bytes:
             with self._counting:
-                self._dropped += entry.events
+                self._dropped += events
             self._warn("the queue is full and events are dropped; is Kafka reachable?")
             return False
+        self._waiting += events
         self._bytes += size
-        self._queue.append(entry)
+        queue = self._queues.get(model)
+        if queue is None:
+            queue = self._queues.setdefault(model, deque())
+        queue.append(item)
         if not self._wake.is_set():
             if self._thread is None:
                 self._start()
@@ -324,22 +334,23 @@ class Publisher:
             self._hurry.wait(self._linger)
             self._busy = True
             self._wake.clear()
-            while self._queue and not self._closed and not delivery.is_ready():
+            while not self._closed and not delivery.is_ready():
                 delivery.wait(self._hurry)
-            waiting: list[Entry] = []
-            while self._queue:
-                entry = self._queue.popleft()
-                if isinstance(entry, Deferred):
-                    waiting += self._made(entry)
-                else:
-                    waiting.append(entry)
-            self._bytes = 0
-            if waiting:
-                delivery.send(waiting)
+            self._waiting = self._bytes = 0
+            for model, queue in list(self._queues.items()):
+                items = [queue.popleft() for _ in range(len(queue))]
+                delivery.send(model, list(self._encoded(items)))
             self._busy = False
         delivery.close()
 
-    def _made(self, deferred: Deferred) -> list[Entry]:
+    def _encoded(self, items: Iterable[Item | Deferred]) -> Iterator[Item]:
+        for item in items:
+            if isinstance(item, Deferred):
+                yield from self._made(item)
+            else:
+                yield item
+
+    def _made(self, deferred: Deferred) -> list[bytes]:
         try:
             return list(deferred.make())
         except Exception as error:  # one batch that cannot be encoded must not end the thread
@@ -361,8 +372,9 @@ class Publisher:
         )
 
     def _depth(self) -> int:
-        busy = int(self._busy)  # before the queue's length: what is taken from there is busy
-        return len(self._queue) + self._delivery.counts().in_flight or busy
+        busy = int(self._busy)  # before the queues' lengths: what is taken from there is busy
+        waiting = sum(map(len, list(self._queues.values())))
+        return waiting + self._delivery.counts().in_flight or busy
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until everything queued is acknowledged or failed.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.events import Prediction, Scalar
 from ..core.wire import encode
-from .delivery import Deferred, Entry
+from .delivery import Deferred
 from .publisher import Publisher
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ class Watch:
                     logits.element_size()
                     * (logits.numel() + (0 if hidden is None else hidden.numel())),
                     len(logits),
-                    lambda: self._entries(batch),
+                    lambda: self._encoded(batch),
                 )
             )
         except Exception as error:  # nothing may reach the model's caller
             self._publisher.failed(error)
 
-    def _entries(self, batch: _Batch) -> Iterator[Entry]:
+    def _encoded(self, batch: _Batch) -> Iterator[bytes]:
         logits = batch.rows()
         count, width = logits.shape
         scores = logits.softmax(1)
@@ -151,7 +151,7 @@ class Watch:
                 sample_rate=self._publisher.sample_rate,
             )
             if not self._publisher.is_left_out(event.prediction_id):
-                yield Entry(event.model, encode(event), 1, False)
+                yield encode(event)
 
 
 class _Batch:
