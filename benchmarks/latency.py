@@ -1,6 +1,6 @@
 """From `Publisher.prediction` to the subscriber's loop, through broker, worker process and Redis.
 
-1,000 events a second of 100 models, one feature each, whose mean jumps by eight standard deviations
+1,000 events a second of 20 models, one feature each, whose mean jumps by eight standard deviations
 every 60 events; each jump raises an alert. The time is that from the call that published the event
 which decided an alert to the moment its subscriber had it.
 """
@@ -24,7 +24,7 @@ from tocsin.embedded import EmbeddedBroker, EmbeddedRedis
 
 from .common import Figures
 
-SECONDS, RATE, MODELS, PERIOD, WARMUP = 40, 1000, 100, 60, 64
+SECONDS, RATE, MODELS, PERIOD, WARMUP = 40, 1000, 20, 60, 64
 
 
 def main() -> None:

@@ -71,7 +71,8 @@ def _installed() -> Iterator[Finding]:
 def _kafka(settings: Settings) -> Iterator[Finding]:
     kafka = settings.kafka
     try:
-        admin: Any = KafkaAdminClient(**kafka.connection(), bootstrap_timeout_ms=5000)
+        connection: dict[str, Any] = {"bootstrap_timeout_ms": 5000, **kafka.connection()}
+        admin: Any = KafkaAdminClient(**connection)
     except (KafkaError, OSError, ValueError, TypeError) as error:
         yield Finding("kafka", "fix", unreachable(kafka.bootstrap, error))
         return

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
-from ..core.columns import Floats, Ints, Strings, Tag, Values
+from ..core.columns import FALSE, FLOAT, INTEGER, NULL, TEXT, TRUE, Floats, Ints, Strings, Values
 from ..core.errors import DecodeError, EventError, NonFiniteError, SchemaError, SizeError
 from ..core.events import ENVIRONMENTS
 from ..core.json_scan import dotted
@@ -303,15 +303,15 @@ class _Reader:
         types, where = self._pa.types, f"$.{name}"
         null = array.is_null().to_numpy(zero_copy_only=False)
         if types.is_string(array.type) or types.is_large_string(array.type):
-            tags = np.where(null, Tag.NULL, Tag.TEXT).astype(np.uint8)
+            tags = np.where(null, NULL, TEXT).astype(np.uint8)
             return Values(tags, np.full(self._count, np.nan), self._strings(where, array))
         numbers = self._floats(where, array)
         if types.is_boolean(array.type):
-            tag = np.where(numbers > 0, Tag.TRUE, Tag.FALSE)
+            tag = np.where(numbers > 0, TRUE, FALSE)
             numbers = np.full(self._count, np.nan)
         else:
-            tag = np.full(self._count, Tag.INTEGER if types.is_integer(array.type) else Tag.FLOAT)
-        tags = np.where(null, Tag.NULL, tag).astype(np.uint8)
+            tag = np.full(self._count, INTEGER if types.is_integer(array.type) else FLOAT)
+        tags = np.where(null, NULL, tag).astype(np.uint8)
         return Values(tags, numbers, Strings.missing(self._count))
 
     def _struct(self, name: str, read: Callable[..., Any]) -> dict[str, Any]:

@@ -10,26 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.batch import EventBatch, LabelBatch
-from ..core.columns import Bytes, Floats, Ints, Strings, Tag, Values
+from ..core.columns import FLOAT, INTEGER, NULL, TAGS, TEXT, Bytes, Floats, Ints, Strings, Values
 from ..core.events import ENVIRONMENTS
 from ..detectors.string_index import StringIndex
-from .json_kernel import FALSE, FLOAT, INTEGER, NULL, TEXT, TRUE, Cells, gather
+from .json_kernel import Cells, gather
 from .shapes import Shape
 from .time_kernel import NO_TIME, times_of
 
 Mask = NDArray[np.bool_]
 
-_ANY: Final = (NULL, TEXT, INTEGER, FLOAT, FALSE, TRUE)
 _FIELD_TAGS: Final[dict[str, tuple[int, ...]]] = {
     "prediction_id": (TEXT,), "model": (TEXT,), "environment": (TEXT,),
     "version": (TEXT, NULL), "client": (TEXT, NULL), "time": (TEXT, NULL),
-    "observed_at": (TEXT, NULL), "prediction": _ANY, "label": _ANY,
+    "observed_at": (TEXT, NULL), "prediction": TAGS, "label": TAGS,
     "sample_rate": (INTEGER, FLOAT), "revision": (INTEGER,),
     "scores": (NULL,), "logits": (NULL,), "embedding": (NULL,), "segments": (NULL,),
     "input": (NULL,),
 }  # fmt: skip
 """What a plain field may hold; the containers here stand for `"logits": null` and the like."""
-_MAP_TAGS: Final = {"features": _ANY, "scores": (INTEGER, FLOAT), "segments": (TEXT,)}
+_MAP_TAGS: Final = {"features": TAGS, "scores": (INTEGER, FLOAT), "segments": (TEXT,)}
 _LENGTHS: Final = {
     "prediction_id": (1, 256),
     "model": (1, 200),
@@ -106,13 +105,13 @@ def sound(shape: Shape, rows: Rows, of: Ints) -> Mask:
 
 
 def _allowed(tags: tuple[int, ...]) -> Mask:
-    table = np.zeros(len(Tag), np.bool_)
+    table = np.zeros(len(TAGS), np.bool_)
     table[list(tags)] = True
     return table
 
 
 def _all_allowed(rows: Rows, of: Ints, tags: tuple[int, ...], scalars: list[int] | Ints) -> Mask:
-    if tags is _ANY or not len(scalars):
+    if tags is TAGS or not len(scalars):
         return np.ones(len(of), np.bool_)
     found = rows.cells.tags[rows.cells.first[of][:, None] + np.asarray(scalars)[None, :]]
     return np.asarray(_allowed(tags)[found].all(axis=1))
@@ -139,7 +138,6 @@ class Part(NamedTuple):
 
 def label_batch(model: str, rows: Rows, of: Ints, parts: list[Part]) -> LabelBatch:
     """Build the labels of rows `of`, which `parts` divide by shape."""
-    at = {name: _cells(rows, parts, name, len(of)) for name in ("prediction_id", "label")}
     revision = np.zeros(len(of), np.int64)
     for part in parts:
         if "revision" in part.shape.fields:
@@ -150,8 +148,8 @@ def label_batch(model: str, rows: Rows, of: Ints, parts: list[Part]) -> LabelBat
         offsets=rows.offsets[of],
         rows=rows.rows[of],
         times=rows.times[of],
-        prediction_id=_text(rows, at["prediction_id"]),
-        label=_values(rows, at["label"]),
+        prediction_id=_text(rows, parts, "prediction_id", len(of)),
+        label=_values(rows, parts, "label", len(of)),
         revision=revision,
     )
 
@@ -160,8 +158,8 @@ def event_batches(model: str, rows: Rows, of: Ints, parts: list[Part]) -> Iterat
     """Build the predictions of rows `of`, cut where the width of the logits or embedding changes."""
     widths = np.zeros((len(of), 2), np.int64)
     for part in parts:
-        for column, name in enumerate(("logits", "embedding")):
-            widths[part.place, column] = len(part.shape.lists.get(name, ()))
+        lists = part.shape.lists
+        widths[part.place] = len(lists.get("logits", ())), len(lists.get("embedding", ()))
     cuts = np.flatnonzero((np.diff(widths, axis=0) != 0).any(axis=1)) + 1
     bounds = [0, *cuts.tolist(), len(of)]
     for begin, end in pairwise(bounds):
@@ -179,10 +177,6 @@ def _cut(part: Part, begin: int, end: int) -> Part:
 def _event_batch(model: str, rows: Rows, of: Ints, parts: list[Part]) -> EventBatch:
     count = len(of)
 
-    def text(name: str) -> Strings:
-        return _text(rows, _cells(rows, parts, name, count))
-
-    environment = _environments.find(text("environment"))
     feature_names = _names(part.shape.maps["features"] for part in parts)
     score_names = _names(part.shape.maps["scores"] for part in parts)
     tags, features = _matrix(rows, parts, "features", feature_names, count)
@@ -191,33 +185,41 @@ def _event_batch(model: str, rows: Rows, of: Ints, parts: list[Part]) -> EventBa
         numeric = (tags >= INTEGER).any(axis=0) | ~(tags == TEXT).any(axis=0)
         for column in np.flatnonzero((tags == TEXT).any(axis=0)):
             name = feature_names[column]
-            texts[name] = _text(rows, _cells(rows, parts, name, count, "features"))
+            texts[name] = _text(rows, parts, name, count, "features")
         feature_names = tuple(n for n, keep in zip(feature_names, numeric, strict=True) if keep)
         features = features[:, numeric]
-    rates = _cells(rows, parts, "sample_rate", count)
+    environment = np.zeros(count, np.uint8)  # production where not said
+    rate = np.ones(count)
+    for part in parts:
+        fields = part.shape.fields
+        if "environment" in fields:
+            said = rows.text(rows.column(part.of, fields["environment"]))
+            environment[part.place] = _environments.find(said)
+        if "sample_rate" in fields:
+            rate[part.place] = rows.cells.numbers[rows.column(part.of, fields["sample_rate"])]
     return EventBatch(
         model=model,
         offsets=rows.offsets[of],
         rows=rows.rows[of],
         times=rows.times[of],
-        prediction_id=text("prediction_id"),
-        environment=np.maximum(environment, 0).astype(np.uint8),  # production where not said
-        version=text("version"),
-        client=text("client"),
+        prediction_id=_text(rows, parts, "prediction_id", count),
+        environment=environment,
+        version=_text(rows, parts, "version", count),
+        client=_text(rows, parts, "client", count),
         feature_names=feature_names,
         features=features,
         texts=texts,
-        prediction=_values(rows, _cells(rows, parts, "prediction", count)),
-        label=_values(rows, _cells(rows, parts, "label", count)),
+        prediction=_values(rows, parts, "prediction", count),
+        label=_values(rows, parts, "label", count),
         score_names=score_names,
         scores=_matrix(rows, parts, "scores", score_names, count)[1],
         logits=_lists(rows, parts, "logits", count),
         embedding=_lists(rows, parts, "embedding", count),
         segments={
-            name: _text(rows, _cells(rows, parts, name, count, "segments"))
+            name: _text(rows, parts, name, count, "segments")
             for name in _names(part.shape.maps["segments"] for part in parts)
         },
-        sample_rate=np.where(rates < 0, 1.0, rows.cells.numbers[np.maximum(rates, 0)]),
+        sample_rate=rate,
     )
 
 
@@ -225,35 +227,47 @@ def _names(maps: Iterable[dict[str, int]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for entries in maps for name in entries))
 
 
-def _cells(rows: Rows, parts: list[Part], name: str, count: int, of: str | None = None) -> Ints:
-    """Return (n,) cells of a plain field, or of an entry of the map `of`; -1 where a row has none."""
-    found = np.full(count, -1, np.int64)
+def _cells(rows: Rows, parts: list[Part], name: str, count: int, of: str | None) -> Ints | None:
+    """Return (n,) cells of a plain field, or of an entry of the map `of`.
+
+    -1 where a row has none, None where no row has one.
+    """
+    found: Ints | None = None
     for part in parts:
         scalar = (part.shape.fields if of is None else part.shape.maps[of]).get(name)
-        if scalar is not None:
-            found[part.place] = rows.column(part.of, scalar)
+        if scalar is None:
+            continue
+        cells = rows.column(part.of, scalar)
+        if len(parts) == 1:
+            return cells
+        if found is None:
+            found = np.full(count, -1, np.int64)
+        found[part.place] = cells
     return found
 
 
-def _text(rows: Rows, at: Ints) -> Strings:
-    if len(at) and at.min() >= 0:
-        return rows.text(at)
-    found = rows.text(np.maximum(at, 0)) if len(rows.cells.tags) else Strings.missing(len(at))
-    return Strings(rows.data, np.where(at < 0, -1, found.start), np.where(at < 0, -1, found.end))
+def _text(rows: Rows, parts: list[Part], name: str, count: int, of: str | None = None) -> Strings:
+    cells = _cells(rows, parts, name, count, of)
+    if cells is None:
+        return Strings.missing(count)
+    found = rows.text(cells)
+    absent = cells < 0
+    if absent.any():
+        found.start[absent] = found.end[absent] = -1
+    return found
 
 
-def _values(rows: Rows, at: Ints) -> Values:
-    if len(at) and at.min() >= 0:
-        return rows.values(at)
-    if (at < 0).all():
-        return Values.missing(len(at))
-    found = rows.values(np.maximum(at, 0))
-    absent = at < 0
-    return Values(
-        np.where(absent, np.uint8(NULL), found.tags),
-        np.where(absent, np.nan, found.numbers),
-        _text(rows, at),
-    )
+def _values(rows: Rows, parts: list[Part], name: str, count: int) -> Values:
+    cells = _cells(rows, parts, name, count, None)
+    if cells is None:
+        return Values.missing(count)
+    found = rows.values(cells)
+    absent = cells < 0
+    if absent.any():
+        found.tags[absent] = NULL
+        found.numbers[absent] = np.nan
+        found.strings.start[absent] = found.strings.end[absent] = -1
+    return found
 
 
 def _matrix(

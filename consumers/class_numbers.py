@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from ..core.columns import Floats, Strings, Tag, Values
+from ..core.columns import FALSE, TEXT, TRUE, Floats, Strings, Values
 from ..detectors.string_index import StringIndex
 
 _TEXT: Final = -(2.0**52)
@@ -37,8 +37,10 @@ class ClassNumbers:
 
     def numbers(self, values: Values) -> Floats:
         """Return (n,) numbers: equal for equal classes, NaN where a row has none."""
-        found = np.where(values.tags >= Tag.FALSE, values.tags == Tag.TRUE, values.numbers)
-        text = np.flatnonzero(values.tags == Tag.TEXT)
+        if not values.tags.any():
+            return np.full(len(values), np.nan)
+        found = np.where(values.tags >= FALSE, values.tags == TRUE, values.numbers)
+        text = np.flatnonzero(values.tags == TEXT)
         if len(text):
             found[text] = self._of_text(values.strings.take(text))
         return np.asarray(found, np.float64)

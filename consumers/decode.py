@@ -13,7 +13,7 @@ import numpy as np
 from ..core import wire
 from ..core.batch import EventBatch, LabelBatch, Origin
 from ..core.cloudevents import to_nanoseconds
-from ..core.columns import Bytes, Ints, Strings, stack, take
+from ..core.columns import Bytes, Ints, Strings, groups, stack, take
 from ..core.errors import DecodeError, EventError, SchemaError, SizeError
 from ..core.events import Event, Label, Prediction
 from ..core.limits import Limits
@@ -247,8 +247,7 @@ class Decoder:
         """Take the shape from rows that the reference must judge; return (n,) codes of models."""
         shape_of = rows.cells.shape
         models = np.full(len(shape_of), -1, np.int64)
-        for code in _distinct(shape_of):
-            of = np.flatnonzero(shape_of == code)
+        for code, of in list(groups(shape_of)):
             shape = self._book.shapes[code]
             found: Ints | int = self._models.default
             if "model" in shape.fields:
@@ -286,9 +285,9 @@ class Decoder:
         singles: dict[str, Single] = {}
         for pair in single:
             singles.setdefault(pair[1].model, []).append(pair)
-        known = {self._models[code]: code for code in _distinct(models)}
+        known = {self._models[code]: of for code, of in groups(models)}
         for model in known | singles:
-            of = np.flatnonzero(models == known[model]) if model in known else models[:0]
+            of = known.get(model, models[:0])
             for batch in self._of_model(model, rows, of, singles.get(model, [])):
                 if isinstance(batch, EventBatch):
                     out.predictions.append(batch)
@@ -314,13 +313,10 @@ class Decoder:
                 yield assemble.label_batch(model, rows, chosen, self._parts(rows, chosen))
 
     def _parts(self, rows: Rows, of: Ints) -> list[Part]:
-        found = rows.cells.shape[of]
-        parts = []
-        for code in _distinct(found):
-            place = np.flatnonzero(found == code)
-            shape = self._book.shapes[code]
-            parts.append(Part(shape, of[place], place))
-        return parts
+        return [
+            Part(self._book.shapes[code], of[place], place)
+            for code, place in groups(rows.cells.shape[of])
+        ]
 
     def _arrow(self, records: Records, record: int, base_time: int, out: Decoded) -> None:
         raw = records.value(record) or b""
@@ -364,13 +360,6 @@ class _Models:
     def valid(self, codes: Ints) -> assemble.Mask:
         """Return (n,) whether each is a name that `events.ModelName` allows."""
         return np.asarray((codes >= 0) & self._valid[codes])
-
-
-def _distinct(codes: Ints) -> list[int]:
-    """Return which small numbers occur, in order; what is below 0 does not count."""
-    counts = np.bincount(codes[codes >= 0])
-    found: list[int] = np.flatnonzero(counts).tolist()
-    return found
 
 
 def _runs(

@@ -105,6 +105,8 @@ class Incidents:
         self.merge_events = merge_events
         self.resolve_events = resolve_events
         self.runbook = runbook
+        self.changes = 0
+        """Goes up whenever the state does; a store need not write it again in between."""
         self._open: list[Incident] = []
 
     @property
@@ -119,6 +121,7 @@ class Incidents:
 
     def claim(self, claim: Claim) -> Alert | None:
         """Take a claim in; return the alert, if it opens an incident."""
+        self.changes += 1
         subject = claim.verdict.subject if claim.kind == "adversarial input" else ""
         member = _member(claim.verdict)
         key = f"{member.subject} {member.detector}"
@@ -137,6 +140,7 @@ class Incidents:
 
     def end(self, clock: int, moment: Moment) -> list[Alert]:
         """End the incidents that are due at `clock`; return their last alerts."""
+        self.changes += 1
         over = [i for i in self._open if i.last + self.resolve_events <= clock]
         self._open = [i for i in self._open if i.last + self.resolve_events > clock]
         return [self._resolved(incident, moment) for incident in over]

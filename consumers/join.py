@@ -6,13 +6,12 @@ on how the log was cut into batches. A joined pair takes its place at the later 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ..core.columns import Bytes, Floats, Ints, Strings, stack, take
+from ..core.columns import Bytes, Floats, Ints, Strings, groups, stack, take
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
@@ -293,7 +292,7 @@ class Join:
     def _number(self, pending: Ints, environment: Bytes) -> Ints:
         """Return (n,) places of new pairs: they are numbered in each environment."""
         place = np.empty(len(pending), np.int64)
-        for code, of in by_environment(environment):
+        for code, of in groups(environment):
             place[of] = self._places[code] + np.arange(len(of))
             self._places[code] += len(of)
         self.table.place(pending, place)
@@ -388,12 +387,3 @@ def _before(labels: Labels, offset: int, row: int) -> int:
     low = int(np.searchsorted(labels.offsets, offset))
     high = int(np.searchsorted(labels.offsets, offset, side="right"))
     return low + int(np.searchsorted(labels.rows[low:high], row))
-
-
-def by_environment(environment: Bytes) -> Iterator[tuple[int, Ints]]:
-    """Yield each environment's code and the rows that it has."""
-    if len(environment) and environment.min() == environment.max():
-        yield int(environment[0]), np.arange(len(environment))
-        return
-    for code in np.unique(environment).tolist():
-        yield code, np.flatnonzero(environment == code)

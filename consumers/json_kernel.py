@@ -15,19 +15,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Bytes, Floats, Ints, Tag
+from ..core.columns import FALSE, FLOAT, INTEGER, NULL, TEXT, TRUE, Bytes, Floats, Ints
 from ..detectors.compiled import compiled
 from .float_kernel import POWERS_OF_FIVE, POWERS_OF_TEN, float_bits
 
 Int32s = NDArray[np.int32]
-
-# Plain integers: a compiled function cannot use an enum's member as an array's value.
-NULL: Final = int(Tag.NULL)
-TEXT: Final = int(Tag.TEXT)
-INTEGER: Final = int(Tag.INTEGER)
-FLOAT: Final = int(Tag.FLOAT)
-FALSE: Final = int(Tag.FALSE)
-TRUE: Final = int(Tag.TRUE)
 
 _EXACT: Final = 1 << 53
 _MAX_DIGITS: Final = 19  # 10**19 - 1 fits 64 bits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 _BATCHES: Final = 500  # most batches a poll; they are not decompressed there
 _BOUNDS_SECONDS: Final = 5.0
+_STALL_SECONDS: Final = 1.0
+_LONGEST_WAIT_MS: Final = 5_000
 
 
 class KafkaSource:
@@ -48,6 +51,7 @@ class KafkaSource:
         self._decompressed_bytes = settings.limits.batch_bytes + (1 << 20)
         self._connection = kafka.connection()
         self._listener = _Notes()
+        self._stalled_since: float | None = None
         chosen: dict[str, Any] = {
             # What a broker sends at most for a partition in one answer; 1 or 2 MiB keep the next
             # answer on its way while this one is worked on.
@@ -99,10 +103,37 @@ class KafkaSource:
             raise TransportError(
                 f"Kafka does not answer: {type(error).__name__}: {error}"
             ) from error
+        self._watch_stall(bool(polled))
         if self._columnar:
             yield from read_batches(polled, self._decompressed_bytes)
         else:
             yield from read_single(polled)
+
+    def _watch_stall(self, is_answered: bool) -> None:
+        """Let fetches wait longer when a broker answers nothing although there is something.
+
+        One that scans its log for each fetch, as the embedded one does, gives up when the wait is over.
+        """
+        now = time.monotonic()
+        if is_answered or not self._is_behind():
+            self._stalled_since = None
+        elif self._stalled_since is None:
+            self._stalled_since = now
+        elif now - self._stalled_since > _STALL_SECONDS:
+            self._stalled_since = None
+            fetcher = self._consumer._fetcher.config
+            if fetcher["fetch_max_wait_ms"] < _LONGEST_WAIT_MS:
+                fetcher["fetch_max_wait_ms"] *= 2
+                _log.warning(
+                    "the broker answers nothing in time; fetches wait for %d ms from here on",
+                    fetcher["fetch_max_wait_ms"],
+                )
+
+    def _is_behind(self) -> bool:
+        """Whether some partition is known to hold records that were not fetched."""
+        reading = self._consumer.assignment() - self._consumer.paused()
+        ends = {tp: self._consumer.highwater(tp) for tp in reading}
+        return any(end and self._consumer.position(tp) < end for tp, end in ends.items())
 
     def changes(self) -> Changes:
         """Return what changed since the last call."""

@@ -9,14 +9,14 @@ import numpy as np
 
 from ..core.alert import Alert, Kind
 from ..core.batch import EventBatch, LabelBatch
-from ..core.columns import Ints, Strings, stack, take
+from ..core.columns import Ints, Strings, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .class_numbers import ClassNumbers
 from .incidents import Claim, Moment
-from .join import Join, Labels, Predictions, by_environment
+from .join import Join, Labels, Predictions
 from .series import Fields, Series
 from .settings import ModelSettings
 
@@ -74,7 +74,7 @@ class ModelMonitor:
         before = {code: series.events.count for code, series in self._series.items()}
         pairs_before = {code: series.pairs.count for code, series in self._series.items()}
         for batch in batches:
-            for code, rows in by_environment(batch.environment):
+            for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
                 verdicts.setdefault(code, []).extend(self._of(code).observe(part))
         pairs: dict[int, list[Ints]] = {}
@@ -112,7 +112,7 @@ class ModelMonitor:
             self._join_predictions(batches), self._join_labels(labels)
         )
         for pair in pairs:
-            for code, of in by_environment(pair.environment):
+            for code, of in groups(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
                 yield code, _position(part.offsets, part.rows), self._of(code).judge(part)
         for correction in corrections:

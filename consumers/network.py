@@ -18,8 +18,12 @@ _COPIED_BYTES: Final = 1 << 15
 
 def install() -> None:
     """Replace both, for this process; plain sockets only, TLS reads as before."""
-    KafkaTCPTransport._sock_recv = _receive
-    KafkaBytes.read = _read
+    replaced: list[tuple[Any, str, Any]] = [
+        (KafkaTCPTransport, "_sock_recv", _receive),
+        (KafkaBytes, "read", _read),
+    ]
+    for where, name, ours in replaced:
+        setattr(where, name, ours)
 
 
 def _receive(transport: Any) -> tuple[bytes, Exception | None]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..core.batch import EventBatch
-from ..core.columns import Floats, Tag
+from ..core.columns import FLOAT, Floats
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
@@ -164,29 +165,31 @@ class Series:
         found["unusable_values"] = float(unusable)
         return found
 
+    def _parts(self) -> dict[str, tuple[int, Callable[[], bytes]]]:
+        """Return how often each part of the state has changed, and what packs it."""
+        inputs, errors = self.inputs, self.errors
+        return {
+            "inputs": (inputs.changes, inputs.volatile),
+            "inputs_reference": (inputs.reference.changes, inputs.reference.snapshot),
+            "errors": (errors.changes, errors.volatile),
+            "errors_reference": (errors.reference.changes, errors.reference.snapshot),
+            "performance": (self.performance.changes, self.performance.snapshot),
+            "incidents": (self.incidents.changes, self.incidents.snapshot),
+        }
+
     def dirty(self) -> Fields:
         """Return the fields that changed since the last call."""
-        fields: Fields = {
-            "inputs": self.inputs.volatile(),
-            "errors": self.errors.volatile(),
-            "performance": self.performance.snapshot(),
-            "incidents": self.incidents.snapshot(),
-            "series": pack(
-                "series",
-                1,
-                {
-                    "is_regression": self.is_regression,
-                    "events": self.events.state(),
-                    "pairs": self.pairs.state(),
-                    "broken": self.broken,
-                },
-                {},
-            ),
+        meta = {
+            "is_regression": self.is_regression,
+            "events": self.events.state(),
+            "pairs": self.pairs.state(),
+            "broken": self.broken,
         }
-        for name, monitor in (("inputs", self.inputs), ("errors", self.errors)):
-            if self._stored.get(name) != monitor.reference.changes:
-                self._stored[name] = monitor.reference.changes
-                fields[f"{name}_reference"] = monitor.reference.snapshot()
+        fields: Fields = {"series": pack("series", 1, meta, {})}
+        for name, (changes, snapshot) in self._parts().items():
+            if self._stored.get(name) != changes:
+                self._stored[name] = changes
+                fields[name] = snapshot()
         return fields | self.attack.dirty()
 
     def restore(self, fields: dict[str, bytes]) -> list[str]:
@@ -210,14 +213,14 @@ class Series:
         for name in ("inputs", "errors"):
             monitor = _stream_monitor(self.settings.drift)
             try:
-                if f"{name}_reference" in fields:
-                    monitor.reference.restore(fields[f"{name}_reference"])
+                monitor.reference.restore(fields[f"{name}_reference"])
                 monitor.restore_volatile(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
                 monitor = _stream_monitor(self.settings.drift)
             setattr(self, name, monitor)
-            self._stored[name] = monitor.reference.changes
+        if not lost:  # else everything is written again, so that what was lost is whole
+            self._stored = {name: changes for name, (changes, _) in self._parts().items()}
         return lost + self.attack.restore(fields)
 
 
@@ -244,7 +247,7 @@ def _is_regression(batch: EventBatch) -> bool | None:
     if not len(present):
         return None
     first = int(present[0])
-    is_float = batch.prediction.tags[first] == Tag.FLOAT
+    is_float = batch.prediction.tags[first] == FLOAT
     has_scores = bool(np.isfinite(batch.scores[first]).any()) or batch.logits is not None
     return bool(is_float and not has_scores)
 

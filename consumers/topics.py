@@ -47,7 +47,8 @@ def create_topics(
     """
     made = []
     try:
-        admin: Any = KafkaAdminClient(**{"bootstrap_servers": bootstrap, **(connection or {})})
+        given: dict[str, Any] = {"bootstrap_servers": bootstrap, **(connection or {})}
+        admin: Any = KafkaAdminClient(**given)
         try:
             for name in names:
                 options = {

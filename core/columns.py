@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from enum import IntEnum
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,14 @@ Floats: TypeAlias = NDArray[np.float64]
 T = TypeVar("T", bound=tuple[Any, ...])
 
 
-class Tag(IntEnum):
-    """What a mixed column holds in a row."""
-
-    NULL = 0
-    TEXT = 1
-    INTEGER = 2
-    FLOAT = 3
-    FALSE = 4
-    TRUE = 5
+NULL: Final = 0
+TEXT: Final = 1
+INTEGER: Final = 2
+FLOAT: Final = 3
+FALSE: Final = 4
+TRUE: Final = 5
+TAGS: Final = (NULL, TEXT, INTEGER, FLOAT, FALSE, TRUE)
+"""What a mixed column holds in a row; plain integers, because compiled functions take no enum."""
 
 
 class Strings:
@@ -127,7 +126,7 @@ class Values:
     Parameters
     ----------
     tags
-        (n,) uint8 of `Tag`.
+        (n,) uint8 of `TAGS`.
     numbers
         (n,) float64; meaningful where the tag is INTEGER or FLOAT.
     strings
@@ -180,21 +179,21 @@ class Values:
     @property
     def present(self) -> NDArray[np.bool_]:
         """(n,) where there is a value."""
-        return np.asarray(self.tags != Tag.NULL)
+        return np.asarray(self.tags != NULL)
 
     def to_list(self) -> list[ClassOrNumber | None]:
         """Return Python values, for few rows or for tests."""
         found: list[ClassOrNumber | None] = []
         for row, tag in enumerate(self.tags):
-            if tag == Tag.NULL:
+            if tag == NULL:
                 found.append(None)
-            elif tag == Tag.TEXT:
+            elif tag == TEXT:
                 found.append(self.strings[row])
-            elif tag in (Tag.FALSE, Tag.TRUE):
-                found.append(bool(tag == Tag.TRUE))
+            elif tag in (FALSE, TRUE):
+                found.append(bool(tag == TRUE))
             else:
                 number = float(self.numbers[row])
-                found.append(int(number) if tag == Tag.INTEGER else number)
+                found.append(int(number) if tag == INTEGER else number)
         return found
 
 
@@ -203,7 +202,7 @@ _TAG_OF_TYPE = {type(None): 0, str: 1, int: 2, float: 3}
 
 def _tag(value: ClassOrNumber | None) -> int:
     if isinstance(value, bool):
-        return int(Tag.TRUE if value else Tag.FALSE)
+        return TRUE if value else FALSE
     return _TAG_OF_TYPE[type(value)]
 
 
@@ -224,3 +223,20 @@ def _take(column: Any, rows: Any) -> Any:
 def _stack(columns: Sequence[Any]) -> Any:
     first = columns[0]
     return np.concatenate(columns) if isinstance(first, np.ndarray) else type(first).concat(columns)
+
+
+def groups(codes: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Ints]]:
+    """Yield each of the (n,) codes that occurs and the rows that have it; what is below 0 has no group."""
+    if not len(codes):
+        return
+    low, high = int(codes.min()), int(codes.max())
+    if low == high:
+        if low >= 0:
+            yield low, np.arange(len(codes))
+        return
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    for begin, end in pairwise([0, *cuts.tolist(), len(codes)]):
+        if ordered[begin] >= 0:
+            yield int(ordered[begin]), order[begin:end]

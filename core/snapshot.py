@@ -12,21 +12,20 @@ from numpy.typing import NDArray
 from .errors import StateError
 
 _MAGIC = b"TCSN"
-_DTYPES = frozenset(
-    ["bool", "uint8", "int8", "int16", "int32", "int64", "uint64", "float32", "float64"]
-)
+_DTYPES = frozenset(["|b1", "|u1", "|i1", "<i2", "<i4", "<i8", "<u8", "<f4", "<f8"])
 
 
 class _Layout(NamedTuple):
+    name: str
     dtype: str
-    shape: list[int]
+    shape: tuple[int, ...]
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _Head(NamedTuple):
     kind: str
     version: int
     meta: dict[str, Any]
-    layout: dict[str, _Layout]
+    layout: list[_Layout]
 
 
 _encode_head = msgspec.msgpack.Encoder().encode
@@ -47,18 +46,12 @@ def pack(kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArra
     arrays
         Numpy arrays of booleans, integers or floats.
     """
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    layout = {name: _Layout(array.dtype.name, list(array.shape)) for name, array in whole.items()}
+    layout = [_Layout(name, array.dtype.str, array.shape) for name, array in arrays.items()]
     head = _encode_head(_Head(kind, version, meta, layout))
-    parts: list[Any] = [
-        len(head).to_bytes(4, "little"),
-        head,
-        *(array.data for array in whole.values()),
-    ]
-    checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return b"".join([_MAGIC, checksum.to_bytes(4, "little"), *parts])
+    body = b"".join(
+        [len(head).to_bytes(4, "little"), head, *(array.tobytes() for array in arrays.values())]
+    )
+    return b"".join([_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body])
 
 
 def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -85,7 +78,7 @@ def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[
             f"{head.version}"
         )
     arrays = {}
-    for name, (dtype, shape) in head.layout.items():
+    for name, dtype, shape in head.layout:
         if dtype not in _DTYPES:
             raise StateError(f"the snapshot of {kind} holds an array of type {dtype}")
         count = int(np.prod(shape, dtype=np.int64))

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -128,7 +128,7 @@ def run(*, headless: bool = False, speed: float | None = 1.0, seed: int = 0) -> 
 
 
 @contextmanager
-def _worker(broker: EmbeddedBroker, url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(broker: EmbeddedBroker, url: str, log: Path) -> Generator[subprocess.Popen[bytes]]:
     environment = {
         **os.environ,
         "TOCSIN_KAFKA__BOOTSTRAP": broker.bootstrap,

@@ -1,5 +1,8 @@
 """ADWIN over many streams at once, compiled; flag for flag what River's ADWIN says."""
 
+# numba decides what is a number and what an array's element:
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import math

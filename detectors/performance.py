@@ -28,6 +28,8 @@ class PerformanceWindow:
         if size < 1:
             raise ValueError(f"size must be 1 or more, got {size}")
         self.size = size
+        self.changes = 0
+        """Goes up whenever the state does; a store need not write it again in between."""
         self._place = np.full(size, -1, np.int64)
         self._predicted = np.full(size, np.nan)
         self._label = np.full(size, np.nan)
@@ -35,6 +37,7 @@ class PerformanceWindow:
 
     def add(self, place: Ints, predicted: Floats, label: Floats, lag: Ints) -> None:
         """Take (n,) pairs in; `place` numbers them 0, 1, 2, ... and `lag` is in nanoseconds."""
+        self.changes += 1
         kept = slice(max(0, len(place) - self.size), None)
         at = place[kept] % self.size
         self._place[at] = place[kept]
@@ -46,6 +49,7 @@ class PerformanceWindow:
         """Replace the label of pair number `place`, if it is still in the window."""
         at = place % self.size
         if self._place[at] == place:
+            self.changes += 1
             self._label[at] = label
 
     def _pairs(self) -> tuple[Floats, Floats]:

@@ -75,12 +75,15 @@ class StreamMonitor:
 
             self._page_hinkley = river_page_hinkley(ph_delta, ph_threshold, 1.0)
             self._adwin = river_adwin(adwin_delta)
+        self.changes = 0
+        """Goes up whenever the state does; a store need not write it again in between."""
         self._streams = StreamTable({"recent": np.full(_RECENT, np.nan), "seen": 0, "unusable": 0})
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return the detections in their order."""
         if not len(batch) or not batch.names:
             return []
+        self.changes += 1
         scaled = self.reference.scale(batch)
         found = self._page_hinkley.update(_with(batch, scaled.deviation))
         found += self._adwin.update(_with(batch, scaled.bounded))
