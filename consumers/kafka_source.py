@@ -162,16 +162,9 @@ class KafkaSource:
             pass  # taken away in the meantime; the next look at changes says so
 
     def pause(self, partitions: Iterable[Partition]) -> None:
-        """Let partitions yield nothing until they are resumed."""
-        self._consumer.pause(*self._assigned(partitions))
-
-    def resume(self, partitions: Iterable[Partition]) -> None:
-        """Let partitions yield again."""
-        self._consumer.resume(*self._assigned(partitions))
-
-    def _assigned(self, partitions: Iterable[Partition]) -> list[TopicPartition]:
+        """Let partitions yield nothing until the next `seek`."""
         mine = self._consumer.assignment()
-        return [tp for p in partitions if (tp := TopicPartition(*p)) in mine]
+        self._consumer.pause(*(tp for p in partitions if (tp := TopicPartition(*p)) in mine))
 
     def mark(self, offsets: Mapping[Partition, int]) -> None:
         """Commit offsets to Kafka, for tools that show lag; nothing is read from there."""

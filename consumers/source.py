@@ -57,11 +57,7 @@ class Source(Protocol):
         ...
 
     def pause(self, partitions: Iterable[Partition]) -> None:
-        """Let partitions yield nothing until they are resumed."""
-        ...
-
-    def resume(self, partitions: Iterable[Partition]) -> None:
-        """Let partitions yield again."""
+        """Let partitions yield nothing until the next `seek`."""
         ...
 
     def mark(self, offsets: Mapping[Partition, int]) -> None:
@@ -126,16 +122,13 @@ class MemorySource:
         return Bounds(0, log[-1].next_offset if log else 0)
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Go on from `offset`."""
+        """Go on from `offset`, and let the partition yield."""
         self._at[partition] = offset
+        self._paused.discard(partition)
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Let partitions yield nothing."""
         self._paused |= set(partitions)
-
-    def resume(self, partitions: Iterable[Partition]) -> None:
-        """Let partitions yield again."""
-        self._paused -= set(partitions)
 
     def mark(self, offsets: Mapping[Partition, int]) -> None:
         """Nobody looks at lag here."""
