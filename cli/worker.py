@@ -45,7 +45,7 @@ def run(config: Path | None, *, embedded: bool) -> int:
             settings.kafka.bootstrap,
         )  # fmt: skip
         worker.run()
-        _log.info("stopped after %d events, %d refused", worker.events, worker.refused)
+        _log.info("stopped after %d records; %d events refused", worker.records, worker.refused)
     return 0
 
 

@@ -219,7 +219,7 @@ class Incidents:
 
 
 class Timeline:
-    """When events happened, roughly: the time of every 64th, the latest 128 of them."""
+    """When events happened, roughly: the time of every 64th, back to 128 of them before a claim."""
 
     EVERY: Final = 64
     KEPT: Final = 128
@@ -232,18 +232,26 @@ class Timeline:
         """Take (n,) event times in."""
         first = -self.count % self.EVERY
         self._times += times[first :: self.EVERY].tolist()
-        del self._times[: -self.KEPT]
         self.count += len(times)
 
-    def at(self, number: int) -> int | None:
-        """Return the time of about event `number`; None if that is too long ago."""
-        newest = (self.count - 1) // self.EVERY if self.count else -1
+    def trim(self) -> None:
+        """Let go of what claims about events to come cannot ask for."""
+        del self._times[: -self.KEPT]
+
+    def at(self, number: int, claimed: int) -> int | None:
+        """Return the time of about event `number`, for a claim made at event `claimed`.
+
+        None if that is too long before: how many events came in together must not matter.
+        """
+        if claimed // self.EVERY - number // self.EVERY >= self.KEPT:
+            return None
+        newest = (self.count - 1) // self.EVERY
         place = number // self.EVERY - newest + len(self._times) - 1
         return self._times[place] if 0 <= place < len(self._times) else None
 
     def state(self) -> tuple[int, list[int]]:
         """Return what `load` takes."""
-        return self.count, self._times
+        return self.count, self._times[-self.KEPT :]
 
     def load(self, state: Sequence[Any]) -> None:
         """Go on from `state`."""

@@ -71,6 +71,9 @@ class ModelMonitor:
     def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
         verdicts: dict[int, list[Verdict]] = {}
+        for series in self._series.values():
+            series.events.trim()
+            series.pairs.trim()
         before = {code: series.events.count for code, series in self._series.items()}
         pairs_before = {code: series.pairs.count for code, series in self._series.items()}
         for batch in batches:
@@ -266,7 +269,7 @@ def _claim(
         line, number = series.events, clock
     started = None
     if verdict.delay_events is not None:
-        started = line.at(max(0, number - verdict.delay_events))
+        started = line.at(max(0, number - max(1, verdict.delay_events)), number)
     return Claim(
         clock=clock,
         verdict=verdict,

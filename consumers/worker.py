@@ -27,6 +27,7 @@ EXIT_WATCHDOG: Final = 70
 """Exit code of a process whose poll did not return; EX_SOFTWARE of sysexits.h."""
 _STOP_SECONDS: Final = 3.0  # of the five that a stop may take; leaving the group takes the others
 _RETRY_SECONDS: Final = 0.5
+_TELL_SECONDS: Final = 10.0  # between two lines of the log about refused events
 
 
 class _Owned:
@@ -87,7 +88,8 @@ class Worker:
         self._last_commit = time.monotonic()
         self._trouble: tuple[float, TransportError] | None = None
         self._halted = False
-        self.events = 0
+        self._told = -_TELL_SECONDS
+        self.records = 0
         self.refused = 0
 
     def stop(self) -> None:
@@ -191,11 +193,23 @@ class Worker:
         output = owned.pipeline.process(records)
         owned.alerts += output.alerts
         owned.letters += output.dead_letters
-        self.events += 1 if isinstance(records, Poison) else len(records)
-        self.refused += len(output.dead_letters)
+        self.records += 1 if isinstance(records, Poison) else len(records)
+        if output.dead_letters:
+            self._tell(output.dead_letters)
         if output.alerts:
             return self._try_commit(records.partition, owned)
         return True
+
+    def _tell(self, letters: Sequence[DeadLetter]) -> None:
+        self.refused += len(letters)
+        now = time.monotonic()
+        if now - self._told >= _TELL_SECONDS:
+            self._told = now
+            last = letters[-1]
+            _log.warning(
+                "refused %d events so far, all go to the dead letters; the last at %s offset %d: %s",
+                self.refused, _name(last.partition), last.offset, last.error,
+            )  # fmt: skip
 
     def _commit_due(self) -> None:
         now = time.monotonic()

@@ -116,7 +116,7 @@ def run(*, headless: bool = False, speed: float | None = 1.0, seed: int = 0) -> 
                     target=_listen, args=(alerts, catch, screen), daemon=True
                 )
                 listener.start()
-                published = _serve(broker.bootstrap, model, held_out, catch, screen, speed, seed)
+                published = serve(broker.bootstrap, model, held_out, catch, screen, speed, seed)
                 _wait_for(worker, store.url, broker.bootstrap, Path(folder) / "worker.log")
                 time.sleep(1.0)  # the last alerts are on their way
                 alerts.stop()
@@ -158,7 +158,7 @@ def _accuracy(model: nn.Module, digits: Digits) -> float:
         return float((model(digits.images).argmax(1) == digits.labels).float().mean())
 
 
-def _serve(
+def serve(
     bootstrap: str,
     model: nn.Module,
     held_out: Digits,
@@ -166,6 +166,7 @@ def _serve(
     screen: Screen,
     speed: float | None,
     seed: int,
+    topic: str = _TOPIC,
 ) -> int:
     """Be the model server: answer requests, publish labels as they become known, on time."""
     announced = list(CHANGES)
@@ -173,7 +174,7 @@ def _serve(
     changed_labels = 0
     begin = time.monotonic()
     screen.begin()
-    with Publisher(bootstrap, topic=_TOPIC, model=MODEL, version="1") as events:
+    with Publisher(bootstrap, topic=topic, model=MODEL, version="1") as events:
         watched = watch(model, events, embedding=EMBEDDING, classes=CLASSES)
         for moment in tell(stolen, held_out, seed):
             if isinstance(moment, Served):

@@ -121,10 +121,20 @@ class Delivery:
     def _connect(self) -> bool:
         from kafka import KafkaProducer
         from kafka.errors import KafkaError
+        from kafka.net.compat import KafkaNetClient
 
+        made: list[Any] = []
+
+        def client(**settings: Any) -> Any:
+            made.append(KafkaNetClient(**settings))
+            return made[0]
+
+        given: dict[str, Any] = {"kafka_client": client, **self._settings}
         try:
-            self._producer = KafkaProducer(**self._settings)
+            self._producer = KafkaProducer(**given)
         except (KafkaError, OSError, ValueError, TypeError) as error:
+            for left in made:  # a producer that cannot be made leaves its sockets to the collector
+                left.close()
             now = time.monotonic()
             if now - self._warned >= _WARN_SECONDS:
                 self._warned = now

@@ -89,10 +89,14 @@ def _lines(
                 row[name] = np.asarray(column[i], np.float64).tolist()
             else:
                 row[name] = _scalar(column[i])
+        if isinstance(row["time"], datetime) and row["time"].tzinfo is None:
+            row["time"] = row["time"].replace(tzinfo=UTC)
         yield str(row["model"]), encode(Prediction(**row))
 
 
 def _scalar(value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]")
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -161,6 +165,8 @@ def _array(values: Any) -> Any:
     """Return an Arrow array; numbers that are not finite become null, which means missing."""
     import pyarrow as pa
 
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M":  # numpy's times are UTC
+        return pa.array(values.astype("datetime64[us]"), pa.timestamp("us", "UTC"))
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         return pa.array(values, mask=~np.isfinite(values))
     return pa.array(values)

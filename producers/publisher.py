@@ -249,6 +249,7 @@ class Publisher:
             Columns by name, as a mapping of arrays or an Arrow table; the names are the fields of
             `tocsin.Prediction`, of which `prediction_id` is required. `features`, `scores` and
             `segments` are mappings of name to (n,) array, `logits` and `embedding` (n, width) arrays.
+            `time` is numpy's datetime64, which is UTC, or datetimes with a time zone.
             With pyarrow installed it goes out as Arrow, else as JSON.
 
         Returns
