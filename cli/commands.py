@@ -120,7 +120,7 @@ def tail(
     name
         Remember under this name what was printed, and go on from there next time.
     after
-        Begin after this stream id; 0 prints all that are kept.
+        Begin after this stream id, unless the name is known; 0 prints all that are kept.
     json
         One JSON object a line.
     count

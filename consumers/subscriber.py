@@ -59,8 +59,8 @@ class AlertSubscriber:
         the subscriber is closed; leaving `with` by an exception leaves it unhandled.
     after
         Stream id to begin after, the `stream_id` of the last alert handled; for callers that keep it
-        themselves. `0-0` begins with the oldest alert that the stream has. Without `after`, and without
-        a `name` that was used before, the first alert is the first one after the subscription.
+        themselves, and for a `name` that is new. `0-0` begins with the oldest alert that the stream has.
+        Without it the first alert is the first one after the subscription.
     timeout
         End the iteration when no alert came for so many seconds; never where None.
     tenant
@@ -123,11 +123,11 @@ class AlertSubscriber:
         self._handled()
         yield from self._save()
         if self._replay is None:
-            after = self._after
-            if after is None and self._name is not None:
+            after = None
+            if self._name is not None:
                 after = _text((yield _Ask("get", self._keys.cursor(self._name))))
             if after is None:
-                after = _text((yield _Ask("get", self._keys.tail))) or BEGINNING
+                after = self._after or _text((yield _Ask("get", self._keys.tail))) or BEGINNING
                 self._unsaved = after
                 yield from self._save()
             self._replay = Replay(after, self._model)
