@@ -18,14 +18,15 @@ def run(config: Path | None, partitions: int, replication: int) -> int:
     made = create_topics(
         kafka.bootstrap, [kafka.topic], partitions, replication=replication, connection=connection
     )
+    letters = max(1, min(partitions, 8))
     made += create_topics(
         kafka.bootstrap,
         [kafka.dead_letters],
-        max(1, min(partitions, 8)),
+        letters,
         replication=replication,
         settings={"max.message.bytes": room},
         connection=connection,
     )
-    for name in (kafka.topic, kafka.dead_letters):
-        print(f"{name}: {'created' if name in made else 'was there'}")
+    for name, count in ((kafka.topic, partitions), (kafka.dead_letters, letters)):
+        print(f"{name}: " + (f"created, {count} partitions" if name in made else "was there"))
     return 0

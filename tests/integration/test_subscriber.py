@@ -45,7 +45,12 @@ class Writer:
     def write(self, *alerts: Alert) -> None:
         offset = (self.offset or 0) + 1
         commit = Commit(
-            owner="me", expected=self.offset, offset=offset, metrics={}, fields={}, alerts=list(alerts)
+            owner="me",
+            expected=self.offset,
+            offset=offset,
+            metrics={},
+            fields={},
+            alerts=list(alerts),
         )
         while True:
             try:
