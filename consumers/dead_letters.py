@@ -135,9 +135,14 @@ class KafkaDeadLetters:
 
     def close(self) -> None:
         """Let go of the connections."""
-        if self._producer is not None:
-            self._producer.close(timeout=1.0)
-            self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=1.0)
+        except KafkaError:
+            # It gives up at what it could not deliver, before it ends its thread: end that too.
+            producer._sender.force_close()
 
 
 def _about(letter: DeadLetter) -> dict[str, bytes]:

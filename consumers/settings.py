@@ -74,6 +74,7 @@ class KafkaSettings(_Group):
         found: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap.split(","),
             "security_protocol": self.security_protocol,
+            "reconnect_backoff_max_ms": 2_000,  # of 30 s: a broker that is back must not wait for us
         }
         if self.ca_file:
             found["ssl_cafile"] = str(self.ca_file)

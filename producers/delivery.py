@@ -17,13 +17,15 @@ _log = logging.getLogger(__name__)
 _IN_FLIGHT_BYTES: Final = 16 << 20  # handed to the client and not yet acknowledged, at most
 _CONNECT_MS: Final = 3_000
 _RETRY_SECONDS: Final = 1.0, 8.0  # between attempts to connect: first, and most after doubling
+_CLOSE_SECONDS: Final = 1.0
 _WARN_SECONDS: Final = 60.0
 _DEFAULTS: Final[dict[str, Any]] = {
     "acks": "all",
     "linger_ms": 0,  # events are gathered before they get here
     "max_block_ms": 5_000,
     "request_timeout_ms": 10_000,
-    "delivery_timeout_ms": 30_000,
+    "delivery_timeout_ms": 120_000,
+    "reconnect_backoff_max_ms": 2_000,  # of 30 s: a broker that is back must not wait for us
     "bootstrap_timeout_ms": _CONNECT_MS,
     "metrics_enabled": False,  # kept and read by nobody; a third of a request's cost
 }
@@ -189,9 +191,17 @@ class Delivery:
 
     def close(self) -> None:
         """Let go of the connection; what is on its way gets a second."""
+        from kafka.errors import KafkaError
+
         producer, self._producer, self._broken = self._producer, None, False
-        if producer is not None:
-            producer.close(timeout=1.0)
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=_CLOSE_SECONDS)
+        except KafkaError:
+            # It gives up at what it could not deliver, before it ends its thread: end that too.
+            producer._sender.force_close()
+            producer._sender.join(_CLOSE_SECONDS)
 
 
 def _packed(items: Sequence[Item], record_bytes: int) -> Iterator[tuple[bytes, int, bool]]:

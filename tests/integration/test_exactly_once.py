@@ -153,12 +153,13 @@ def test_redis_killed_under_worker_and_subscriber_loses_and_doubles_nothing(
 
 
 def test_the_broker_killed_loses_and_doubles_nothing(
-    make_site: Any, broker: Any, store: EmbeddedRedis
+    make_site: Any, broker: Any, store: EmbeddedRedis, wait_until: Wait
 ) -> None:
     if not hasattr(broker, "server"):
         pytest.skip("the embedded broker keeps its log in memory: TOCSIN_TEST_KAFKA_HOME runs this")
     site = make_site(store.url)
     site.start(tenant="live")
+    wait_until(lambda: len(site.offsets("live")) == 2)
     traffic = Traffic(broker.bootstrap, site.topic, seed=4, seconds=12)
     for _ in range(2):
         time.sleep(2)

@@ -16,7 +16,7 @@ from tocsin import Publisher
 from tocsin.consumers.topics import create_topics
 from tocsin.core.limits import Limits
 from tocsin.core.wire import Kind, decode, kind_of, lines
-from tocsin.embedded import Broker
+from tocsin.embedded import Broker, EmbeddedBroker
 from tocsin.producers import watch
 
 
@@ -131,3 +131,39 @@ def test_a_watched_module_publishes_what_it_computed(broker: Broker, topic: str)
     ]
     assert [e.prediction_id for e in found] == [f"r{k}" for k in range(64)]
     assert torch.allclose(torch.tensor([e.logits for e in found]), logits, atol=1e-6)  # type: ignore[union-attr]
+
+
+def test_a_broker_that_dies_takes_the_publisher_with_it_neither_in_life_nor_at_its_end() -> None:
+    """The embedded broker forgets everything when it dies: ids of producers, and the topic."""
+    broker = EmbeddedBroker().start()
+    create_topics(broker.bootstrap, ["t"], 1)
+    events = Publisher(
+        broker.bootstrap,
+        topic="t",
+        linger=0.01,
+        delivery_timeout_ms=2_000,
+        request_timeout_ms=1_000,
+    )
+    events.prediction("a")
+    assert events.flush(10)
+    broker.stop()
+    events.prediction("b")
+    assert not events.flush(0.5)
+    with EmbeddedBroker(int(broker.bootstrap.split(":")[1])) as again:
+        create_topics(again.bootstrap, ["t"], 1)
+        deadline = time.monotonic() + 30
+        number = 0
+        while events.counts.sent < 3 and time.monotonic() < deadline:
+            number += 1
+            events.prediction(f"c{number}")
+            events.flush(1)
+        assert events.counts.sent >= 3
+        assert events.counts.failed + events.counts.sent + events.counts.queue_depth == 2 + number
+    # Gone again, with something on its way: closing ends the client's thread too.
+    events.prediction("d")
+    events.close(0.3)
+    assert events._thread is not None
+    events._thread.join(5)
+    assert not events._thread.is_alive()
+    assert events.counts.queue_depth == 0
+    assert events.counts.failed + events.counts.sent == 3 + number
