@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..core.batch import EventBatch
 from ..core.columns import FLOAT, Floats
 from ..core.errors import StateError
@@ -62,7 +63,7 @@ class Series:
             runbook=settings.runbook,
         )
         self.broken: dict[str, str] = {}
-        """Detectors that were set aside, and why."""
+        """Detectors that were set aside, and why; another version of tocsin begins them anew."""
         self._stored: dict[str, int] = {}
 
     def observe(self, batch: EventBatch) -> list[Verdict]:
@@ -184,6 +185,7 @@ class Series:
             "events": self.events.state(),
             "pairs": self.pairs.state(),
             "broken": self.broken,
+            "version": __version__,
         }
         fields: Fields = {"series": pack("series", 1, meta, {})}
         for name, (changes, snapshot) in self._parts().items():
@@ -195,13 +197,18 @@ class Series:
     def restore(self, fields: dict[str, bytes]) -> list[str]:
         """Go on from stored fields; return what could not be read and starts clean."""
         lost = []
+        mended: set[str] = set()
         head = fields.get("series")
         if head is not None:
             meta, _ = unpack("series", 1, head)
             self.is_regression = meta["is_regression"]
             self.events.load(meta["events"])
             self.pairs.load(meta["pairs"])
-            self.broken = meta["broken"]
+            if meta["version"] == __version__:
+                self.broken = meta["broken"]
+            else:
+                mended = set(meta["broken"])
+            lost += [f"{n}: it failed in tocsin {meta['version']}" for n in sorted(mended)]
         for name, restore in (
             ("performance", self.performance.restore),
             ("incidents", self.incidents.restore),
@@ -210,7 +217,9 @@ class Series:
                 restore(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
-        for name in ("inputs", "errors"):
+        for name, detector in (("inputs", "drift"), ("errors", "errors")):
+            if detector in mended:
+                continue
             monitor = _stream_monitor(self.settings.drift)
             try:
                 monitor.reference.restore(fields[f"{name}_reference"])
@@ -221,7 +230,7 @@ class Series:
             setattr(self, name, monitor)
         if not lost:  # else everything is written again, so that what was lost is whole
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}
-        return lost + self.attack.restore(fields)
+        return lost if "adversarial" in mended else lost + self.attack.restore(fields)
 
 
 def score(scores: Floats, names: tuple[str, ...]) -> Floats:

@@ -1,0 +1,43 @@
+"""A worker with servers of its own, as the README starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tocsin.embedded import free_port
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where the documents' addresses are to be found: `tocsin worker --embedded` is running there."""
+    found = {
+        "localhost:9092": f"localhost:{free_port()}",
+        "localhost:6379": f"localhost:{free_port()}",
+    }
+    folder = tmp_path_factory.mktemp("worker")
+    environment = {
+        **os.environ,
+        "TOCSIN_KAFKA__BOOTSTRAP": found["localhost:9092"],
+        "TOCSIN_REDIS__URL": f"redis://{found['localhost:6379']}/0",
+    }
+    with (folder / "log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tocsin.cli.main", "worker", "--embedded"],
+            env=environment, cwd=folder, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while b"going on from offset" not in (folder / "log").read_bytes():
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            assert worker.poll() is None, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield found
+    finally:
+        worker.terminate()
+        worker.wait(10)
