@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,8 @@ _EMBEDDED_PARTITIONS = 4
 
 def run(config: Path | None, *, embedded: bool) -> int:
     """Run a worker until it is told to stop."""
+    # A worker is one loop; torch's threads would only wait for it, busily. Read when torch is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     configure()
     settings = load(config)
     with ExitStack() as stack:

@@ -11,9 +11,11 @@ import numpy as np
 
 from ..core.wire import Kind
 from ..detectors.base import Observations
+from ..detectors.e_process import ClientEvidence
 from ..detectors.stream_monitor import StreamMonitor
 from .decode import Decoder
 from .pipeline import PartitionPipeline
+from .record_kernel import header_kinds, record_spans
 from .records import Partition, PlainRecord, Records
 from .settings import ModelSettings
 
@@ -32,6 +34,12 @@ def warm() -> None:
     settings = ModelSettings()
     PartitionPipeline(partition, lambda _: settings, decoder=Decoder()).process(records)
     StreamMonitor().update(Observations.of(np.zeros((4, 2))))
+    spans = np.empty((0, 8), np.int64)
+    for buffer in (bytes(8), bytearray(8)):  # what was decompressed, and what came from a socket
+        data = np.frombuffer(buffer, np.uint8)
+        record_spans(data, 0, 8, 0, spans)
+        header_kinds(data, spans)
+    ClientEvidence(0.01, 1e6).update(np.zeros(0, np.uint8), np.zeros(0, np.int64))
     # What is loaded by now stays; the collector need not go through it again and again, which took a
     # tenth of a busy worker's time.
     gc.collect()
