@@ -11,7 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
-from ..core.columns import FALSE, FLOAT, INTEGER, NULL, TEXT, TRUE, Floats, Ints, Strings, Values
+from ..core.columns import (
+    FALSE,
+    FLOAT,
+    INTEGER,
+    NULL,
+    TEXT,
+    TRUE,
+    Floats,
+    Ints,
+    Strings,
+    Values,
+    groups,
+)
 from ..core.errors import DecodeError, EventError, NonFiniteError, SchemaError, SizeError
 from ..core.events import ENVIRONMENTS
 from ..core.json_scan import dotted
@@ -24,6 +36,7 @@ COLUMNS: Final = (
 """The fields of `Prediction` that a batch may have; raw inputs are sent as single events."""
 
 _FIRST_TIME, _LAST_TIME = 365 * 86_400_000_000_000, 291 * 365 * 86_400_000_000_000
+_UNPACKED: Final = 8  # times `limits.batch_bytes`: what int8 becomes as float64
 _LENGTHS: Final = {
     "prediction_id": (1, 256),
     "model": (1, 200),
@@ -35,11 +48,12 @@ _LENGTHS: Final = {
 class ArrowRows(NamedTuple):
     """What a batch held: event batches in the order of its rows, and refused rows.
 
-    A refused row comes as its place, itself as an Arrow stream of one row, and the error.
+    A refused row comes as its place, itself as an Arrow stream of one row, and the error. Where those
+    streams, each with the schema and all dictionaries, fill `limits.batch_bytes`, the others are left out.
     """
 
     batches: list[EventBatch]
-    refused: list[tuple[int, bytes, EventError]]
+    refused: list[tuple[int, bytes | None, EventError]]
 
 
 def read(raw: bytes, offset: int, base_time: int, timestamp: int, limits: Limits) -> ArrowRows:
@@ -77,12 +91,14 @@ def read(raw: bytes, offset: int, base_time: int, timestamp: int, limits: Limits
                 f"the batch has {len(table)} rows, more than limits.batch_rows = "
                 f"{limits.batch_rows}"
             )
+        _refuse_bomb(pa, table, _UNPACKED * limits.batch_bytes)
         table.validate(full=True)
-        table = table.combine_chunks()
-    except (pa.ArrowException, OSError, struct.error, IndexError) as error:
-        kind = type(error).__name__
+        return _Reader(pa, table.combine_chunks(), limits).read(offset, base_time, timestamp)
+    except EventError:
+        raise
+    except (pa.ArrowException, OSError, struct.error, LookupError, ValueError) as error:
+        kind = type(error).__name__  # names and time zones that are not UTF-8 are found late
         raise DecodeError(f"the value is not a sound Arrow IPC stream ({kind})") from None
-    return _Reader(pa, table, limits).read(offset, base_time, timestamp)
 
 
 class _Reader:
@@ -101,6 +117,8 @@ class _Reader:
                 near = get_close_matches(name, COLUMNS, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise SchemaError(f"the batch has an unknown column {name!r}{hint}", f"$.{name}")
+        if len(set(self._table.column_names)) < len(self._table.column_names):
+            raise SchemaError("the batch has two columns of one name")
         if "prediction_id" not in self._table.column_names:
             raise SchemaError("the batch has no column prediction_id", "$.prediction_id")
         text = {name: self._text_field(name) for name in _LENGTHS}
@@ -132,17 +150,17 @@ class _Reader:
             segments=self._struct("segments", self._strings),
             sample_rate=sample_rate,
         )
-        batches = list(self._divide(whole, model, logits, embedding))
-        return ArrowRows(batches, [(r, self._alone(r), e) for r, e in sorted(self._bad.items())])
+        return ArrowRows(list(self._divide(whole, model, logits, embedding)), list(self._refused()))
 
     def _divide(
         self, whole: EventBatch, model: list[str], logits: _Lists, embedding: _Lists
     ) -> Iterator[EventBatch]:
         """Divide the good rows by model, and cut where the width of a list changes."""
-        good = np.array([row not in self._bad for row in range(self._count)], np.bool_)
-        names = np.array(model, dtype=object)
-        for name in dict.fromkeys(model):
-            of = np.flatnonzero(good & (names == name))
+        numbers: dict[str, int] = {}
+        codes = np.array([numbers.setdefault(name, len(numbers)) for name in model], np.int64)
+        codes[list(self._bad)] = -1
+        names = list(numbers)
+        for code, of in groups(codes):
             widths = np.stack([logits.width[of], embedding.width[of]], axis=1)
             cuts = np.flatnonzero((np.diff(widths, axis=0) != 0).any(axis=1)) + 1
             for run in np.split(of, cuts):
@@ -154,10 +172,17 @@ class _Reader:
                             for field in EventBatch.__dataclass_fields__
                             if field not in ("model", "logits", "embedding")
                         },
-                        model=name,
+                        model=names[code],
                         logits=logits.matrix(run),
                         embedding=embedding.matrix(run),
                     )
+
+    def _refused(self) -> Iterator[tuple[int, bytes | None, EventError]]:
+        room = self._limits.batch_bytes
+        for row, error in sorted(self._bad.items()):
+            raw = self._alone(row) if room > 0 else None
+            room -= len(raw or b"")
+            yield row, raw, error
 
     def _alone(self, row: int) -> bytes:
         """Return a row as an Arrow stream of its own."""
@@ -394,6 +419,43 @@ def _index(environment: str) -> int:
 
 def _stacked(columns: list[Floats], rows: int) -> Floats:
     return np.stack(columns, axis=1) if columns else np.empty((rows, 0))
+
+
+def _refuse_bomb(pa: Any, table: Any, most: int) -> None:
+    """Raise for a batch whose columns are larger than its bytes let expect.
+
+    Columns may share their bytes, a dictionary may hold one long text for all rows, and columns of type
+    null take no bytes at all.
+    """
+    table.validate()
+    size = table.nbytes
+    for column in table.columns:
+        for chunk in column.chunks:
+            children = chunk.type.num_fields if pa.types.is_struct(chunk.type) else 0
+            arrays = [chunk.field(k) for k in range(children)] or [chunk]
+            size += 8 * len(chunk) * len(arrays)
+            if size <= most:
+                size += sum(_dictionary_bytes(pa, array) for array in arrays)
+            if size > most:
+                raise SizeError(
+                    f"the batch unpacks to more than {_UNPACKED} times limits.batch_bytes"
+                )
+
+
+def _dictionary_bytes(pa: Any, array: Any) -> int:
+    """Return how many bytes of text an array has once its dictionary is put in place."""
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute
+    if not pa.types.is_dictionary(array.type):
+        return 0
+    kind = array.type.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return 0
+    array.validate(full=True)
+    return int(
+        compute.sum(compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+    )
 
 
 def _refuse_compressed(pa: Any, raw: bytes) -> None:

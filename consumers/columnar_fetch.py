@@ -30,6 +30,7 @@ from .record_kernel import KEY_START, record_spans
 from .records import Partition, PlainRecord, Poison, Records
 
 _MILLISECOND: Final = 1_000_000
+_LAST_MILLISECOND: Final = (2**63 - 1) // _MILLISECOND  # in 2262; what is later counts as no time
 _PIECE_BYTES: Final = 8 << 20  # chosen: so much is joined into one piece of work
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
@@ -113,15 +114,15 @@ class _BatchRecords(_PartitionRecords):  # type: ignore[misc]
             if end > len(raw):
                 break  # the broker cuts the last batch where the answer's limit is
             first = self.next_fetch_offset
-            if header is None:
-                next_offset = int.from_bytes(raw[at : at + 8], "big", signed=True) + 1
-            else:
-                next_offset = header.base_offset + header.last_offset_delta + 1
-            # A header may lie, but never make the position stand still or go back.
-            self.next_fetch_offset = max(next_offset, first + 1)
+            next_offset, is_sound = _next_offset(raw, at, header)
+            # A broker may begin before what was asked for.
+            is_before = is_sound and next_offset <= self.fetch_offset == first
+            if not is_before:
+                # A header may lie, but never make the position stand still or go back.
+                self.next_fetch_offset = max(next_offset, first + 1)
             found = Fetched(partition, first, self.next_fetch_offset, header, data, at, end)
             at = end
-            if header is not None and self._is_hidden(found, header):
+            if (header is not None and self._is_hidden(found, header)) or is_before:
                 continue
             self.records_read += 1 if header is None else max(header.records, 0)
             self.bytes_read += found.end - found.begin
@@ -154,6 +155,14 @@ def _read_header(raw: Any, at: int) -> tuple[Header | None, int]:
         return None, end
     header = Header(*_HEADER.unpack_from(raw, at))
     return (header if header.magic == 2 else None), end
+
+
+def _next_offset(raw: Any, at: int, header: Header | None) -> tuple[int, bool]:
+    """Return the offset after the batch at `at`, and whether the batch is of a known format."""
+    if header is not None:
+        return header.base_offset + header.last_offset_delta + 1, header.last_offset_delta >= 0
+    magic = raw[at + 16] if at + 16 < len(raw) else 255
+    return int.from_bytes(raw[at : at + 8], "big", signed=True) + 1, magic <= 1
 
 
 def _is_abort_marker(found: Fetched, header: Header) -> bool:
@@ -210,7 +219,7 @@ def _read_or_poison(fetched: Fetched, limit: int, check_crcs: bool) -> Records |
         found = DecodeError(f"a record batch cannot be read: {type(error).__name__}")
     timestamp = -1 if fetched.header is None else fetched.header.max_timestamp
     return Poison(
-        fetched.partition, fetched.first_offset, fetched.next_offset, timestamp * _MILLISECOND,
+        fetched.partition, fetched.first_offset, fetched.next_offset, _nanoseconds(timestamp),
         fetched.data[fetched.begin : fetched.end].tobytes(), found,
     )  # fmt: skip
 
@@ -240,8 +249,14 @@ def _read(fetched: Fetched, limit: int, check_crcs: bool) -> Records:
 
 def _timestamps(header: Header, deltas: Ints) -> Ints:
     if header.attributes & _LOG_APPEND_TIME:
-        return np.full(len(deltas), header.max_timestamp * _MILLISECOND, np.int64)
-    return np.asarray((header.first_timestamp + deltas) * _MILLISECOND, np.int64)
+        return np.full(len(deltas), _nanoseconds(header.max_timestamp), np.int64)
+    time = header.first_timestamp + deltas
+    is_time = (time >= 0) & (time <= _LAST_MILLISECOND)
+    return np.where(is_time, time, -1) * _MILLISECOND
+
+
+def _nanoseconds(milliseconds: int) -> int:
+    return (milliseconds if 0 <= milliseconds <= _LAST_MILLISECOND else -1) * _MILLISECOND
 
 
 def _legacy(fetched: Fetched, check_crcs: bool) -> Records:
@@ -260,7 +275,7 @@ def _legacy(fetched: Fetched, check_crcs: bool) -> Records:
 def _plain(record: Any) -> PlainRecord:
     timestamp = record.timestamp if record.timestamp is not None else -1
     return PlainRecord(
-        record.offset, timestamp * _MILLISECOND, record.key, record.value, record.headers or ()
+        record.offset, _nanoseconds(timestamp), record.key, record.value, record.headers or ()
     )
 
 

@@ -45,7 +45,8 @@ class Refused(NamedTuple):
     row
         The event's place inside the record, or -1 for the whole record.
     raw
-        The refused bytes: the record's value, or the one event in it; None for a null value.
+        The refused bytes: the record's value, or the one event in it; None for a null value, and for
+        rows of an Arrow batch once those before fill `limits.batch_bytes`.
     error
         Why.
     """

@@ -48,7 +48,7 @@ def record_spans(data: Bytes, at: int, end: int, records: int, spans: Ints) -> i
     """
     for i in range(records):
         length, at = read_varint(data, at, end)
-        if at < 0 or length < 1 or at + length > end:
+        if at < 0 or length < 1 or length > end - at:  # a sum could overflow
             return -1
         stop = at + length
         at += 1  # attributes, unused by Kafka
@@ -60,7 +60,7 @@ def record_spans(data: Bytes, at: int, end: int, records: int, spans: Ints) -> i
             return -1
         for column in (KEY_START, VALUE_START):
             size, at = read_varint(data, at, stop)
-            if at < 0 or at + size > stop:
+            if at < 0 or size > stop - at:
                 return -1
             spans[i, column] = at if size >= 0 else -1
             spans[i, column + 1] = at + size if size >= 0 else -1
@@ -72,10 +72,10 @@ def record_spans(data: Bytes, at: int, end: int, records: int, spans: Ints) -> i
         spans[i, HEADER_COUNT] = count
         for _ in range(count):
             size, at = read_varint(data, at, stop)
-            if at < 0 or size < 0 or at + size > stop:
+            if at < 0 or size < 0 or size > stop - at:
                 return -1
             size, at = read_varint(data, at + size, stop)
-            if at < 0 or at + max(size, 0) > stop:
+            if at < 0 or size > stop - at:
                 return -1
             at += max(size, 0)
         if at != stop:

@@ -106,11 +106,13 @@ class Records:
         if time is None:
             return kind, NO_TIME
         try:
-            return kind, to_nanoseconds(msgspec.convert(time, UtcTime))
+            said = msgspec.convert(time, UtcTime)
         except msgspec.ValidationError:
             raise SchemaError(
                 "ce_time must be an RFC 3339 time with a zone", "$headers.ce_time"
             ) from None
+        wire.check_time(said, "$headers.ce_time")
+        return kind, to_nanoseconds(said)
 
     @classmethod
     def of_spans(

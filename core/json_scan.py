@@ -17,6 +17,8 @@ _NON_FINITE = frozenset(
     sign + name for sign in (b"", b"-", b"+") for name in (b"nan", b"inf", b"infinity")
 )
 
+_MAX_DEPTH = 8  # events are 3 deep; a path costs its depth, and nesting is cheap to send
+
 Path = tuple[str | int, ...]
 
 
@@ -31,7 +33,7 @@ class Scalar(NamedTuple):
 
 
 def scalars(text: bytes) -> Iterator[Scalar]:
-    """Yield the scalars of `text` in order; stop where the text stops being JSON.
+    """Yield the scalars of `text` in order; stop where it is no JSON, or deeper than any event.
 
     Parameters
     ----------
@@ -47,6 +49,8 @@ def scalars(text: bytes) -> Iterator[Scalar]:
         punctuation, string, other = match.groups()
         if punctuation:
             if punctuation in b"{[":
+                if len(stack) == _MAX_DEPTH:
+                    return
                 stack.append(0 if punctuation == b"[" else None)
                 arrays.append(punctuation == b"[")
                 expect_key = punctuation == b"{"

@@ -146,7 +146,7 @@ def decode(raw: bytes | memoryview, kind: Kind, limits: Limits) -> Event:
         if kind == Kind.LABEL or (kind != Kind.PREDICTION and _says_label(raw)):
             label = _decode_label(raw)
             _check_class(label.label, "$.label")
-            _check_time(label.observed_at, "$.observed_at")
+            check_time(label.observed_at, "$.observed_at")
             return label
         prediction = _decode_prediction(raw)
     except EventError:
@@ -184,7 +184,7 @@ def _check_prediction(event: Prediction, limits: Limits) -> None:
             _check_int(value, ("features", key))
     _check_class(event.prediction, "$.prediction")
     _check_class(event.label, "$.label")
-    _check_time(event.time, "$.time")
+    check_time(event.time, "$.time")
     if event.input is not None:
         expected = math.prod(event.input.shape) * TENSOR_ITEMSIZE[event.input.dtype]
         if len(event.input.data) != expected:
@@ -208,7 +208,8 @@ def _check_class(value: object, where: str) -> None:
         _check_int(value, (where.removeprefix("$."),))
 
 
-def _check_time(time: datetime | None, where: str) -> None:
+def check_time(time: datetime | None, where: str) -> None:
+    """Raise for a time that columns, which hold nanoseconds since 1970, cannot hold."""
     # Nanoseconds since 1970 fit 64 bits until 2262; a day of slack for the time zone.
     if time is not None and not 1970 < time.year < 2262:
         raise SchemaError(f"{where} must lie between 1971 and 2261", where)
@@ -261,8 +262,15 @@ def _full_path(raw: bytes, where: str, of: type[Prediction | Label]) -> str:
     field_type = next((f.type for f in msgspec.structs.fields(of) if f.encode_name == field), None)
     if field_type is None:
         return where
-    found: Any = msgspec.json.decode(raw)[field]
-    entries = found.items() if isinstance(found, dict) else enumerate(found)
+    try:
+        found: Any = msgspec.json.decode(raw)[field]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, ValueError):
+        return where  # what follows the field is broken too, or its name is escaped
+    if not isinstance(found, (dict, list)):
+        return where  # the field stands there twice
+    entries: Iterable[tuple[Any, Any]] = (
+        found.items() if isinstance(found, dict) else enumerate(found)
+    )
     for key, value in entries:
         alone = {key: value} if isinstance(found, dict) else [value]
         try:
