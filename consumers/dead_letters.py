@@ -135,7 +135,8 @@ class KafkaDeadLetters:
 
     def close(self) -> None:
         """Let go of the connections."""
-        producer, self._producer = self._producer, None
+        producer: Any = self._producer
+        self._producer = None
         if producer is None:
             return
         try:

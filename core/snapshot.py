@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ _DTYPES = frozenset(["|b1", "|u1", "|i1", "<i2", "<i4", "<i8", "<u8", "<f4", "<f
 class _Layout(NamedTuple):
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
 
 
 class _Head(NamedTuple):
@@ -70,7 +71,7 @@ def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[
     at = 4 + int.from_bytes(body[:4], "little")
     try:
         head = _decode_head(body[4:at])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StateError(f"the snapshot of {kind} has no readable head: {error}") from None
     if (head.kind, head.version) != (kind, version):
         raise StateError(
@@ -81,10 +82,15 @@ def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[
     for name, dtype, shape in head.layout:
         if dtype not in _DTYPES:
             raise StateError(f"the snapshot of {kind} holds an array of type {dtype}")
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         size = count * np.dtype(dtype).itemsize
         if len(body) < at + size:
             raise StateError(f"the snapshot of {kind} is cut short at {name}")
-        arrays[name] = np.frombuffer(body, dtype, count, at).reshape(shape).copy()
+        try:
+            arrays[name] = np.frombuffer(body, dtype, count, at).reshape(shape).copy()
+        except ValueError as error:
+            raise StateError(
+                f"the snapshot of {kind} holds no such array {name}: {error}"
+            ) from None
         at += size
     return head.meta, arrays

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints, Strings
+from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Summary, Verdict
 from .base import Observations, usable
@@ -174,6 +175,13 @@ class AdversarialInputs:
         self._clients = StringIndex()
         self._samples: dict[str, list[str]] = {}
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes the logits have; None before the first ones."""
+        if self._fitted is not None:
+            return self._fitted.classes
+        return self._waiting[0].shape[1] if self._waiting else None
+
     def update(self, batch: Observations) -> list[Verdict]:
         """Take rows of logits in; return alarms about clients.
 
@@ -182,9 +190,20 @@ class AdversarialInputs:
         batch
             `values` (n, classes) logits, `clients` and `ids`. Rows with a value that is not usable
             are left out.
+
+        Raises
+        ------
+        ValueError
+            There are not as many classes as before; the state is as it was.
         """
-        if batch.values.shape[1] < 2:
+        classes = batch.values.shape[1]
+        if classes < 2:
             return []
+        if self.classes not in (None, classes):
+            raise ValueError(
+                f"expected logits of {self.classes} classes as before, got {classes}; another model "
+                "or version needs a detector of its own"
+            )
         rows = np.flatnonzero(usable(batch.values).all(axis=1))
         if self._fitted is None:
             rows = self._wait(batch.values, rows)
@@ -200,6 +219,8 @@ class AdversarialInputs:
 
     def _wait(self, values: Floats, rows: Ints) -> Ints:
         """Keep rows until there are enough to fit; return the rows after those."""
+        if not len(rows):
+            return rows
         have = sum(map(len, self._waiting))
         missing = self.fit_events + self.calibration_events - have
         self._waiting.append(values[rows[:missing]])
@@ -292,15 +313,25 @@ class AdversarialInputs:
         return pack("adversarial_steady", 1, {"fitted": True}, arrays)
 
     def restore_steady(self, state: bytes) -> None:
-        """Go on from `steady`."""
+        """Go on from `steady`.
+
+        Raises
+        ------
+        StateError
+            The bytes are damaged, or hold too few calibration scores for this detector's `alpha`.
+        """
         meta, arrays = unpack("adversarial_steady", 1, state)
         if not meta.get("fitted"):
             self._fitted = None
             self._waiting = [arrays["waiting"]] if len(arrays["waiting"]) else []
             return
         gaussian = LogitGaussian(arrays["mean"], arrays["whitening"], arrays["seen"])
+        scores = {name: arrays[name] for name in _WEIGHTS}
+        try:
+            self._fitted = Fitted.of(gaussian, scores, self.alpha)
+        except ValueError as error:
+            raise StateError(f"the snapshot was calibrated for a larger alpha: {error}") from None
         self._waiting = []
-        self._fitted = Fitted.of(gaussian, {name: arrays[name] for name in _WEIGHTS}, self.alpha)
         self._evidence.alpha = self._fitted.null_rate
 
     def volatile(self) -> bytes:

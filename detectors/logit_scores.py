@@ -24,7 +24,8 @@ def rounded(scores: Floats) -> Floats:
     A matrix product may differ in its last bits with the number of rows; cut scores do not, and so
     neither does what is decided from them.
     """
-    narrow = np.ascontiguousarray(scores, np.float32)
+    with np.errstate(over="ignore"):  # beyond a 32-bit float is infinitely far
+        narrow = np.ascontiguousarray(scores, np.float32)
     return (narrow.view(np.uint32) & _KEPT_BITS).view(np.float32).astype(np.float64)
 
 

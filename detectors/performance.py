@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.columns import Floats, Ints
 from ..core.snapshot import pack, unpack
+from .base import usable
 
 
 class PerformanceWindow:
@@ -20,8 +21,8 @@ class PerformanceWindow:
 
     Notes
     -----
-    A correction of a pair that is still in the window replaces its label there. Bounded: 32 bytes a
-    pair.
+    A correction of a pair that is still in the window replaces its label there. A pair without a
+    prediction or label, or with one that is not `usable`, is not counted. Bounded: 32 bytes a pair.
     """
 
     def __init__(self, size: int = 1000) -> None:
@@ -53,8 +54,8 @@ class PerformanceWindow:
             self._label[at] = label
 
     def _pairs(self) -> tuple[Floats, Floats]:
-        usable = ~(np.isnan(self._predicted) | np.isnan(self._label))
-        return self._predicted[usable], self._label[usable]
+        known = usable(self._predicted) & usable(self._label)
+        return self._predicted[known], self._label[known]
 
     def classification(self) -> dict[str, float]:
         """Return accuracy and macro-averaged precision, recall and F1; empty without pairs.

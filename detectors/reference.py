@@ -76,12 +76,7 @@ class Reference:
         self.warmup_values = warmup_values
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
-        self._streams = StreamTable(
-            {
-                "sample": np.full(warmup_values, np.nan), "taken": 0, "center": np.nan,
-                "low": np.nan, "high": np.nan, "deviation": np.nan, "range": np.nan,
-            }
-        )  # fmt: skip
+        self._streams = _table(warmup_values)
 
     def is_ready(self, name: str) -> bool:
         """Whether a stream has its scale."""
@@ -189,11 +184,21 @@ class Reference:
         return pack("reference", 1, {"names": names, "warmup": self.warmup_values}, arrays)
 
     def restore(self, state: bytes) -> None:
-        """Go on from a snapshot; references that are made keep the size they were made with."""
+        """Go on from a snapshot; all references keep the size that they were begun with."""
         meta, arrays = unpack("reference", 1, state)
         self.warmup_values = int(meta["warmup"])
+        self._streams = _table(self.warmup_values)
         loaded: dict[str, Any] = arrays
         self._streams.load(meta["names"], loaded)
+
+
+def _table(warmup_values: int) -> StreamTable:
+    return StreamTable(
+        {
+            "sample": np.full(warmup_values, np.nan), "taken": 0, "center": np.nan,
+            "low": np.nan, "high": np.nan, "deviation": np.nan, "range": np.nan,
+        }
+    )  # fmt: skip
 
 
 def summarise(values: Floats, edges: Floats) -> Summary:

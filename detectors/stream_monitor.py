@@ -171,8 +171,9 @@ class StreamMonitor:
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
         parts, _ = unpack("stream_monitor_whole", 1, state)
-        self.reference.restore(parts["reference"])
+        # First the part that another engine's snapshot fails at, so that nothing is changed then.
         self.restore_volatile(parts["volatile"])
+        self.reference.restore(parts["reference"])
 
 
 def since_change(values: Floats) -> int:

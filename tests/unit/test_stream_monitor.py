@@ -1,0 +1,220 @@
+"""Streams in units of their own beginning: what is found, what it says, and what touches nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tocsin.core.errors import StateError
+from tocsin.detectors.adwin import Adwin
+from tocsin.detectors.base import Observations
+from tocsin.detectors.page_hinkley import PageHinkley
+from tocsin.detectors.reference import Reference
+from tocsin.detectors.stream_monitor import StreamMonitor, since_change
+
+CHANGE = 1500
+
+
+def laws(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    """Stationary, one unit wide, in no particular place."""
+    return {
+        "normal": 20 + rng.normal(size=n),
+        "uniform": rng.uniform(-2, 2, n),
+        "log-normal": np.exp(rng.normal(size=n)),
+        "exponential": rng.exponential(1, n),
+        "student": rng.standard_t(2, n),
+        "counts": rng.poisson(4, n).astype(np.float64),
+        "rare": (rng.random(n) < 0.05).astype(np.float64),
+        "constant": np.full(n, 7.0),
+    }
+
+
+def test_nothing_is_said_before_a_stream_has_its_reference() -> None:
+    values = np.repeat([0.0, 1e6, -50.0, 3.0], 64)
+    monitor = StreamMonitor(Reference(256))
+    assert monitor.update(Observations.of(values, ("x",))) == []
+    assert monitor.reference.is_ready("x")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_detector_sees_the_streams_in_the_scale_made_for_it(seed: int) -> None:
+    columns = laws(np.random.default_rng(seed), 2500)
+    values = np.column_stack([*columns.values(), 30 * columns["rare"] + 1])
+    values[CHANGE:] += np.diff(np.quantile(values[:CHANGE], [0.1, 0.97], axis=0), axis=0)[0]
+    rows = Observations.of(values)
+    scaled = Reference().scale(rows)
+    alone = Adwin(1e-4).update(Observations.of(scaled.bounded))
+    alone += PageHinkley(delta=0.15, threshold=60, alpha=1).update(
+        Observations.of(scaled.deviation)
+    )
+    assert sorted((v.offset, v.subject, v.detector, v.statistic) for v in alone) == sorted(
+        (v.offset, v.subject, v.detector, v.statistic) for v in StreamMonitor().update(rows)
+    )
+
+
+def test_nothing_is_said_of_what_does_not_change() -> None:
+    for seed in range(20):
+        columns = laws(np.random.default_rng(seed), 4000)
+        values = np.column_stack(list(columns.values()))
+        found = StreamMonitor().update(Observations.of(values, tuple(columns)))
+        assert found == [], seed
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e60])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    "law", ["normal", "uniform", "exponential", "student", "counts", "constant"]
+)
+def test_a_shift_is_found_in_both_directions_at_any_scale(
+    law: str, sign: int, scale: float
+) -> None:
+    """Of one and a half units, by either of the two detectors, within 100 values."""
+    for seed in range(3):
+        values = laws(np.random.default_rng(seed), 2000)[law]
+        values[CHANGE:] += 1.5 * sign
+        found = StreamMonitor().update(Observations.of(values * scale, ("x",)))
+        assert CHANGE <= found[0].offset < CHANGE + 100
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.02, 0.3), (0.5, 0.8), (0.0, 0.2), (0.3, 0.02)])
+def test_a_change_of_an_error_rate_is_found(before: float, after: float) -> None:
+    rng = np.random.default_rng(3)
+    bits = rng.random(3000) < np.where(np.arange(3000) < CHANGE, before, after)
+    found = StreamMonitor().update(Observations.of(bits.astype(np.float64), ("error",)))
+    assert CHANGE <= found[0].offset < CHANGE + 200
+
+
+def test_a_verdict_shows_the_stream_before_and_after_and_since_when() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.normal(50, 4, size=(2000, 2))
+    values[CHANGE:, 1] += 8
+    for verdict in StreamMonitor().update(Observations.of(values, ("feature:a", "feature:b"))):
+        assert verdict.subject == "feature:b"
+        assert verdict.detector in ("adwin", "page_hinkley")
+        assert verdict.statistic > verdict.threshold
+        before, now = verdict.reference, verdict.current
+        assert (before.count, before.mean, before.std) == pytest.approx(
+            (256, values[:256, 1].mean(), values[:256, 1].std())
+        )
+        onset = verdict.offset + 1 - verdict.delay_events
+        assert abs(onset - CHANGE) <= 10
+        latest = values[onset : verdict.offset + 1, 1]
+        assert (now.count, now.mean) == pytest.approx((len(latest), latest.mean()))
+        assert now.edges == before.edges
+        assert sum(now.counts) == now.count
+        assert verdict.evidence.startswith("+")
+        shift = float(verdict.evidence.split()[0])
+        assert shift == pytest.approx((now.mean - before.mean) / before.std, abs=0.15)
+
+
+def test_the_latest_values_of_a_slow_change_are_a_picture_of_bounded_size() -> None:
+    values = np.random.default_rng(5).normal(size=5000) + np.linspace(0, 3, 5000)
+    found = StreamMonitor().update(Observations.of(values, ("x",)))
+    assert len(found) > 2
+    assert all(5 <= verdict.current.count <= 128 for verdict in found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_river_and_the_compiled_detectors_say_the_same(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns = laws(rng, 3000)
+    values = np.column_stack(list(columns.values()))
+    values[1000:] += rng.normal(size=values.shape[1])
+    values[2000:] *= rng.uniform(0.5, 2, values.shape[1])
+    values[rng.random(values.shape) < 0.02] = rng.choice([np.nan, np.inf, -1e308])
+    rows = Observations.of(values, tuple(columns))
+    ours, rivers = StreamMonitor().update(rows), StreamMonitor(river=True).update(rows)
+    claims = [[(v.detector, v.subject, v.offset) for v in found] for found in (ours, rivers)]
+    assert claims[0] == claims[1]
+    assert {detector for detector, *_ in claims[0]} == {"adwin", "page_hinkley"}
+    assert len(claims[0]) > 10
+    shown = [
+        [
+            (v.delay_events, v.evidence, v.reference, v.current)
+            for v in found
+            if v.detector == "adwin"
+        ]
+        for found in (ours, rivers)
+    ]
+    assert shown[0] == shown[1]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=40)
+@given(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 1e308, -1e101]), max_size=400), st.data())
+def test_dirty_values_are_counted_and_change_no_verdict(dirty, data) -> None:
+    values = np.random.default_rng(6).normal(size=1200)
+    values[700:] += 2
+    expected = StreamMonitor().update(Observations.of(values, ("x",)))
+    places = sorted(data.draw(st.integers(0, 1200)) for _ in dirty)
+    mixed = np.insert(values, places, dirty)
+    monitor = StreamMonitor()
+    found = monitor.update(Observations.of(mixed, ("x",)))
+    assert monitor.unusable() == {"x": len(dirty)}
+    moved = np.flatnonzero(np.abs(mixed) <= 1e100)
+    assert [v.offset for v in found] == [moved[v.offset] for v in expected]
+    assert [(v.current, v.reference) for v in found] == [(v.current, v.reference) for v in expected]
+
+
+def test_only_the_count_changes_with_dirty_values() -> None:
+    monitor = StreamMonitor()
+    monitor.update(Observations.of(np.random.default_rng(7).normal(size=(600, 2))))
+    reference = monitor.reference.snapshot()
+    members = [monitor._adwin.snapshot(), monitor._page_hinkley.snapshot()]
+    for junk in (np.nan, np.inf, -np.inf, 1e308):
+        assert monitor.update(Observations.of(np.full((50, 2), junk))) == []
+    assert monitor.reference.snapshot() == reference
+    assert [monitor._adwin.snapshot(), monitor._page_hinkley.snapshot()] == members
+    assert monitor.unusable() == {"stream:0": 200, "stream:1": 200}
+
+
+def test_a_stream_that_appears_late_is_warmed_up_by_itself() -> None:
+    rng = np.random.default_rng(8)
+    monitor, found = StreamMonitor(Reference(64)), []
+    for begin in range(0, 3000, 50):
+        names = ("old", "new") if begin >= 1000 else ("old",)
+        values = rng.normal(size=(50, len(names))) + [0, 400][: len(names)]
+        values[:, -1] += 3 * (begin >= 2000)
+        found += [
+            (begin + v.offset, v.subject) for v in monitor.update(Observations.of(values, names))
+        ]
+    assert {subject for _, subject in found} == {"new"}
+    assert 2000 <= found[0][0] < 2060
+
+
+def test_memory_depends_on_the_streams_and_not_on_the_values() -> None:
+    monitor, rows = StreamMonitor(), np.random.default_rng(9).normal(size=(5000, 4))
+    sizes = []
+    for _ in range(20):
+        monitor.update(Observations.of(rows))
+        sizes.append(len(monitor.snapshot()))
+    assert sizes[-1] < 1.1 * sizes[0]
+    assert sizes[-1] < 4 * 8192
+
+
+def test_a_snapshot_of_the_other_engine_is_refused_and_changes_nothing() -> None:
+    rng = np.random.default_rng(10)
+    river, compiled = StreamMonitor(river=True), StreamMonitor()
+    river.update(Observations.of(rng.normal(size=(500, 2))))
+    compiled.update(Observations.of(rng.normal(size=(500, 2))))
+    before = compiled.snapshot()
+    with pytest.raises(StateError):
+        compiled.restore(river.snapshot())
+    assert compiled.snapshot() == before
+
+
+@pytest.mark.parametrize("after", [5, 20, 64, 100])
+def test_the_change_point_is_the_split_that_explains_most(after: int) -> None:
+    values = np.zeros(128)
+    values[-after:] = 1
+    assert since_change(values) == after
+    noisy = values * 3 + np.random.default_rng(11).normal(size=128)
+    n, splits = 128, range(5, 124)
+    residual = [noisy[: n - k].var() * (n - k) + noisy[n - k :].var() * k for k in splits]
+    assert since_change(noisy) == splits[int(np.argmin(residual))]
+
+
+def test_too_few_values_for_a_split_are_all_taken() -> None:
+    assert [since_change(np.arange(float(n))) for n in (1, 9)] == [1, 9]
+    assert since_change(np.arange(10.0)) == 5
