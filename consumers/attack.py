@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ..core.batch import EventBatch
+from ..core.columns import Ints
 from ..core.errors import ConfigError, StateError
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
@@ -53,29 +55,44 @@ class AttackMonitor:
         if batch.logits is None or not 2 <= batch.logits.shape[1] <= _MAX_CLASSES:
             return []
         names = np.array([version or "" for version in _distinct(batch)], dtype=object)
+        if len(names) == 1:
+            return self._check(names[0], batch, slice(0, len(batch)))
         found: list[Verdict] = []
-        for version in dict.fromkeys(names.tolist()):
-            rows = np.flatnonzero(names == version) if len(names) > 1 else slice(None)
-            logits = batch.logits[rows]
-            found += self._detector(f"{version}/{logits.shape[1]}").update(
-                Observations(
-                    names=tuple(f"logit:{k}" for k in range(logits.shape[1])),
-                    values=logits,
-                    offsets=batch.offsets[rows],
-                    rows=batch.rows[rows],
-                    clients=batch.client.take(rows),
-                    ids=batch.prediction_id.take(rows),
-                )
-            )
+        classes = batch.logits.shape[1]
+        begin = 0
+        while begin < len(names):
+            self._detector(names[begin], classes)
+            # A version that has no detector yet may make another one go: not before its turn.
+            unknown = [f"{name}/{classes}" not in self._detectors for name in names[begin:]]
+            end = begin + unknown.index(True) if True in unknown else len(names)
+            for version in dict.fromkeys(names[begin:end].tolist()):
+                rows = begin + np.flatnonzero(names[begin:end] == version)
+                found += self._check(version, batch, rows)
+            begin = end
         return found
 
-    def _detector(self, key: str) -> AdversarialInputs:
+    def _check(self, version: str, batch: EventBatch, rows: Ints | slice) -> list[Verdict]:
+        assert batch.logits is not None
+        logits = batch.logits[rows]
+        return self._detector(version, logits.shape[1]).update(
+            Observations(
+                names=tuple(f"logit:{k}" for k in range(logits.shape[1])),
+                values=logits,
+                offsets=batch.offsets[rows],
+                rows=batch.rows[rows],
+                clients=batch.client.take(rows),
+                ids=batch.prediction_id.take(rows),
+            )
+        )
+
+    def _detector(self, version: str, classes: int) -> AdversarialInputs:
+        key = f"{version}/{classes}"
         if key not in self._detectors:
             if len(self._detectors) == _MAX_DETECTORS:
                 oldest = next(iter(self._detectors))
                 del self._detectors[oldest]
                 self._dropped.append(oldest)
-            self._detectors[key] = self._make(int(key.rpartition("/")[2]))
+            self._detectors[key] = self._make(classes)
         return self._detectors[key]
 
     def _make(self, classes: int) -> AdversarialInputs:
@@ -94,6 +111,11 @@ class AttackMonitor:
             reference=reference,
         )
 
+    @property
+    def versions(self) -> list[str]:
+        """The versions that have a detector, with their numbers of classes, the oldest first."""
+        return list(self._detectors)
+
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields that changed since the last call, None for those to delete."""
         fields: dict[str, bytes | None] = {}
@@ -108,20 +130,20 @@ class AttackMonitor:
                 fields[f"attack_steady/{key}"] = detector.steady()
         return fields
 
-    def restore(self, fields: dict[str, bytes]) -> list[str]:
-        """Go on from stored fields; return what could not be read and starts clean."""
+    def restore(self, versions: Sequence[str], fields: dict[str, bytes]) -> list[str]:
+        """Go on from stored `versions` and fields; return what could not be read and starts clean."""
         lost = []
-        for name, state in fields.items():
-            kind, _, key = name.partition("/")
-            if kind != "attack":
-                continue
+        for key in versions:
+            name, classes = f"attack/{key}", int(key.rpartition("/")[2])
             try:
-                detector = self._make(int(key.rpartition("/")[2]))
+                detector = self._make(classes)
                 detector.restore_steady(fields[f"attack_steady/{key}"])
-                detector.restore_volatile(state)
+                detector.restore_volatile(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
                 continue
+            if self.settings.reference is not None and not detector.is_fitted:
+                detector = self._make(classes)  # the reference was named while it was learning
             self._detectors[key] = detector
             self._stored[key] = detector.changes
         return lost

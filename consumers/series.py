@@ -186,6 +186,7 @@ class Series:
             "pairs": self.pairs.state(),
             "broken": self.broken,
             "version": __version__,
+            "versions": self.attack.versions,
         }
         fields: Fields = {"series": pack("series", 1, meta, {})}
         for name, (changes, snapshot) in self._parts().items():
@@ -198,12 +199,14 @@ class Series:
         """Go on from stored fields; return what could not be read and starts clean."""
         lost = []
         mended: set[str] = set()
+        versions: list[str] = []
         head = fields.get("series")
         if head is not None:
             meta, _ = unpack("series", 1, head)
             self.is_regression = meta["is_regression"]
             self.events.load(meta["events"])
             self.pairs.load(meta["pairs"])
+            versions = meta["versions"]
             if meta["version"] == __version__:
                 self.broken = meta["broken"]
             else:
@@ -230,7 +233,7 @@ class Series:
             setattr(self, name, monitor)
         if not lost:  # else everything is written again, so that what was lost is whole
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}
-        return lost if "adversarial" in mended else lost + self.attack.restore(fields)
+        return lost if "adversarial" in mended else lost + self.attack.restore(versions, fields)
 
 
 def score(scores: Floats, names: tuple[str, ...]) -> Floats:

@@ -182,6 +182,11 @@ class AdversarialInputs:
             return self._fitted.classes
         return self._waiting[0].shape[1] if self._waiting else None
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether inputs are checked already."""
+        return self._fitted is not None
+
     def update(self, batch: Observations) -> list[Verdict]:
         """Take rows of logits in; return alarms about clients.
 

@@ -16,6 +16,7 @@ from .streams import StreamTable
 CLIP_SIGMAS: Final = 5.0
 """Values are cut at so many robust sigmas from the median; uncut, heavy tails make ADWIN raise over a
 thousand false alarms in 4 million values (log-normal with sigma 1.5), cut none in 400,000."""
+_ABSURD: Final = 100.0  # times the median; chosen: beyond what a log-normal of width 1.5 reaches
 _MAD_TO_SIGMA: Final = 1.482602218505602  # 1 / Phi^-1(3/4)
 _BINS: Final = 16
 
@@ -130,7 +131,7 @@ class Reference:
             return
         median = float(np.median(sample))
         spread = float(np.median(np.abs(sample - median)))
-        sigma = _MAD_TO_SIGMA * spread or float(sample.std())
+        sigma = _MAD_TO_SIGMA * spread or _deviation(sample, median)
         if sigma == 0:
             # Always the same value so far: any unit is a guess, a hundredth of it is ours.
             sigma = abs(median) / 100 or 1.0
@@ -190,6 +191,18 @@ class Reference:
         self._streams = _table(self.warmup_values)
         loaded: dict[str, Any] = arrays
         self._streams.load(meta["names"], loaded)
+
+
+def _deviation(sample: Floats, median: float) -> float:
+    """Return the standard deviation of a sample most of which is one value.
+
+    Without what lies absurdly far from that value, which would hide every later change.
+    """
+    distance = np.abs(sample - median)
+    usual = distance[distance > 0]
+    if not len(usual):
+        return 0.0
+    return float(sample[distance <= _ABSURD * np.median(usual)].std())
 
 
 def _table(warmup_values: int) -> StreamTable:

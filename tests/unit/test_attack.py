@@ -90,8 +90,9 @@ def test_batches_may_be_cut_anywhere_and_go_on_from_stored_fields(cut: int) -> N
     for begin in range(0, len(rows), 400):
         found += feed(parts, rows[begin : begin + 400], cut)
         stored.update(parts.dirty())
+        versions = parts.versions
         parts = AttackMonitor("m", SETTINGS)
-        assert parts.restore(stored) == []
+        assert parts.restore(versions, stored) == []
     assert sorted(found, key=lambda v: v.offset) == sorted(expected, key=lambda v: v.offset)
     assert state(parts) == state(whole)
     assert (parts.checked, parts.flagged) == (whole.checked, whole.flagged)
@@ -107,7 +108,7 @@ def test_what_was_fitted_is_written_once() -> None:
     feed(monitor, events(4, 300))
     assert set(monitor.dirty()) == {"attack//4"}
     restored = AttackMonitor("m", SETTINGS)
-    restored.restore(stored)
+    restored.restore(monitor.versions, stored)
     assert set(restored.dirty()) == {"attack//4"}
 
 
@@ -158,7 +159,7 @@ def test_a_field_that_cannot_be_read_is_named_and_only_it_starts_clean() -> None
     del stored["attack_steady/v2/4"]
     stored["attack_steady/v3/4"] = b""
     fresh = AttackMonitor("m", SETTINGS)
-    lost = fresh.restore(stored)
+    lost = fresh.restore(monitor.versions, stored)
     assert sorted(name.partition(":")[0] for name in lost) == [
         "attack/v1/4", "attack/v2/4", "attack/v3/4",
     ]  # fmt: skip
@@ -170,5 +171,30 @@ def test_a_smaller_alpha_than_the_stored_scores_allow_starts_clean_and_says_so()
     monitor = AttackMonitor("m", SETTINGS)
     feed(monitor, events(14, 900))
     strict = SETTINGS.model_copy(update={"alpha": 0.001, "calibration_events": 4000})
-    (lost,) = AttackMonitor("m", strict).restore(monitor.dirty())
+    (lost,) = AttackMonitor("m", strict).restore(monitor.versions, monitor.dirty())
     assert "larger alpha" in lost
+
+
+def test_which_version_is_forgotten_does_not_depend_on_the_batch() -> None:
+    rows = [row for k in range(8) for row in events(k, 3, (f"v{k}",))]
+    rows += [events(9, 3, (f"v{k}",))[0] for k in (0, 8, 0, 9, 2, 1, 8, 10)]
+    whole, single = AttackMonitor("m", SETTINGS), AttackMonitor("m", SETTINGS)
+    feed(whole, rows)
+    feed(single, rows, 1)
+    assert whole.versions == single.versions
+    assert state(whole) == state(single)
+    restored = AttackMonitor("m", SETTINGS)
+    fields = {name: value for name, value in single.dirty().items() if value is not None}
+    assert restored.restore(single.versions, dict(reversed(fields.items()))) == []
+    assert restored.versions == single.versions
+
+
+def test_a_reference_named_while_a_version_was_learning_is_used(tmp_path) -> None:
+    np.savez(tmp_path / "clean.npz", logits=logit_case(classes=4).clean(9, 600).values)
+    monitor = AttackMonitor("m", SETTINGS)
+    feed(monitor, events(0, 20))
+    named = SETTINGS.model_copy(update={"reference": tmp_path / "clean.npz"})
+    restored = AttackMonitor("m", named)
+    assert restored.restore(monitor.versions, monitor.dirty()) == []
+    feed(restored, events(1, 20))
+    assert restored.checked == 20

@@ -189,3 +189,15 @@ def test_a_stream_of_few_values_has_a_bar_for_each(values: list[float]) -> None:
 def test_a_warm_up_too_short_for_a_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="30 or more, got 29"):
         Reference(29)
+
+
+def test_one_absurd_value_among_the_first_does_not_blind_a_stream_of_mostly_zeros() -> None:
+    rng = np.random.default_rng(3)
+    values = np.where(rng.random(WARM) < 0.3, rng.normal(10, 3, WARM), 0.0)
+    clean, poisoned = Reference(WARM), Reference(WARM)
+    clean.scale(Observations.of(values, ("x",)))
+    values[7] = 1e30
+    poisoned.scale(Observations.of(values, ("x",)))
+    _, usual = clean.mean_and_deviation("x")
+    _, found = poisoned.mean_and_deviation("x")
+    assert found < 2 * usual
