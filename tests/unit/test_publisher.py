@@ -22,6 +22,16 @@ from tocsin.embedded import free_port
 from tocsin.producers.delivery import Table, _packed
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_threads_left() -> Iterator[None]:
+    """Threads that still try to connect would draw random numbers in other modules' tests."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "tocsin":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
 @pytest.fixture
 def missing() -> str:
     return f"127.0.0.1:{free_port()}"
