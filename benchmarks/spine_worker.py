@@ -32,7 +32,7 @@ def main() -> None:
     while not worker._owned:
         worker.step()
     cpu = Cpu()
-    while worker.events < int(count) or any(owned.is_dirty for owned in worker._owned.values()):
+    while worker.records < int(count) or any(owned.is_dirty for owned in worker._owned.values()):
         worker.step()
     print(json.dumps({"cpu_us": cpu.microseconds() / int(count), "refused": worker.refused}))
     worker._leave()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Final
 
 import numpy as np
@@ -14,26 +14,21 @@ from ..detectors.string_index import StringIndex
 _TEXT: Final = -(2.0**52)
 """Text classes are this and below: exact in a 64-bit float, and no prediction of a number."""
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
+_REMEMBERED: Final = 1 << 16  # texts; beyond, that memory starts anew
 
 
 class ClassNumbers:
     """Text to numbers; a text that is an integer is that integer, so that "1" and 1 are one class.
 
-    Parameters
-    ----------
-    names
-        Text classes seen before, in order of appearance.
+    Notes
+    -----
+    The number of any other text is 52 bits of its BLAKE2b hash, below `_TEXT`: it does not depend on which
+    texts came before, so nothing here is state. What is remembered makes it faster.
     """
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
+    def __init__(self) -> None:
         self._index = StringIndex()
         self._values = np.empty(0)
-        self._of_text(Strings.of(names))
-
-    @property
-    def names(self) -> list[str]:
-        """The text classes, in order of appearance."""
-        return [name or "" for name in self._index.texts(0, len(self._index)).to_list()]
 
     def numbers(self, values: Values) -> Floats:
         """Return (n,) numbers: equal for equal classes, NaN where a row has none."""
@@ -46,16 +41,19 @@ class ClassNumbers:
         return np.asarray(found, np.float64)
 
     def _of_text(self, texts: Strings) -> Floats:
+        if len(self._index) > _REMEMBERED:
+            self._index, self._values = StringIndex(), np.empty(0)
         codes = self._index.add(texts)
-        known = len(self._values)
-        if len(self._index) > known:
-            new = [self._value(code) for code in range(known, len(self._index))]
+        new = [_number(self._index[code]) for code in range(len(self._values), len(self._index))]
+        if new:
             self._values = np.concatenate([self._values, new])
         return np.asarray(self._values[codes])
 
-    def _value(self, code: int) -> float:
-        text = self._index[code]
-        return float(int(text)) if _INTEGER.fullmatch(text) else _TEXT - code
+
+def _number(text: str) -> float:
+    if _INTEGER.fullmatch(text):
+        return float(int(text))
+    return _TEXT - (int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 12)
 
 
 def numbers_only(values: Floats) -> Floats:

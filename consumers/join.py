@@ -1,7 +1,8 @@
 """Labels to predictions: late, out of order, twice, corrected or never; the result depends on the log only.
 
-Between two multiples of 1,024 predictions nothing is forgotten, so what joins with what does not depend
-on how the log was cut into batches. A joined pair takes its place at the later of its two events.
+Between two multiples of 1,024 predictions nothing is forgotten, but for labels that wait, at multiples of
+1,024 labels; so what joins with what does not depend on how the log was cut into batches. A joined pair
+takes its place at the later of its two events.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..detectors.string_index import StringIndex
 from .pending import UNLABELLED, PendingTable
 
 BLOCK: Final = 1024
-"""Predictions between two looks at what is too old."""
+"""Predictions, or labels, between two looks at what is too old or too much."""
 
 
 class Predictions(NamedTuple):
@@ -115,7 +116,7 @@ class Join:
     early_seconds
         How long a label waits for its prediction, in event time.
     max_early
-        Labels that may wait so; beyond, the first of them goes.
+        Labels that may wait so, up to 1,023 more for a while; beyond, the first of them goes.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Join:
         self.max_early = max_early
         self.table = PendingTable()
         self.counts = Counts()
+        self._labels = 0  # that came by themselves
         self._watermark = 0
         self._waiting = StringIndex()
         self._early: list[_Early | None] = []
@@ -146,13 +148,8 @@ class Join:
         """Take events in; return new pairs, and corrections of pairs that this or an earlier call gave."""
         out = _Outcome()
         begin = label_begin = 0
-        total = len(predictions.offsets)
-        while begin < total or label_begin < len(labels.offsets):
-            end = min(total, begin + BLOCK - self.counts.predictions % BLOCK)
-            label_end = len(labels.offsets)
-            if end > begin and (self.counts.predictions + end - begin) % BLOCK == 0:
-                # A full block ends with its last prediction; labels after that see what is left.
-                label_end = _before(labels, predictions.offsets[end - 1], predictions.rows[end - 1])
+        while begin < len(predictions.offsets) or label_begin < len(labels.offsets):
+            end, label_end = self._end(predictions, begin, labels, label_begin)
             self._block(
                 take(predictions, slice(begin, end)),
                 take(labels, slice(label_begin, label_end)),
@@ -161,6 +158,21 @@ class Join:
             begin, label_begin = end, label_end
         return out.pairs, out.corrections
 
+    def _end(
+        self, predictions: Predictions, begin: int, labels: Labels, label_begin: int
+    ) -> tuple[int, int]:
+        """Return where a block ends: with the prediction or the label that makes BLOCK of them."""
+        end = begin + BLOCK - self.counts.predictions % BLOCK
+        label_end = label_begin + BLOCK - self._labels % BLOCK
+        if end <= len(predictions.offsets):
+            before = _before(labels, predictions.offsets[end - 1], predictions.rows[end - 1])
+            if before < label_end:
+                return end, before
+        if label_end <= len(labels.offsets):
+            last = label_end - 1
+            return _before(predictions, labels.offsets[last], labels.rows[last]), label_end
+        return len(predictions.offsets), len(labels.offsets)
+
     def _block(self, predictions: Predictions, labels: Labels, out: _Outcome) -> None:
         before = self.table.count
         rows = self.table.add(
@@ -168,6 +180,7 @@ class Join:
         )
         new = len(rows)
         self.counts.predictions += new
+        self._labels += len(labels.offsets)
         self.counts.predictions_repeated += new - (self.table.count - before)
         if new:
             self._watermark = max(self._watermark, int(predictions.times.max()))
@@ -176,6 +189,8 @@ class Join:
             self._label(found, out)
         if new and self.counts.predictions % BLOCK == 0:
             self._expire()
+        if len(labels.offsets) and self._labels % BLOCK == 0:
+            self._expire_early()
 
     def _candidates(
         self, predictions: Predictions, rows: Ints, before: int, labels: Labels
@@ -351,6 +366,7 @@ class Join:
         waiting = self._waiting.texts(self._waiting.first, len(self._waiting)).to_list()
         meta: dict[str, Any] = {
             "counts": {name: getattr(self.counts, name) for name in Counts.__slots__},
+            "labels": self._labels,
             "watermark": self._watermark,
             "first": self._waiting.first,
             "waiting": waiting,
@@ -365,6 +381,7 @@ class Join:
         meta, _ = unpack("join", 1, state)
         self.table.restore(fields, meta["first_row"])
         self.counts = Counts(**meta["counts"])
+        self._labels = meta["labels"]
         self._watermark = meta["watermark"]
         self._waiting.restore(Strings.of(meta["waiting"]), meta["first"])
         self._places = meta["places"]
@@ -382,8 +399,8 @@ class _Candidates(NamedTuple):
     observed: Ints
 
 
-def _before(labels: Labels, offset: int, row: int) -> int:
-    """Return how many labels stand before an event."""
-    low = int(np.searchsorted(labels.offsets, offset))
-    high = int(np.searchsorted(labels.offsets, offset, side="right"))
-    return low + int(np.searchsorted(labels.rows[low:high], row))
+def _before(events: Predictions | Labels, offset: int, row: int) -> int:
+    """Return how many events stand before another."""
+    low = int(np.searchsorted(events.offsets, offset))
+    high = int(np.searchsorted(events.offsets, offset, side="right"))
+    return low + int(np.searchsorted(events.rows[low:high], row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from ..core.batch import EventBatch, LabelBatch
 from ..core.columns import Ints, Strings, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
-from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .class_numbers import ClassNumbers
 from .incidents import Claim, Moment
@@ -189,8 +188,7 @@ class ModelMonitor:
 
     def dirty(self) -> Fields:
         """Return the fields that changed since the last call, None for those to delete."""
-        head = pack("model", 1, {"classes": self._classes.names}, {})
-        fields: Fields = {"model": head, "join": self.join.volatile()}
+        fields: Fields = {"join": self.join.volatile()}
         fields.update((f"pending/{name}", state) for name, state in self.join.table.dirty().items())
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
@@ -204,8 +202,6 @@ class ModelMonitor:
             groups.setdefault(group if slash else "", {})[rest or name] = state
         lost: list[str] = []
         try:
-            meta: dict[str, Any] = unpack("model", 1, groups[""]["model"])[0]
-            self._classes = ClassNumbers(meta["classes"])
             self.join.restore(groups[""]["join"], groups.get("pending", {}))
         except (KeyError, StateError) as error:
             lost.append(f"join: {error}")

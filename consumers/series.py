@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from .join import Correction, Pairs
 from .settings import DriftSettings, ModelSettings
 
 _log = logging.getLogger(__name__)
+
+_MAX_STREAMS: Final = 10_000
+"""As many as one event may bring; beyond, names that are made up would fill memory."""
 
 Fields = dict[str, bytes | None]
 """State by the name of the field that stores it; None where the field is to be deleted."""
@@ -65,25 +69,54 @@ class Series:
         self.broken: dict[str, str] = {}
         """Detectors that were set aside, and why; another version of tocsin begins them anew."""
         self._stored: dict[str, int] = {}
+        self._watched: set[str] = set()
 
     def observe(self, batch: EventBatch) -> list[Verdict]:
         """Run the detectors of inputs, scores and logits over predictions."""
         if self.is_regression is None:
             self.is_regression = _is_regression(batch)
         self.events.add(batch.times)
-        found = self._run("drift", self.inputs, self._streams(batch))
+        found: list[Verdict] = []
+        for rows in self._streams(batch):
+            found += self._run("drift", self.inputs, rows)
         if self.settings.attack.enabled and batch.logits is not None:
             found += self._run("adversarial", self.attack, batch)
         return found
 
-    def _streams(self, batch: EventBatch) -> Observations:
-        """Return the numeric features and the score of a batch."""
-        wanted = self.settings.features
-        columns = [
-            column
-            for column, name in enumerate(batch.feature_names)
-            if wanted == "all" or (wanted != "none" and name in wanted)
-        ]
+    def _streams(self, batch: EventBatch) -> Iterator[Observations]:
+        """Yield the numeric features and the score of a batch, cut where a stream has its first value.
+
+        From there on the stream is watched: a row without a value misses it. What else came in the same
+        batch does not matter.
+        """
+        names, values = self._columns(batch)
+        if self._watched == set(names):
+            yield _observations(batch, names, values, slice(None))
+            return
+        present = ~np.isnan(values)
+        first = np.where(present.any(axis=0), present.argmax(axis=0), len(batch)).tolist()
+        place = {name: column for column, name in enumerate(names)}
+        begins = sorted(
+            (first[column], name)
+            for name, column in place.items()
+            if name not in self._watched and first[column] < len(batch)
+        )
+        room = _MAX_STREAMS - len(self._watched)
+        if 0 < room < len(begins):
+            _log.warning("no more features are watched", extra={"streams": _MAX_STREAMS})
+        del begins[max(room, 0) :]
+        for begin, end in pairwise(sorted({0, *(row for row, _ in begins), len(batch)})):
+            new = [name for row, name in begins if row == begin]
+            known = [name for name in names if name in self._watched]
+            if "drift" not in self.broken:
+                self.inputs.miss([n for n in self._watched if n not in place], end - begin)
+            self._watched.update(new)
+            columns = [place[name] for name in (*known, *new)]
+            yield _observations(batch, (*known, *new), values[:, columns], slice(begin, end))
+
+    def _columns(self, batch: EventBatch) -> tuple[tuple[str, ...], Floats]:
+        """Return the names and (n, k) values of the numeric features, the score and a regression's result."""
+        columns = [c for c, name in enumerate(batch.feature_names) if self._wants(name)]
         names = [f"feature:{batch.feature_names[column]}" for column in columns]
         values = batch.features
         if len(columns) < values.shape[1]:
@@ -91,15 +124,14 @@ class Series:
         if len(batch.score_names):
             values = np.column_stack([values, score(batch.scores, batch.score_names)])
             names.append("score")
-        elif self.is_regression:
+        if self.is_regression:
             values = np.column_stack([values, batch.prediction.numbers])
             names.append("prediction")
-        return Observations(
-            names=tuple(names),
-            values=np.ascontiguousarray(values),
-            offsets=batch.offsets,
-            rows=batch.rows,
-        )
+        return tuple(names), values
+
+    def _wants(self, feature: str) -> bool:
+        wanted = self.settings.features
+        return wanted == "all" or (wanted != "none" and feature in wanted)
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
         """Run the detector of errors over joined pairs, and count them in the window."""
@@ -231,9 +263,25 @@ class Series:
                 lost.append(f"{name}: {error}")
                 monitor = _stream_monitor(self.settings.drift)
             setattr(self, name, monitor)
+        self._watched = {
+            name
+            for name in self.inputs.unusable()
+            if not name.startswith("feature:") or self._wants(name.removeprefix("feature:"))
+        }
         if not lost:  # else everything is written again, so that what was lost is whole
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}
         return lost if "adversarial" in mended else lost + self.attack.restore(versions, fields)
+
+
+def _observations(
+    batch: EventBatch, names: tuple[str, ...], values: Floats, rows: slice
+) -> Observations:
+    return Observations(
+        names=names,
+        values=np.ascontiguousarray(values[rows]),
+        offsets=batch.offsets[rows],
+        rows=batch.rows[rows],
+    )
 
 
 def score(scores: Floats, names: tuple[str, ...]) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -92,6 +93,12 @@ class StreamMonitor:
             return []
         found.sort(key=lambda verdict: (verdict.offset, verdict.row, verdict.subject))
         return self._completed(batch, found)
+
+    def miss(self, names: Sequence[str], rows: int) -> None:
+        """Count streams as missing in rows that have no column for them."""
+        if len(names):
+            self.changes += 1
+            self._streams["unusable"][self._streams.numbers(tuple(names))] += rows
 
     def _remember(self, values: Floats, names: tuple[str, ...]) -> None:
         s = self._streams
