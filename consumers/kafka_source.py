@@ -86,6 +86,12 @@ class KafkaSource:
             )
         self._consumer.subscribe([kafka.topic], listener=self._listener)
         self._listener.consumer = self._consumer
+        # Where the log no longer holds a position, or never did, kafka-python would go on elsewhere
+        # without a word: such a partition is claimed again instead, and that says what is missing.
+        self._consumer._subscription.request_offset_reset = self._claim_again
+
+    def _claim_again(self, tp: Any, _strategy: Any = None) -> None:
+        self._listener.on_partitions_assigned([tp])
 
     def _install(self) -> bool:
         try:

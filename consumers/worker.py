@@ -135,7 +135,8 @@ class Worker:
     def _rebalance(self) -> set[Partition]:
         """Follow the group; return the partitions whose polled records are from before."""
         changes = self._source.changes()
-        for partition in changes.revoked:
+        # One that is owned already is assigned again when the log lost its position.
+        for partition in changes.revoked | changes.assigned:
             owned = self._owned.pop(partition, None)
             self._unclaimed.discard(partition)
             if owned is not None:

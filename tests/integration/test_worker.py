@@ -10,8 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pytest
 import redis
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+from kafka.structs import TopicPartition
 
 from tocsin import Publisher
 from tocsin.core import cloudevents as ce
@@ -265,3 +268,28 @@ def test_both_ways_to_read_give_the_same_alerts(site: Any) -> None:
         site.caught_up(columnar)
     assert site.alerts("auto")
     assert site.alerts("auto") == site.alerts("off")
+
+
+def test_events_that_the_broker_removed_unread_are_said_and_the_others_go_on(
+    site: Any, wait_until: Wait
+) -> None:
+    worker = site.start()
+    send(site.broker.bootstrap, site.topic, ((b"m", encode(e), []) for e in shifted("m", 100)))
+    site.caught_up()
+    (partition,) = [p for p in site.partitions if site.offsets()[p.number] == 100]
+    # Stopped, as a laptop's lid or a slow disk would do it, while more comes and is removed.
+    worker.send_signal(signal.SIGSTOP)
+    send(site.broker.bootstrap, site.topic, ((b"m", encode(e), []) for e in shifted("m", 300)))
+    admin = KafkaAdminClient(bootstrap_servers=site.broker.bootstrap)
+    try:
+        admin.delete_records({TopicPartition(*partition): 250})
+    except KafkaError as error:
+        worker.send_signal(signal.SIGCONT)
+        pytest.skip(f"this broker does not remove records: {error!r}")
+    finally:
+        admin.close()
+    time.sleep(0.5)
+    worker.send_signal(signal.SIGCONT)
+    wait_until(lambda: site.offsets()[partition.number] == 400)
+    wait_until(lambda: b"events were removed before they were read" in site.log.read_bytes())
+    assert site.metrics()["m"]["predictions"] + site.metrics()["m"]["predictions_repeated"] >= 250
