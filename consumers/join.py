@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ..core.columns import Bytes, Floats, Ints, Strings, groups, stack, take
+from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
@@ -362,7 +363,7 @@ class Join:
             self._waiting.forget(self._waiting.first + drop)
 
     def volatile(self) -> bytes:
-        """Return the state beside the table."""
+        """Return the state beside the table, after the table's own `dirty`."""
         waiting = self._waiting.texts(self._waiting.first, len(self._waiting)).to_list()
         meta: dict[str, Any] = {
             "counts": {name: getattr(self.counts, name) for name in Counts.__slots__},
@@ -373,13 +374,23 @@ class Join:
             "early": self._early,
             "places": self._places,
             "first_row": self.table.first,
+            "fields": self.table.fields,
         }
         return pack("join", 1, meta, {})
 
     def restore(self, state: bytes, fields: dict[str, bytes]) -> None:
-        """Go on from `volatile` and the table's fields."""
+        """Go on from `volatile` and the table's fields; others among `fields` are passed over.
+
+        Raises
+        ------
+        StateError
+            A part is damaged or missing; the join is as before.
+        """
         meta, _ = unpack("join", 1, state)
-        self.table.restore(fields, meta["first_row"])
+        missing = sorted(set(meta["fields"]) - set(fields))
+        if missing:
+            raise StateError(f"of the pending predictions {', '.join(missing)} are missing")
+        self.table.restore({name: fields[name] for name in meta["fields"]}, meta["first_row"])
         self.counts = Counts(**meta["counts"])
         self._labels = meta["labels"]
         self._watermark = meta["watermark"]

@@ -163,8 +163,10 @@ class ModelMonitor:
         alerts: list[Alert] = []
 
         def end(upto: int) -> None:
-            while (due := series.incidents.due(upto)) is not None:
-                position = int(clocks.predictions[due - clocks.predictions_before - 1])
+            before = clocks.predictions_before
+            while upto > before and (due := series.incidents.due(upto)) is not None:
+                # What was due earlier, by settings that changed meanwhile, ends with the next prediction.
+                position = int(clocks.predictions[max(due - before, 1) - 1])
                 alerts.extend(series.incidents.end(due, _moment(predictions, position)))
 
         for verdict in sorted(verdicts, key=lambda v: (v.offset, v.row, v.subject, v.detector)):
@@ -188,8 +190,9 @@ class ModelMonitor:
 
     def dirty(self) -> Fields:
         """Return the fields that changed since the last call, None for those to delete."""
-        fields: Fields = {"join": self.join.volatile()}
-        fields.update((f"pending/{name}", state) for name, state in self.join.table.dirty().items())
+        pending = self.join.table.dirty()
+        fields: Fields = {f"pending/{name}": state for name, state in pending.items()}
+        fields["join"] = self.join.volatile()
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
         return fields

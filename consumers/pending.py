@@ -136,6 +136,12 @@ class PendingTable:
                 fields[f"{name}:{number}"] = self._segment(name, kept, columns)
         return fields
 
+    @property
+    def fields(self) -> list[str]:
+        """The names of the fields that are stored after `dirty`."""
+        logs = (("rows", self._rows_log), ("outcomes", self._outcomes_log))
+        return [f"{name}:{number}" for name, log in logs for number in log.numbers]
+
     def _segment(self, name: str, rows: Ints, columns: tuple[str, ...]) -> bytes:
         arrays: dict[str, NDArray[Any]] = {column: self.at(column, rows) for column in columns}
         arrays["row"] = rows

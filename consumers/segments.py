@@ -13,15 +13,21 @@ _LARGEST: Final = 1 << 16  # rows; larger segments are not merged further
 
 
 class SegmentLog:
-    """Segments of rows: new rows make a new one, and eight of one size become one.
+    """Segments of rows: new rows make a new one, which takes in smaller ones before it, and eight alike become one.
 
-    A row is written log8(rows / rows a commit) times, and there are at most eight segments of a size.
+    Segments are alike in size when log8 of it has one integer part. A row is written again only when that
+    grows, so at most log8(rows) times, and there are at most seven segments alike, but for the largest.
     The log holds row numbers only; their content is the table's, as it is when a segment is written.
     """
 
     def __init__(self) -> None:
         self._segments: dict[int, Ints] = {}
         self._next = 0
+
+    @property
+    def numbers(self) -> list[int]:
+        """The segments that are stored."""
+        return list(self._segments)
 
     def append(self, rows: Ints) -> tuple[list[tuple[int, Ints]], list[int]]:
         """Add (n,) rows as a segment; return the segments to write and the numbers to delete."""
@@ -30,17 +36,24 @@ class SegmentLog:
         number, self._next = self._next, self._next + 1
         self._segments[number] = rows
         deleted: list[int] = []
-        while True:
-            last = list(self._segments)[-_FAN_OUT:]
-            sizes = [len(self._segments[n]) for n in last]
-            full = len(last) == _FAN_OUT and max(sizes) < _FAN_OUT * min(sizes)
-            if not full or sum(sizes) > _LARGEST:
-                break
-            merged = np.concatenate([self._segments.pop(n) for n in last])
+        while len(last := self._to_merge()) > 1:
+            merged = np.unique(np.concatenate([self._segments.pop(n) for n in last]))
             deleted += last
             number, self._next = self._next, self._next + 1
             self._segments[number] = merged
         return [(number, self._segments[number])], deleted
+
+    def _to_merge(self) -> list[int]:
+        """Return the numbers of the last segments that should be one."""
+        numbers = list(self._segments)
+        levels = [_level(rows) for rows in self._segments.values()]
+        begin = len(numbers) - 1
+        while begin > 0 and levels[begin - 1] < levels[-1]:
+            begin -= 1
+        if begin < len(numbers) - 1:
+            return numbers[begin:]
+        alike = numbers[-_FAN_OUT:] if levels[-_FAN_OUT:] == [levels[-1]] * _FAN_OUT else []
+        return alike if sum(len(self._segments[n]) for n in alike) <= _LARGEST else []
 
     def forget(self, before: int) -> list[int]:
         """Forget segments whose rows all lie below `before`; return their numbers."""
@@ -53,3 +66,7 @@ class SegmentLog:
         """Replace everything by stored segments."""
         self._segments = dict(sorted(segments.items()))
         self._next = max(segments, default=-1) + 1
+
+
+def _level(rows: Ints) -> int:
+    return (len(rows).bit_length() - 1) // 3

@@ -229,21 +229,19 @@ class Series:
 
     def restore(self, fields: dict[str, bytes]) -> list[str]:
         """Go on from stored fields; return what could not be read and starts clean."""
-        lost = []
         mended: set[str] = set()
-        versions: list[str] = []
-        head = fields.get("series")
-        if head is not None:
-            meta, _ = unpack("series", 1, head)
-            self.is_regression = meta["is_regression"]
-            self.events.load(meta["events"])
-            self.pairs.load(meta["pairs"])
-            versions = meta["versions"]
-            if meta["version"] == __version__:
-                self.broken = meta["broken"]
-            else:
-                mended = set(meta["broken"])
-            lost += [f"{n}: it failed in tocsin {meta['version']}" for n in sorted(mended)]
+        try:
+            meta, _ = unpack("series", 1, fields["series"])
+        except (KeyError, StateError) as error:
+            return [f"series: {error}"]  # with its clocks all that is told by them
+        self.is_regression = meta["is_regression"]
+        self.events.load(meta["events"])
+        self.pairs.load(meta["pairs"])
+        if meta["version"] == __version__:
+            self.broken = meta["broken"]
+        else:
+            mended = set(meta["broken"])
+        lost = [f"{n}: it failed in tocsin {meta['version']}" for n in sorted(mended)]
         for name, restore in (
             ("performance", self.performance.restore),
             ("incidents", self.incidents.restore),
@@ -270,7 +268,11 @@ class Series:
         }
         if not lost:  # else everything is written again, so that what was lost is whole
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}
-        return lost if "adversarial" in mended else lost + self.attack.restore(versions, fields)
+        return (
+            lost
+            if "adversarial" in mended
+            else lost + self.attack.restore(meta["versions"], fields)
+        )
 
 
 def _observations(
