@@ -67,7 +67,7 @@ def events(count: int, models: int, seed: int = 0) -> Iterator[tuple[bytes, byte
 
 def fill(bootstrap: str, topic: str, count: int, models: int, partitions: int = 1) -> float:
     """Create a topic and put events into it, one a record; return their mean size in bytes."""
-    from confluent_kafka import Producer
+    from confluent_kafka import Producer  # pyright: ignore[reportMissingImports]
 
     # Quix Streams reads a topic's retention to make its changelog; say it, since not every broker does.
     settings = {"retention.ms": "604800000", "retention.bytes": "-1"}

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from typing import Any
 
-from quixstreams import Application
+from quixstreams import Application  # pyright: ignore[reportMissingImports]
 
 from .common import Cpu
 
