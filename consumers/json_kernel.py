@@ -158,6 +158,11 @@ def _number(data: Bytes, at: int, end: int) -> tuple[int, np.uint64, int, bool]:
         if p == begin or p - begin > np.uint64(4):
             return -1, mantissa, 0, integer
         exponent += -power if down else power
+    if digits > _MAX_DIGITS:  # zeros in front are no digits: 0.0012345678901234567 has 17
+        begin = np.uint64(at)
+        while begin < stop and (data[begin] == zero or data[begin] == 46):
+            digits -= np.int64(data[begin] == zero)
+            begin += one
     return np.int64(p) if digits <= _MAX_DIGITS else -1, mantissa, exponent, integer
 
 
