@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_DETECTORS: Final = 8  # versions watched at once; the oldest makes room
-_MAX_CLASSES: Final = 1024  # beyond, a covariance of logits is a matter of seconds and megabytes
+_MAX_CLASSES: Final = 1024
+"""Logits of more classes are not checked: their covariance is a matter of seconds and megabytes."""
 
 
 class AttackMonitor:
@@ -52,7 +54,11 @@ class AttackMonitor:
 
     def update(self, batch: EventBatch) -> list[Verdict]:
         """Check the logits of a batch."""
-        if batch.logits is None or not 2 <= batch.logits.shape[1] <= _MAX_CLASSES:
+        if (
+            batch.logits is None
+            or not 2 <= batch.logits.shape[1] <= _MAX_CLASSES
+            or not _has_torch()
+        ):
             return []
         names = np.array([version or "" for version in _distinct(batch)], dtype=object)
         if len(names) == 1:
@@ -161,6 +167,16 @@ def _distinct(batch: EventBatch) -> list[str | None]:
         if (version.data[cells] == first[None, :]).all():
             return [version[0]]
     return version.to_list()
+
+
+@cache
+def _has_torch() -> bool:
+    if find_spec("torch") is not None:
+        return True
+    _log.warning(
+        "torch is not installed, adversarial inputs are not looked for: pip install 'tocsin[attack]'"
+    )
+    return False
 
 
 @cache

@@ -65,10 +65,10 @@ class KafkaDeadLetters:
     settings
         Where Kafka is and the topic's name.
     timeout_seconds
-        How long one write may take.
+        How long one write may take; a stop of the worker waits for it.
     """
 
-    def __init__(self, settings: KafkaSettings, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, settings: KafkaSettings, timeout_seconds: float = 3.0) -> None:
         self._settings = settings
         self._timeout = timeout_seconds
         self._producer: KafkaProducer | None = None
@@ -83,7 +83,7 @@ class KafkaDeadLetters:
             self._send(self._producer, letters)
         except (KafkaError, OSError) as error:
             # After a broker has lost its state an idempotent producer fails for ever: build anew.
-            self.close()
+            self.close(0.0)
             raise TransportError(
                 f"dead letters cannot be written to {self._settings.dead_letters}: "
                 f"{type(error).__name__}: {error}"
@@ -91,8 +91,10 @@ class KafkaDeadLetters:
 
     def _connect(self) -> KafkaProducer:
         milliseconds = int(self._timeout * 1000)
+        given: dict[str, Any] = self._settings.connection()
+        given["bootstrap_timeout_ms"] = milliseconds
         return KafkaProducer(
-            **self._settings.connection(),
+            **given,
             acks="all",
             linger_ms=0,
             max_request_size=80 << 20,
@@ -133,14 +135,14 @@ class KafkaDeadLetters:
         key = letter.key if letter.key is not None or value is not None else b""
         return producer.send(self._settings.dead_letters, value=value, key=key, headers=headers)
 
-    def close(self) -> None:
-        """Let go of the connections."""
+    def close(self, seconds: float = 1.0) -> None:
+        """Let go of the connections within `seconds`."""
         producer: Any = self._producer
         self._producer = None
         if producer is None:
             return
         try:
-            producer.close(timeout=1.0)
+            producer.close(timeout=seconds)
         except KafkaError:
             # It gives up at what it could not deliver, before it ends its thread: end that too.
             producer._sender.force_close()

@@ -198,7 +198,8 @@ class Incidents:
         more = f" and {others} more" if others else ""
         return msgspec.structs.replace(
             opened,
-            id=self._id(opened.detector, opened.subject, moment.offset, moment.row),
+            # The same event may also open the next incident of this detector and subject.
+            id=f"{self._id(opened.detector, opened.subject, moment.offset, moment.row)}:resolved",
             state=advance(opened.state, Step.RESOLVE),
             resolved_at=from_nanoseconds(moment.time),
             prediction_id=moment.prediction_id,

@@ -185,7 +185,7 @@ class ModelMonitor:
         seen = counts["predictions"] - counts["predictions_repeated"]
         counts["label_coverage_ratio"] = counts["labels_joined"] / seen if seen else 0.0
         return {
-            ENVIRONMENTS[code]: series.metrics() | counts for code, series in self._series.items()
+            ENVIRONMENTS[code]: counts | series.metrics() for code, series in self._series.items()
         }
 
     def dirty(self) -> Fields:

@@ -151,22 +151,29 @@ class PartitionPipeline:
         error = SizeError(
             f"the partition already has {len(self._models)} models, limits.models allows no more"
         )
+        # A letter a record, of all its rows of the model: the value is the whole record's.
+        rows = {
+            offset: row
+            for batch in found
+            for offset, row in zip(
+                batch.offsets[::-1].tolist(), batch.rows[::-1].tolist(), strict=True
+            )
+        }
         letters = []
-        for batch in found:
-            for offset, row in zip(batch.offsets.tolist(), batch.rows.tolist(), strict=True):
-                record = int(records.offsets.searchsorted(offset))
-                letters.append(
-                    DeadLetter(
-                        self.partition,
-                        offset,
-                        row,
-                        offset + 1,
-                        records.key(record),
-                        records.value(record),
-                        records.headers(record),
-                        error,
-                    )
+        for offset, row in rows.items():
+            record = int(records.offsets.searchsorted(offset))
+            letters.append(
+                DeadLetter(
+                    self.partition,
+                    offset,
+                    row,
+                    offset + 1,
+                    records.key(record),
+                    records.value(record),
+                    records.headers(record),
+                    error,
                 )
+            )
         return letters
 
     def metrics(self) -> dict[str, dict[str, float]]:

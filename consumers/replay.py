@@ -9,8 +9,9 @@ Rule 3: a Redis that lost its last writes hands out the same alerts again under 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -18,6 +19,7 @@ from ..core import alert as alerts
 from ..core.alert import Alert
 
 BEGINNING: Final = "0-0"
+_PLACE: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")  # as the store writes them
 _REMEMBERED: Final = (
     10_000  # alert ids; a store that is rolled back loses a second or two of alerts
 )
@@ -55,7 +57,7 @@ class Replay:
             alert = alerts.decode(text)
         except msgspec.MsgspecError:
             return [], False  # someone else's message on the channel
-        if alert.stream_id is None or alert.previous_id is None:
+        if not (_is_place(alert.stream_id) and _is_place(alert.previous_id)):
             return [], False
         if order(alert.stream_id) <= order(self.last):
             return [], False
@@ -91,6 +93,10 @@ class Replay:
             if self.model is None or alert.model == self.model:
                 wanted.append(alert)
         return wanted
+
+
+def _is_place(stream_id: str | None) -> TypeGuard[str]:
+    return stream_id is not None and _PLACE.fullmatch(stream_id) is not None
 
 
 def order(stream_id: str) -> tuple[int, int]:

@@ -9,14 +9,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
-from yaml import YAMLError
 
 from ..core.errors import ConfigError
 from ..core.limits import Limits
@@ -32,7 +40,9 @@ def _seconds(value: object) -> object:
     return float(match[1]) * _UNITS[match[2]] if match else value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+_LONGEST = 1e9  # s, 31 years: what is added to a time in nanoseconds must fit 64 bits
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST)]
 
 
 class _Group(BaseModel):
@@ -75,6 +85,7 @@ class KafkaSettings(_Group):
             "bootstrap_servers": self.bootstrap.split(","),
             "security_protocol": self.security_protocol,
             "reconnect_backoff_max_ms": 2_000,  # of 30 s: a broker that is back must not wait for us
+            "bootstrap_timeout_ms": 5_000,  # of 30 s: a stop waits for it
         }
         if self.ca_file:
             found["ssl_cafile"] = str(self.ca_file)
@@ -85,8 +96,21 @@ class KafkaSettings(_Group):
         return found
 
     def secret(self) -> str | None:
-        """Return the password from where it is kept."""
-        return self.password_file.read_text().strip() if self.password_file else self.password
+        """Return the password from where it is kept.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be read.
+        """
+        if not self.password_file:
+            return self.password
+        try:
+            return self.password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"kafka.password_file: {self.password_file} cannot be read: {error}"
+            ) from None
 
 
 class RedisSettings(_Group):
@@ -159,6 +183,14 @@ class AttackSettings(_Group):
     max_clients: int = Field(default=4096, gt=0)
     reference: Path | None = None
 
+    @model_validator(mode="after")
+    def _calibrated(self) -> AttackSettings:
+        if self.model_fields_set & {"alpha", "calibration_events"}:
+            from ..detectors.adversarial import null_rate
+
+            null_rate(self.alpha, self.calibration_events)
+        return self
+
 
 class LabelSettings(_Group):
     """How labels are joined; see `tocsin.consumers.join.Join`."""
@@ -218,9 +250,9 @@ class Settings(BaseSettings):
     tenant
         Prefix of every key in Redis.
     defaults
-        For models that `models` does not name.
+        For all models.
     models
-        By the model's name.
+        By the model's name, what differs from `defaults`.
     """
 
     model_config = SettingsConfigDict(
@@ -249,9 +281,25 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         return (init_settings, env_settings, YamlConfigSettingsSource(settings_cls))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, given: Any) -> Any:
+        defaults, models = given.get("defaults"), given.get("models")
+        if not isinstance(defaults, dict) or not isinstance(models, dict):
+            return given
+        inherited = {name: _merged(defaults, own) for name, own in models.items()}
+        return {**given, "models": inherited}
+
     def of(self, model: str) -> ModelSettings:
         """Return a model's settings."""
         return self.models.get(model, self.defaults)
+
+
+def _merged(defaults: Any, own: Any) -> Any:
+    """Return `own`, and what it does not say from `defaults`."""
+    if not isinstance(defaults, dict) or not isinstance(own, dict):
+        return own
+    return {**defaults, **{key: _merged(defaults.get(key), value) for key, value in own.items()}}
 
 
 def load(path: Path | None = None, **overrides: Any) -> Settings:
@@ -272,16 +320,32 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     if path is not None and not path.is_file():
         raise ConfigError(f"no configuration file {path}; write one, or leave --config out")
     chosen = path or Path("tocsin.yaml")
+    if chosen.is_file():
+        _check_file(chosen)
     config = {**Settings.model_config, "yaml_file": chosen}
     chosen_settings = type("Settings", (Settings,), {"model_config": config})
     try:
         found: Settings = chosen_settings(**overrides)
     except ValidationError as error:
         raise ConfigError("\n".join(_explained(error))) from None
-    except YAMLError as error:
-        raise ConfigError(f"{chosen} is not YAML: {error}") from None
+    except SettingsError as error:
+        raise ConfigError(f"{error}: what is not a plain value must be JSON") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{chosen} is not UTF-8 text") from None
     _refuse_unknown_variables()
     return found
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:  # not its text: errors would show lines of it, secrets too
+            found = yaml.safe_load(file)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if found is not None and not (
+        isinstance(found, dict) and all(isinstance(key, str) for key in found)
+    ):
+        raise ConfigError(f"{path} must hold keys with their values, such as `kafka: ...`")
 
 
 def _explained(error: ValidationError) -> Iterator[str]:
@@ -294,10 +358,19 @@ def _explained(error: ValidationError) -> Iterator[str]:
             yield f"{key}: unknown key; " + (
                 f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             )
-        elif any(word in key for word in ("password", "url")):
+        elif _is_secret(key, problem["input"]):
             yield f"{key}: {problem['msg']}"
         else:
             yield f"{key}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _is_secret(key: str, value: object) -> bool:
+    """Whether a value may be one, or hold one: what stands in a group's place may be meant for its secret."""
+    return (
+        any(word in key for word in ("password", "url", "client"))
+        or key in ("kafka", "redis")
+        or not isinstance(value, (str, int, float))
+    )
 
 
 def _known(path: list[str]) -> list[str]:

@@ -102,8 +102,9 @@ class Worker:
         Raises
         ------
         TransportError
-            Kafka, the store or the dead letters did not answer for `redis.patience`; what was
-            processed since the last commit is not committed, and another run goes on from there.
+            The store or the dead letters did not answer for `redis.patience`; what was processed
+            since the last commit is not committed, and another run goes on from there. For Kafka's
+            events it waits as long as it takes.
         """
         watchdog = _Watchdog(self.settings.worker.watchdog)
         try:
@@ -291,10 +292,11 @@ class Worker:
         """Write what is processed, and leave the group, within five seconds altogether."""
         deadline = time.monotonic() + _STOP_SECONDS
         for partition, owned in list(self._owned.items()):
-            if time.monotonic() > deadline:
-                _log.warning("%s: left without a last commit", _name(partition))
+            if not owned.is_dirty:
                 continue
-            if owned.is_dirty:
+            if self._halted or time.monotonic() > deadline:
+                _log.warning("%s: left without a last commit", _name(partition))
+            else:
                 try:
                     self._commit(partition, owned)
                 except TransportError as error:

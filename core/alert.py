@@ -33,7 +33,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Parameters
     ----------
     id
-        `model:detector:subject:partition:offset.row` of the state change; a replay gives the same.
+        `model:detector:subject:partition:offset.row` of the state change, with `:resolved` at the end
+        of an incident; a replay gives the same.
     incident
         The id of the alert that opened the incident.
     fingerprint
@@ -41,7 +42,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state, severity, kind
         See `lifecycle.State`; `kind` never says "drift" alone.
     model, version, environment
-        What it is about; `version` is the latest seen.
+        What it is about; `version` is that of the event that decided it.
     subject, detector, statistic, threshold, unit, evidence
         From the verdict that opened the incident.
     started_at

@@ -298,7 +298,6 @@ class AdversarialInputs:
             statistic=evidence,
             threshold=self._evidence.budget_events,
             unit="e-value: evidence against a clean client",
-            delay_events=size,
             evidence=f"would happen by chance once in {evidence:.1e} events",
             reference=Summary(count=self.checked, mean=usual),
             current=Summary(count=size, mean=flagged / max(size, 1)),

@@ -18,11 +18,17 @@ from .page_hinkley import PageHinkley
 from .reference import Reference, summarise
 from .streams import StreamTable
 
-_RECENT: Final = 128  # values kept of each stream, for the picture of a change
+_RECENT: Final = 128
+"""Values kept of each stream, for the picture of a change and for its onset."""
+_BLOCKS: Final = 64
+"""Means kept of each stream, each of `_RECENT` values: how far back an onset is looked for."""
 
 
 @compiled
-def _remember(values: Floats, streams: Ints, recent: Floats, seen: Ints, odd: Ints) -> None:
+def _remember(
+    values: Floats, scaled: Floats, streams: Ints, recent: Floats, blocks: Floats, total: Floats,
+    seen: Ints, odd: Ints,
+) -> None:  # fmt: skip
     size = recent.shape[1]
     for j in range(streams.shape[0]):
         k = streams[j]
@@ -30,6 +36,10 @@ def _remember(values: Floats, streams: Ints, recent: Floats, seen: Ints, odd: In
             if abs(values[i, j]) <= HUGE:
                 recent[k, seen[k] % size] = values[i, j]
                 seen[k] += 1
+                total[k] += scaled[i, j]  # NaN while the stream is new
+                if seen[k] % size == 0:
+                    blocks[k, (seen[k] // size - 1) % blocks.shape[1]] = total[k] / size
+                    total[k] = 0.0
             else:
                 odd[k] += 1
 
@@ -78,7 +88,12 @@ class StreamMonitor:
             self._adwin = river_adwin(adwin_delta)
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
-        self._streams = StreamTable({"recent": np.full(_RECENT, np.nan), "seen": 0, "unusable": 0})
+        self._streams = StreamTable(
+            {
+                "recent": np.full(_RECENT, np.nan), "blocks": np.full(_BLOCKS, np.nan),
+                "total": 0.0, "seen": 0, "unusable": 0,
+            }
+        )  # fmt: skip
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return the detections in their order."""
@@ -89,10 +104,10 @@ class StreamMonitor:
         found = self._page_hinkley.update(_with(batch, scaled.deviation))
         found += self._adwin.update(_with(batch, scaled.bounded))
         if not found:
-            self._remember(batch.values, batch.names)
+            self._remember(batch.values, scaled.deviation, batch.names)
             return []
         found.sort(key=lambda verdict: (verdict.offset, verdict.row, verdict.subject))
-        return self._completed(batch, found)
+        return self._completed(batch, scaled.deviation, found)
 
     def miss(self, names: Sequence[str], rows: int) -> None:
         """Count streams as missing in rows that have no column for them."""
@@ -100,12 +115,16 @@ class StreamMonitor:
             self.changes += 1
             self._streams["unusable"][self._streams.numbers(tuple(names))] += rows
 
-    def _remember(self, values: Floats, names: tuple[str, ...]) -> None:
+    def _remember(self, values: Floats, scaled: Floats, names: tuple[str, ...]) -> None:
         s = self._streams
         streams = s.numbers(names)
-        _remember(values, streams, s["recent"], s["seen"], s["unusable"])
+        _remember(
+            values, scaled, streams, s["recent"], s["blocks"], s["total"], s["seen"], s["unusable"]
+        )
 
-    def _completed(self, batch: Observations, found: list[Verdict]) -> list[Verdict]:
+    def _completed(
+        self, batch: Observations, scaled: Floats, found: list[Verdict]
+    ) -> list[Verdict]:
         """Return the verdicts with the stream before and after; takes the rows in up to each."""
         position = {
             (int(offset), int(row)): i
@@ -114,10 +133,10 @@ class StreamMonitor:
         done, taken = [], 0
         for verdict in found:
             upto = position[verdict.offset, verdict.row] + 1
-            self._remember(batch.values[taken:upto], batch.names)
+            self._remember(batch.values[taken:upto], scaled[taken:upto], batch.names)
             taken = max(taken, upto)
             done.append(self._complete(verdict))
-        self._remember(batch.values[taken:], batch.names)
+        self._remember(batch.values[taken:], scaled[taken:], batch.names)
         return done
 
     def _complete(self, verdict: Verdict) -> Verdict:
@@ -126,10 +145,8 @@ class StreamMonitor:
         recent, seen = self._streams["recent"][number], int(self._streams["seen"][number])
         size = min(seen, _RECENT)
         latest = recent[(seen - size + np.arange(size)) % _RECENT]
-        delay = verdict.delay_events or size
-        if delay <= size:
-            # ADWIN knows the onset to a bucket, Page-Hinkley to the last time that its sum was low.
-            delay = since_change(self.reference.cut(name, latest))
+        # ADWIN's window reaches back beyond the onset, Page-Hinkley's sum to about there.
+        delay = self._since_change(name, latest, verdict.delay_events or size)
         size = min(size, delay)
         latest = latest[-size:]
         current = summarise(latest, self.reference.edges(name))
@@ -143,6 +160,19 @@ class StreamMonitor:
             current=current,
             evidence=f"{shift:+.1f} reference sigmas over the last {size} values",
         )
+
+    def _since_change(self, name: str, latest: Floats, upto: int) -> int:
+        """Return about how many values ago a change of the last `upto` began."""
+        number, size = self._streams.number(name), len(latest)
+        center, deviation = self.reference.mean_and_deviation(name)
+        fine = (self.reference.cut(name, latest) - center) / deviation
+        # Of what came before the latest values, whole blocks.
+        last = (int(self._streams["seen"][number]) - size) // _RECENT
+        wanted = min(max(0, -(-(upto - size) // _RECENT)), last, _BLOCKS - 1)
+        means = self._streams["blocks"][number, np.arange(last - wanted, last) % _BLOCKS]
+        means = means[np.isfinite(means)]
+        weights = np.concatenate([np.full(len(means), float(_RECENT)), np.ones(size)])
+        return since_change(np.concatenate([means, fine]), weights)
 
     def unusable(self) -> dict[str, int]:
         """Return how many values of each stream could not be used, missing ones included."""
@@ -183,19 +213,23 @@ class StreamMonitor:
         self.reference.restore(parts["reference"])
 
 
-def since_change(values: Floats) -> int:
+def since_change(values: Floats, weights: Floats | None = None) -> int:
     """Return how many of the last of (n,) values lie after the one most likely change of their mean.
 
-    The maximum likelihood estimate for a normal stream of unknown means: Hinkley 1970, "Inference about
+    A value with a weight is the mean of so many. The maximum likelihood estimate for a normal stream of unknown means: Hinkley 1970, "Inference about
     the change-point in a sequence of random variables", Biometrika 57, 1-17, equation 2.4
     (doi:10.1093/biomet/57.1.1). Ends of fewer than 5 values are not looked at.
     """
-    n = len(values)
+    counts = np.ones(len(values)) if weights is None else weights
+    n = counts.sum()
     if n < 10:
-        return n
-    after = np.arange(5, n - 4)
-    sums = np.cumsum(values[::-1])[4 : n - 5]
-    gap = sums / after - (values.sum() - sums) / (n - after)
+        return int(n)
+    after = np.cumsum(counts[::-1])
+    looked_at = (after >= 5) & (after <= n - 5)
+    after = after[looked_at]
+    total = (values * counts).sum()
+    sums = np.cumsum((values * counts)[::-1])[looked_at]
+    gap = sums / after - (total - sums) / (n - after)
     return int(after[np.argmax(gap**2 * after * (n - after))])
 
 

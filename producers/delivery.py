@@ -159,7 +159,7 @@ class Delivery:
             self._hand_over(model.encode(), value, headers, events)
 
     def _hand_over(self, key: bytes, value: bytes, headers: ce.Headers, events: int) -> None:
-        from kafka.errors import KafkaError
+        from kafka.errors import KafkaError, MessageSizeTooLargeError
 
         size = len(value)
         with self._lock:
@@ -175,7 +175,8 @@ class Delivery:
 
         def give_up(error: object) -> None:
             settle(0, events)
-            self._broken = not getattr(error, "retriable", False)
+            is_ours = isinstance(error, MessageSizeTooLargeError)  # the connection is well
+            self._broken = not (is_ours or getattr(error, "retriable", False))
             _log.warning("%d events were not delivered: %s", events, error)
 
         if self._producer is None:

@@ -120,12 +120,22 @@ def _arrow(
         table = table.take(kept).append_column(
             "sample_rate", pa.array([threshold / 2**32] * len(kept), pa.float64())
         )
-    model = str(defaults["model"])
-    for piece in _pieces(table, record_bytes - _HEADROOM):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, piece.schema) as writer:
-            writer.write_table(piece)
-        yield model, Table(bytes(sink.getvalue()), len(piece))
+    for model, part in _by_model(table, str(defaults["model"])):
+        for piece in _pieces(part, record_bytes - _HEADROOM):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, piece.schema) as writer:
+                writer.write_table(piece)
+            yield model, Table(bytes(sink.getvalue()), len(piece))
+
+
+def _by_model(table: Any, default: str) -> Iterator[tuple[str, Any]]:
+    """Divide a table by model: the record's key, so that labels find their predictions."""
+    import pyarrow.compute as pc
+
+    compute: Any = pc
+    models = compute.fill_null(table.column("model"), default)
+    for model in compute.unique(models).to_pylist():
+        yield model, table.filter(compute.equal(models, model))
 
 
 def _pieces(table: Any, size: int) -> Iterator[Any]:

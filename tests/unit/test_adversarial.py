@@ -95,7 +95,8 @@ def test_the_attacking_client_and_no_other_is_named_with_its_samples(digits) -> 
     upto = mine[mine <= first.offset]
     assert first.samples == [f"p{k}" for k in upto[-10:]]
     seen = np.flatnonzero(who[FIT + CALIBRATE : first.offset + 1] == "client-3")[-64:]
-    assert first.delay_events == first.current.count == len(seen)
+    assert first.current.count == len(seen)
+    assert first.delay_events is None  # flags do not say when it began
     assert first.current.mean > 2 * first.reference.mean
     assert detector.checked == len(stream) - FIT - CALIBRATE
     assert detector.flagged == flags[FIT + CALIBRATE :].sum()

@@ -218,3 +218,16 @@ def test_the_change_point_is_the_split_that_explains_most(after: int) -> None:
 def test_too_few_values_for_a_split_are_all_taken() -> None:
     assert [since_change(np.arange(float(n))) for n in (1, 9)] == [1, 9]
     assert since_change(np.arange(10.0)) == 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_slow_detection_says_when_it_began_all_the_same(seed: int) -> None:
+    """ADWIN's window reaches back far beyond the onset; the estimate does not."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=6000)
+    values[3000:] += 0.4
+    monitor = StreamMonitor(ph_threshold=1e9)  # ADWIN alone
+    found = [v for v in monitor.update(Observations.of(values)) if v.offset >= 3000]
+    assert found[0].delay_events is not None
+    onset = found[0].offset + 1 - found[0].delay_events
+    assert abs(onset - 3000) <= 150

@@ -1,0 +1,332 @@
+"""The join against a plain reading of its rules, event by event: nothing lost, nothing twice, at any batch cut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from tocsin.consumers.join import BLOCK, Correction, Join, Labels, Predictions
+from tocsin.core.columns import Strings
+from tocsin.core.errors import StateError
+
+SECOND = 10**9
+NAN = float("nan")
+
+
+class Event(NamedTuple):
+    """A prediction, or a label where `revision` is not None; `label` of a prediction came with it."""
+
+    offset: int
+    row: int
+    id: str
+    time: int
+    environment: int = 0
+    predicted: float = NAN
+    label: float = NAN
+    revision: int | None = None
+
+
+class Oracle:
+    """The rules in dicts, one event after another."""
+
+    def __init__(
+        self, max_pending: int, window_seconds: float, early_seconds: float, max_early: int
+    ) -> None:
+        self.max_pending, self.max_early = max_pending, max_early
+        self.window, self.early = int(window_seconds * SECOND), int(early_seconds * SECOND)
+        self.pending: dict[str, dict[str, Any]] = {}
+        self.waiting: dict[str, tuple[int, int, float] | None] = {}  # None: its prediction came
+        self.counts: Counter[str] = Counter()
+        self.pairs: list[tuple[Any, ...]] = []
+        self.corrections: list[Correction] = []
+        self.places: Counter[int] = Counter()
+        self.watermark = self.label_events = 0
+
+    def take(self, event: Event) -> None:
+        if event.revision is None:
+            self.predict(event)
+        else:
+            self.label_events += 1
+            self.counts["labels"] += 1
+            if event.id in self.pending:
+                self.label(event, event.revision, event.time, event.label)
+            else:
+                self.wait(event)
+            if self.label_events % BLOCK == 0:
+                self.expire_waiting()
+
+    def predict(self, event: Event) -> None:
+        self.counts["predictions"] += 1
+        is_new = event.id not in self.pending
+        self.counts["predictions_repeated"] += not is_new
+        if is_new:
+            self.pending[event.id] = {
+                "time": event.time, "environment": event.environment,
+                "predicted": event.predicted, "best": None, "place": -1,
+            }  # fmt: skip
+        self.watermark = max(self.watermark, event.time)
+        if event.label == event.label:
+            self.counts["labels"] += 1
+            self.label(event, 0, event.time, event.label)
+        if is_new and (early := self.waiting.get(event.id)) is not None:
+            self.waiting[event.id] = None
+            self.label(event, *early)
+        if self.counts["predictions"] % BLOCK == 0:
+            self.expire()
+            self.expire_waiting()
+
+    def wait(self, event: Event) -> None:
+        self.counts["labels_early"] += 1
+        new = (event.revision or 0, event.time, event.label)
+        known = self.waiting.get(event.id)
+        self.counts["labels_repeated"] += known is not None
+        if known is None or new[:2] > known[:2]:
+            self.waiting[event.id] = new
+
+    def label(self, at: Event, revision: int, observed: int, label: float) -> None:
+        row = self.pending[at.id]
+        lag = observed - row["time"]
+        best = row["best"]
+        if lag > self.window:
+            self.counts["labels_late"] += 1
+        elif best is None:
+            self.counts["labels_joined"] += 1
+            row["best"], row["place"] = (revision, observed, label), self.places[row["environment"]]
+            self.places[row["environment"]] += 1
+            self.pairs.append(
+                (row["place"], at.offset, at.row, row["environment"], row["predicted"], label,
+                 observed, lag)
+            )  # fmt: skip
+        else:
+            is_greater, is_other = (revision, observed) > best[:2], label != best[2]
+            self.counts["labels_corrected" if is_greater and is_other else "labels_repeated"] += 1
+            if is_greater:
+                row["best"] = (revision, observed, label)
+            if is_greater and is_other:
+                self.corrections.append(
+                    Correction(row["environment"], row["place"], row["predicted"], label)
+                )
+
+    def expire(self) -> None:
+        times = [row["time"] for row in self.pending.values()]
+        young = (i for i, time in enumerate(times) if time + self.window >= self.watermark)
+        for name in list(self.pending)[
+            : max(len(times) - self.max_pending, next(young, len(times)))
+        ]:
+            self.counts["predictions_expired"] += self.pending.pop(name)["best"] is None
+
+    def expire_waiting(self) -> None:
+        while self.waiting:
+            name, early = next(iter(self.waiting.items()))
+            is_young = early is not None and early[1] + self.early >= self.watermark
+            if is_young and len(self.waiting) <= self.max_early:
+                break
+            self.counts["labels_unmatched"] += self.waiting.pop(name) is not None
+
+
+def events(rng: Random, count: int, ids: int) -> list[Event]:
+    """Interleaved anyhow: repeated, early, late, corrected, out of order, and many never labelled."""
+    found: list[Event] = []
+    offset, row, now = 0, -1, 0.0
+    share, own = rng.choice([0.2, 0.55, 0.9]), rng.choice([0.0, 0.3])
+    for _ in range(count):
+        now += rng.random() * 0.1
+        row += 1
+        if rng.random() < 0.6:
+            offset, row = offset + rng.randint(1, 3), 0
+        name = f"id{rng.randrange(ids)}"
+        value = float(rng.randrange(3))
+        if rng.random() < share:
+            found.append(
+                Event(
+                    offset, row, name, int((now - rng.random() * 3) * SECOND), rng.choice([0, 0, 1]),
+                    rng.choice([0.0, 1.0, 2.0, NAN]), value if rng.random() < own else NAN,
+                )
+            )  # fmt: skip
+        else:
+            observed = int(now + rng.choice([-1, 1, 100]) * rng.random()) * SECOND  # often the same
+            revision = rng.choice([0, 0, 0, 1, 2])
+            found.append(Event(offset, row, name, observed, label=value, revision=revision))
+    return found
+
+
+def columns(part: Sequence[Event]) -> tuple[Predictions, Labels]:
+    def of(name: str, rows: list[Event], dtype: str = "int64") -> np.ndarray:
+        return np.array([getattr(row, name) for row in rows], dtype)
+
+    made = [e for e in part if e.revision is None]
+    truth = [e for e in part if e.revision is not None]
+    predictions = Predictions(
+        Strings.of(e.id for e in made), of("offset", made), of("row", made), of("time", made),
+        of("environment", made, "uint8"), of("predicted", made, "float64"),
+        of("label", made, "float64"),
+    )  # fmt: skip
+    labels = Labels(
+        Strings.of(e.id for e in truth), of("offset", truth), of("row", truth), of("time", truth),
+        of("label", truth, "float64"), of("revision", truth),
+    )  # fmt: skip
+    return predictions, labels
+
+
+class Run:
+    """A join with what it gave, and a store that it can be restored from."""
+
+    def __init__(self, **bounds: Any) -> None:
+        self.bounds = bounds
+        self.join = Join(**bounds)
+        self.pairs: list[tuple[Any, ...]] = []
+        self.corrections: list[Correction] = []
+        self.stored: dict[str, bytes] = {}
+
+    def take(self, part: Sequence[Event]) -> None:
+        pairs, corrections = self.join.update(*columns(part))
+        for pair in pairs:
+            self.pairs += zip(*(column.tolist() for column in pair), strict=True)
+        self.corrections += corrections
+
+    def store(self) -> bytes:
+        for name, state in self.join.table.dirty().items():
+            if state is None:
+                self.stored.pop(name, None)
+            else:
+                self.stored[name] = state
+        return self.join.volatile()
+
+    def restart(self) -> None:
+        volatile = self.store()
+        self.join = Join(**self.bounds)
+        self.join.restore(volatile, self.stored)
+
+    def result(self) -> str:
+        counts = {
+            name: getattr(self.join.counts, name) for name in type(self.join.counts).__slots__
+        }
+        order = sorted(self.corrections, key=repr)
+        return repr((self.pairs, order, counts, table(self.join)))
+
+
+def table(join: Join) -> dict[str, Any]:
+    kept = join.table
+    names = kept.ids.texts(kept.first, kept.count).to_list()
+    return {name: (int(kept["time"][i]), float(kept["label"][i])) for i, name in enumerate(names)}
+
+
+def expected(log: Sequence[Event], **bounds: Any) -> str:
+    oracle = Oracle(**bounds)
+    for event in log:
+        oracle.take(event)
+    counts = {name: oracle.counts[name] for name in type(Join().counts).__slots__}
+    kept = {
+        n: (r["time"], NAN if r["best"] is None else r["best"][2])
+        for n, r in oracle.pending.items()
+    }
+    return repr((oracle.pairs, sorted(oracle.corrections, key=repr), counts, kept))
+
+
+def case(seed: int) -> tuple[Random, list[Event], dict[str, Any]]:
+    rng = Random(seed)
+    count = rng.choice([50, 800, 4000])
+    log = events(rng, count, rng.choice([30, count, 20 * count]))
+    bounds = {
+        "max_pending": rng.choice([100, 1500, 10_000]), "window_seconds": rng.choice([50.0, 5000.0]),
+        "early_seconds": rng.choice([5.0, 300.0]), "max_early": rng.choice([5, 300]),
+    }  # fmt: skip
+    return rng, log, bounds
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_every_cut_and_every_restart_gives_what_the_rules_give(seed: int) -> None:
+    rng, log, bounds = case(seed)
+    wanted = expected(log, **bounds)
+    for cuts, restarts in ((0, 0.0), (len(log) - 1, 0.0), (7, 0.5), (30, 1.0), (200, 0.2)):
+        at = sorted(rng.sample(range(1, len(log)), min(cuts, len(log) - 1)))
+        run = Run(**bounds)
+        for begin, end in zip([0, *at], [*at, len(log)], strict=True):
+            run.take(log[begin:end])
+            if rng.random() < restarts:
+                run.restart()
+            elif rng.random() < 0.3:
+                run.store()
+        assert run.result() == wanted, (cuts, restarts)
+
+
+@pytest.mark.parametrize("labels", [BLOCK - 1, BLOCK, BLOCK + 1])
+@pytest.mark.parametrize("predictions", [BLOCK - 1, BLOCK])
+def test_labels_in_front_of_all_their_predictions(labels: int, predictions: int) -> None:
+    """Where a block of labels is full just before a block of predictions is."""
+    bounds = {"max_pending": 50, "window_seconds": 50.0, "early_seconds": 50.0, "max_early": 5}
+    early = [Event(i, 0, f"{i}", SECOND, label=1.0, revision=0) for i in range(labels)]
+    late = [Event(labels + i, 0, f"{i}", SECOND) for i in range(predictions)]
+    run = Run(**bounds)
+    run.take(early + late)
+    assert run.result() == expected(early + late, **bounds)
+
+
+def test_the_cases_above_meet_everything_that_can_happen_to_an_event() -> None:
+    met: Counter[str] = Counter()
+    for seed in range(24):
+        _, log, bounds = case(seed)
+        oracle = Oracle(**bounds)
+        for event in log:
+            oracle.take(event)
+        met += oracle.counts
+    assert set(met) == set(type(Join().counts).__slots__)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_what_is_kept_is_bounded_whatever_comes(share: float) -> None:
+    """Of labels without predictions, of predictions without labels, and of both that never meet."""
+    rng = Random(0)
+    run = Run(max_pending=500, window_seconds=1e6, early_seconds=1e6, max_early=200)
+    for batch in range(60):
+        part = [
+            Event(batch * 700 + i, 0, f"{batch}-{i}", SECOND, label=1.0, revision=None)
+            if rng.random() < share
+            else Event(batch * 700 + i, 0, f"label-{batch}-{i}", SECOND, label=1.0, revision=0)
+            for i in range(700)
+        ]
+        run.take(part)
+        volatile = run.store()
+        assert len(run.join.table) < 500 + BLOCK
+        assert run.join._waiting.live < 200 + BLOCK
+        stored = len(volatile) + sum(map(len, run.stored.values()))
+        assert stored < 200 * (500 + 200 + 2 * BLOCK)  # bytes of a row, and of a label that waits
+    counts = run.join.counts
+    assert counts.predictions == len(run.join.table) + counts.predictions_expired + joined_gone(run)
+    assert counts.labels_early == counts.labels_unmatched + run.join._waiting.live
+
+
+def joined_gone(run: Run) -> int:
+    kept = int((run.join.table["revision"] >= 0).sum())
+    return run.join.counts.labels_joined - kept
+
+
+def test_a_damaged_field_is_refused_before_anything_changes() -> None:
+    _, log, _ = case(3)
+    run = Run()
+    run.take(log)
+    volatile = run.store()
+    other = Join()
+    for name, state in run.stored.items():
+        damaged = {**run.stored, name: state[:-1] + bytes([state[-1] ^ 1])}
+        missing = {other: state for other, state in run.stored.items() if other != name}
+        for fields in (damaged, missing):
+            with pytest.raises(StateError):
+                other.restore(volatile, fields)
+            assert (len(other.table), other.counts) == (0, Join().counts)
+    with pytest.raises(StateError):
+        other.restore(volatile[:-1], run.stored)
+    other.restore(volatile, {**run.stored, "rows:999": b"what an earlier life left behind"})
+    assert repr(table(other)) == repr(table(run.join))
+
+
+@pytest.mark.parametrize("name", ["max_pending", "window_seconds", "early_seconds", "max_early"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_bound_of_nothing_is_refused(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=name):
+        Join(**{name: value})

@@ -1,0 +1,240 @@
+"""One environment's detectors: what reaches them, what is counted, and what is stored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tocsin.consumers import series as series_module
+from tocsin.consumers.join import Correction, Pairs
+from tocsin.consumers.series import Series, score
+from tocsin.consumers.settings import ModelSettings
+from tocsin.core.batch import EventBatch, Origin
+from tocsin.core.events import Prediction
+from tocsin.core.verdict import Verdict
+
+SETTINGS = ModelSettings(drift={"warmup_values": 64})
+
+
+def series(**changed: Any) -> Series:
+    return Series("m", "production", 0, SETTINGS.model_copy(update=changed))
+
+
+def batch(events: Sequence[dict[str, Any]], begin: int = 0) -> EventBatch:
+    pairs = [
+        (Origin(begin + i, 0, i), Prediction(**({"prediction_id": "p"} | event)))
+        for i, event in enumerate(events)
+    ]
+    (found,) = EventBatch.of("m", pairs)
+    return found
+
+
+def features(values: np.ndarray, begin: int = 0, name: str = "x") -> EventBatch:
+    return batch([{"features": {name: float(value)}} for value in values], begin)
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=count)
+
+
+def streams(of: Series) -> set[str]:
+    return set(of.inputs.unusable())
+
+
+# ---- values that no detector can use ----
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 1e308, -1e200])
+def test_a_value_of_no_use_is_counted_and_changes_no_verdict(junk: float) -> None:
+    """NaN and infinity cannot come by the wire, but from whoever builds batches by hand."""
+    values = np.concatenate([noise(400), noise(200, 1) + 4])
+    clean, dirty = series(), series()
+    expected = clean.observe(features(values))
+    mixed = np.insert(values, np.arange(0, 600, 3), junk)
+    found = dirty.observe(features(mixed))
+    where = np.flatnonzero(np.abs(mixed) < 1e100)
+    assert [where[v.offset] for v in expected] == [v.offset for v in found]
+    assert [(v.detector, v.current) for v in found] == [(v.detector, v.current) for v in expected]
+    assert len(expected) > 0
+    counted = 199 if np.isnan(junk) else 200  # before its first value a stream is not missed
+    assert dirty.metrics()["unusable_values"] == counted
+    assert clean.metrics()["unusable_values"] == 0
+
+
+@pytest.mark.parametrize("junk", [None, "a text", 1e300])
+def test_a_stream_that_stops_is_counted_value_by_value(junk: object) -> None:
+    of = series()
+    of.observe(features(noise(100)))
+    assert of.observe(batch([{"features": {"x": junk}}] * 30, 100)) == []
+    assert of.metrics()["unusable_values"] == 30
+    of.observe(batch([{"features": {}}] * 12, 130))
+    assert of.metrics()["unusable_values"] == 42
+
+
+def test_a_stream_is_missed_from_its_first_value_on_and_not_before() -> None:
+    events = [{}, {"x": None}, {"x": 1.0}, {"y": 2.0}, {"x": "text", "y": 1}, {"z": None}]
+    rows = [{"features": row} for row in events]
+    whole, single = series(), series()
+    whole.observe(batch(rows))
+    for at, row in enumerate(rows):
+        single.observe(batch([row], at))
+    for of in (whole, single):
+        assert of.inputs.unusable() == {"feature:x": 3, "feature:y": 1}
+    assert whole.inputs.snapshot() == single.inputs.snapshot()
+
+
+def test_a_constant_says_nothing_until_it_changes() -> None:
+    of = series()
+    assert of.observe(features(np.full(500, 7.0))) == []
+    found = of.observe(features(np.full(100, 7.5), 500))
+    assert found[0].subject == "feature:x"
+    assert found[0].offset < 600
+
+
+def test_text_is_no_number_and_a_new_category_no_alarm() -> None:
+    of = series()
+    rows = [{"features": {"color": "red", "x": 1.0}}] * 200 + [
+        {"features": {"color": "mauve", "x": 1.0}}
+    ]
+    assert of.observe(batch(rows)) == []
+    assert streams(of) == {"feature:x"}
+
+
+def test_made_up_names_do_not_fill_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(series_module, "_MAX_STREAMS", 50)
+    of = series()
+    of.observe(features(noise(300)))
+    with caplog.at_level(logging.WARNING):
+        for begin in range(300, 600, 10):
+            rows = [{"features": {"x": 0.5, f"made-up-{begin + i}": 1.0}} for i in range(10)]
+            of.observe(batch(rows, begin))
+    assert len(streams(of)) == 50
+    assert caplog.text.count("no more features are watched") == 1
+    found = of.observe(features(noise(100) + 5, 600))
+    assert {verdict.subject for verdict in found} == {"feature:x"}
+
+
+# ---- what is watched ----
+
+
+@pytest.mark.parametrize(
+    ("wanted", "watched"),
+    [
+        ("all", {"feature:a", "feature:b", "score"}), ("none", {"score"}),
+        (["b", "unheard of"], {"feature:b", "score"}),
+    ],
+)  # fmt: skip
+def test_the_features_that_are_named_are_watched(wanted: Any, watched: set[str]) -> None:
+    of = series(features=wanted)
+    of.observe(batch([{"features": {"a": 1, "b": True}, "scores": {"y": 0.5}}] * 3))
+    assert streams(of) == watched
+
+
+@pytest.mark.parametrize(
+    ("first", "is_regression"),
+    [
+        ({"prediction": 1.5}, True), ({"prediction": 3}, False), ({"prediction": "3.5"}, False),
+        ({"prediction": True}, False), ({"prediction": 1.0, "scores": {"a": 0.5}}, False),
+        ({"prediction": 1.0, "logits": [0.1, 0.2]}, False), ({}, None),
+    ],
+)  # fmt: skip
+def test_the_first_prediction_decides_what_kind_of_task_it_is(first, is_regression) -> None:
+    of = series()
+    of.observe(batch([first]))
+    assert of.is_regression is is_regression
+    of.observe(batch([{"prediction": 2.5}], 1))
+    assert of.is_regression is (True if is_regression is None else is_regression)
+    assert ("prediction" in streams(of)) == bool(of.is_regression)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_task_that_is_said_is_not_guessed(task: str) -> None:
+    of = series(task=task)
+    of.observe(batch([{"prediction": 1 if task == "regression" else 1.5}]))
+    assert of.is_regression is (task == "regression")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "expected"),
+    [
+        (("y",), [0.3], 0.3), (("1", "0"), [0.7, 0.3], 0.7), (("0", "1"), [0.3, 0.7], 0.7),
+        (("no", "yes"), [0.9, 0.1], 0.1), (("a", "b", "c"), [0.2, 0.5, 0.3], 0.5),
+        (("a", "b", "c"), [NAN, 0.5, NAN], 0.5), (("a", "b", "c"), [0.9, 0.1, NAN], 0.1),
+        (("c", "a"), [NAN, NAN], NAN),
+    ],
+)  # fmt: skip
+def test_the_score_of_a_row_is_one_number_by_a_rule(names, row, expected: float) -> None:
+    for others in ([], [[0.1] * len(names), [NAN] * len(names)]):
+        found = score(np.array([row, *others]), names)
+        assert found[0] == pytest.approx(expected, nan_ok=True)
+
+
+# ---- labels ----
+
+
+def pairs(predicted: Sequence[float], label: Sequence[float], begin: int = 0) -> Pairs:
+    place = np.arange(begin, begin + len(label))
+    zeros = np.zeros(len(label), np.int64)
+    return Pairs(
+        place, place, zeros, zeros.astype(np.uint8), np.array(predicted, float),
+        np.array(label, float), zeros, zeros,
+    )  # fmt: skip
+
+
+def test_errors_are_bits_for_classes_and_distances_for_numbers() -> None:
+    classes, numbers = series(task="classification"), series(task="regression")
+    for of in (classes, numbers):
+        of.judge(pairs([1, 2, 3, NAN, -(2.0**52) - 5], [1, 5, 3.5, 1, 1]))
+    assert classes.metrics()["accuracy"] == 0.25
+    assert numbers.metrics()["mae"] == pytest.approx((0 + 3 + 0.5) / 3)
+    classes.correct(Correction(0, 1, 2.0, 2.0))
+    numbers.correct(Correction(0, 1, 2.0, 2.0))
+    assert classes.metrics()["accuracy"] == 0.5
+    assert numbers.metrics()["mae"] == pytest.approx(0.5 / 3)
+
+
+def test_labels_that_turn_wrong_are_an_error_that_drifts() -> None:
+    of = series(task="classification")
+    rng = np.random.default_rng(0)
+    assert of.judge(pairs(np.ones(600), rng.random(600) < 0.95)) == []
+    found = of.judge(pairs(np.ones(200), rng.random(200) < 0.4, 600))
+    assert {verdict.subject for verdict in found} == {"error"}
+
+
+# ---- a detector that fails, and what is stored ----
+
+
+def test_a_detector_is_set_aside_once_and_the_error_s_text_stays_in_the_log() -> None:
+    of = series()
+    of.inputs.update = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    (verdict,) = of.observe(features(noise(5), 40))
+    assert isinstance(verdict, Verdict)
+    assert (verdict.subject, verdict.offset) == ("detector:drift", 44)
+    assert verdict.evidence == "ZeroDivisionError; see the worker's log"
+    assert of.observe(features(noise(5), 45)) == []
+    assert of.broken == {"drift": "ZeroDivisionError"}
+
+
+def test_a_part_is_stored_when_it_changed_and_only_then() -> None:
+    of = series(task="classification")
+    of.observe(features(noise(30)))
+    everything = {
+        "series", "inputs", "inputs_reference", "errors", "errors_reference", "performance", "incidents",
+    }  # fmt: skip
+    assert set(of.dirty()) == everything
+    assert set(of.dirty()) == {"series"}
+    of.judge(pairs([1.0], [1.0]))
+    assert set(of.dirty()) == {"series", "errors", "errors_reference", "performance"}
+    of.observe(features(noise(100), 30))
+    assert set(of.dirty()) == {"series", "inputs", "inputs_reference"}
+    of.observe(features(noise(100), 130))  # the reference is made: it is not written again
+    assert set(of.dirty()) == {"series", "inputs"}

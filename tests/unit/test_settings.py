@@ -1,0 +1,229 @@
+"""Settings: file, environment and arguments; whatever is wrong is named with its fix, and no secret is shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tocsin.consumers.settings import ModelSettings, Settings, load
+from tocsin.core.errors import ConfigError
+from tocsin.core.limits import Limits
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.upper().startswith("TOCSIN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
+    """Load a file's text, with variables of the environment."""
+
+    def of(text: str = "", /, **variables: str) -> Settings:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        path = tmp_path / "some.yaml"
+        path.write_text(text)
+        return load(path)
+
+    return of
+
+
+# ---- where settings come from ----
+
+
+def test_without_any_file_everything_has_a_default() -> None:
+    found = load()
+    assert found.model_dump() == Settings().model_dump()
+    assert found.kafka.topic == "tocsin.events"
+    assert found.of("a model nobody named") is found.defaults
+
+
+def test_tocsin_yaml_in_the_working_directory_is_read(tmp_path: Path) -> None:
+    (tmp_path / "tocsin.yaml").write_text("tenant: acme")
+    assert load().tenant == "acme"
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="no configuration file"):
+            load(path)
+
+
+def test_arguments_win_over_the_environment_and_that_over_the_file(read: Load, tmp_path) -> None:
+    text = "kafka: {bootstrap: 'file:1', topic: file, group: file}\ntenant: file"
+    found = read(text, TOCSIN_KAFKA__TOPIC="environment", TOCSIN_KAFKA__GROUP="environment")
+    assert (found.kafka.bootstrap, found.kafka.topic) == ("file:1", "environment")
+    found = load(tmp_path / "some.yaml", tenant="argument", kafka={"group": "argument"})
+    assert (found.tenant, found.kafka.group, found.kafka.topic) == (
+        "argument", "argument", "environment",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "get", "expected"),
+    [
+        ("TOCSIN_TENANT", "acme", lambda s: s.tenant, "acme"),
+        ("TOCSIN_KAFKA__BOOTSTRAP", "a:1,b:2", lambda s: s.kafka.connection()["bootstrap_servers"], ["a:1", "b:2"]),
+        ("TOCSIN_WORKER__COMMIT", "250ms", lambda s: s.worker.commit, 0.25),
+        ("TOCSIN_LIMITS__JSON_BYTES", "5000", lambda s: s.limits.json_bytes, 5000),
+        ("TOCSIN_DEFAULTS__DRIFT__WARMUP_VALUES", "100", lambda s: s.of("x").drift.warmup_values, 100),
+        ("TOCSIN_MODELS__FRAUD__TASK", "regression", lambda s: s.of("fraud").task, "regression"),
+        ("TOCSIN_MODELS", '{"fraud": {"features": ["a"]}}', lambda s: s.of("fraud").features, ["a"]),
+    ],
+)  # fmt: skip
+def test_every_key_is_a_variable_too(read: Load, variable, value, get, expected) -> None:
+    assert get(read("", **{variable: value})) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("30s", 30), ("5m", 300), ("12h", 43_200), ("14d", 1_209_600), ("1.5h", 5400),
+     (" 2 m ", 120), ("7", 7), ("0.5", 0.5)],
+)  # fmt: skip
+def test_times_are_said_in_units(read: Load, text: str, seconds: float) -> None:
+    assert read(f"defaults: {{labels: {{window: {text!r}}}}}").defaults.labels.window == seconds
+
+
+def test_a_model_that_is_named_has_its_own_settings_and_the_others_the_defaults(read: Load) -> None:
+    found = read(
+        "defaults: {features: none}\nmodels: {fraud: {task: regression, labels: {window: 1d}}}"
+    )
+    assert found.of("fraud").task == "regression"
+    assert found.of("fraud").labels.window == 86_400
+    assert found.of("fraud").labels.early == ModelSettings().labels.early
+    assert (found.of("other").task, found.of("other").features) == ("auto", "none")
+
+
+# ---- what is wrong ----
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kafak: {}", r"kafak: unknown key; did you mean kafka\?"),
+        ("kafka: {bootstrp: x}", r"kafka.bootstrp: unknown key; did you mean bootstrap\?"),
+        ("models: {fraud: {label: {}}}", r"models.fraud.label: unknown key; did you mean labels\?"),
+        ("models: {a: {drift: {adwin_delt: 1}}}", r"models.a.drift.adwin_delt: unknown key; did you mean adwin_delta\?"),
+        ("defaults: {attack: {alpa: 1}}", r"defaults.attack.alpa: unknown key; did you mean alpha\?"),
+        ("limits: {json_byte: 5}", r"limits.json_byte: unknown key; did you mean json_bytes\?"),
+        ("worker: {xyzzy: 5}", "worker.xyzzy: unknown key; known are commit, poll"),
+        ("worker: {commit: fast}", "worker.commit: .*number.*got 'fast'"),
+        ("worker: {commit: 1.2.3s}", r"worker.commit: .*got '1\.2\.3s'"),
+        ("worker: {commit: 0}", "worker.commit: .*greater than 0, got 0"),
+        ("worker: {poll: .nan}", "worker.poll: .*got nan"),
+        ("defaults: {labels: {window: .inf}}", "defaults.labels.window: .*got inf"),
+        ("models: {a: {labels: {early: 1e300}}}", "models.a.labels.early: .*got '1e300'"),
+        ("limits: {json_bytes: -5}", "limits: .*json_bytes must be above 0, got -5"),
+        ("limits: {models: 1.5}", "limits.models: .*integer.*got 1.5"),
+        ("tenant: 'a b'", "tenant: .*got 'a b'"),
+        ("defaults: {drift: {warmup_values: 3}}", "defaults.drift.warmup_values: .*30, got 3"),
+        ("defaults: {attack: {alpha: 0.0001}}", "defaults.attack: .*15000 scores would do"),
+        ("defaults: {task: guess}", "defaults.task: .*classification.*got 'guess'"),
+        ("kafka: 5", "kafka: .*dictionary"), ("models: [a]", "models: .*dictionary"),
+        ("- kafka", "must hold keys with their values"), ("just text", "must hold keys"),
+        ("1: 2", "must hold keys"), ("a: [", "some.yaml is not YAML"), ("\0", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_naming_key_value_and_fix(
+    read: Load, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(text)
+
+
+def test_all_that_is_wrong_is_said_at_once(read: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("kafka: {topik: a}\nworker: {commit: 0}\ntenant: ''")
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "tenant", "kafka.topik", "worker.commit",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("TOCSIN_KAFK__BOOTSTRAP", "x", r"TOCSIN_KAFK__BOOTSTRAP: no such setting; did you mean TOCSIN_KAFKA\?"),
+        ("TOCSIN_KAFKA__BOOTSTRP", "x", r"kafka.bootstrp: unknown key; did you mean bootstrap\?"),
+        ("TOCSIN_", "x", "TOCSIN_: no such setting"),
+        ("TOCSIN_LIMITS__MODELS", "many", "limits.models: .*got 'many'"),
+        ("TOCSIN_MODELS", "{fraud", '"models".*must be JSON'),
+    ],
+)  # fmt: skip
+def test_a_wrong_variable_is_refused_by_name(read: Load, variable, value, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read("", **{variable: value})
+
+
+def test_variables_of_tests_and_of_others_are_none_of_ours(read: Load) -> None:
+    read("", TOCSIN_TEST_KAFKA_HOME="/x", TOCSIN_BENCH_SECONDS="1", TOCSINE="x")
+
+
+# ---- secrets ----
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        (f"kafka: {{password: [{SECRET}]}}", {}), (f"kafka: [{{password: {SECRET}}}]", {}),
+        (f"redis: 'redis://:{SECRET}@host'", {}), (f"redis: {{url: ['redis://:{SECRET}@host']}}", {}),
+        (f"kafka: '{SECRET}'", {}), (f"kafka: {{client: {SECRET}}}", {}),
+        (f"kafka: {{password: {SECRET}, topic: 5}}", {}),
+        (f"kafka: {{password: {SECRET}, bootstap: x}}", {}),
+        (f"kafka:\n  password: {SECRET}: [", {}), (f"kafka: {{password: {SECRET}\n  topic: [", {}),
+        ("", {"TOCSIN_REDIS": f"redis://:{SECRET}@host"}), ("", {"TOCSIN_KAFKA": f'{{"password":"{SECRET}"'}),
+        ("", {"TOCSIN_KAFKA": f'{{"password":["{SECRET}"]}}'}),
+        ("worker: {commit: 0}", {"TOCSIN_KAFKA__PASSWORD": SECRET}),
+    ],
+)  # fmt: skip
+def test_no_error_shows_a_secret(read: Load, text: str, variables: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text, **variables)
+    assert SECRET not in str(caught.value)
+
+
+def test_secrets_are_not_printed_with_the_settings(read: Load) -> None:
+    found = read(
+        "kafka: {sasl_mechanism: PLAIN, username: me}",
+        TOCSIN_KAFKA__PASSWORD=SECRET, TOCSIN_REDIS__URL=f"redis://:{SECRET}@host",
+    )  # fmt: skip
+    assert SECRET not in repr(found) + str(found)
+    assert found.kafka.connection()["sasl_plain_password"] == SECRET
+
+
+def test_a_password_is_read_from_its_file(read: Load, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text(f"{SECRET}\n")
+    found = read(f"kafka: {{sasl_mechanism: PLAIN, username: me, password_file: {path}}}")
+    assert found.kafka.connection()["sasl_plain_password"] == SECRET
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"kafka.password_file: .*secret cannot be read"):
+        found.kafka.secret()
+
+
+# ---- limits ----
+
+
+@pytest.mark.parametrize("name", Limits.__dataclass_fields__)
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_limit_of_nothing_is_refused(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0, got {value}"):
+        Limits(**{name: value})
+
+
+def test_a_row_s_place_fits_its_bits() -> None:
+    of: Any = Limits(batch_rows=1 << 20)
+    assert of.batch_rows == 1_048_576
+    with pytest.raises(ValueError, match="at most 1048576, got 1048577"):
+        Limits(batch_rows=(1 << 20) + 1)
