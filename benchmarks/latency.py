@@ -20,6 +20,7 @@ import numpy as np
 
 from tocsin import Alert, AlertSubscriber, Publisher
 from tocsin.consumers.topics import create_topics
+from tocsin.core.errors import TransportError
 from tocsin.embedded import EmbeddedBroker, EmbeddedRedis
 
 from .common import Figures
@@ -51,6 +52,11 @@ def main() -> None:
                 env=environment, stdout=log, stderr=log,
             )  # fmt: skip
         try:
+            deadline = time.monotonic() + 60  # compilation takes its time on a new machine
+            while b"going on from offset" not in (Path(folder) / "log").read_bytes():
+                if time.monotonic() > deadline or worker.poll() is not None:
+                    raise TransportError("the worker did not start")
+                time.sleep(0.05)
             published, received = play(broker.bootstrap, store.url)
         finally:
             worker.terminate()
@@ -81,7 +87,7 @@ def play(bootstrap: str, url: str) -> tuple[dict[str, float], list[tuple[Alert, 
     rng = np.random.default_rng(0)
     noise = rng.normal(size=SECONDS * RATE)
     with Publisher(bootstrap) as events:
-        time.sleep(5.0)  # the worker loads its compiled code and joins its group
+        time.sleep(1.0)  # the worker claims the other partitions
         begin = time.monotonic()
         for i in range(SECONDS * RATE):
             model, turn = i % MODELS, i // MODELS

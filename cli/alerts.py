@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from ..consumers.settings import load
 from ..consumers.subscriber import AlertSubscriber
 from ..core import alert as alerts
 from ..core.alert import Alert
+from ..core.errors import ConfigError
 
 
 def run(
@@ -23,6 +25,8 @@ def run(
 ) -> int:
     """Print alerts until there were `count` of them, or Ctrl-C."""
     settings = load(config)
+    if after is not None and not re.fullmatch(r"\d+(-\d+)?", after):
+        raise ConfigError(f"--after must be a stream id such as 1767225600000-0, or 0, got {after}")
     begin = after if after is None or "-" in after else f"{after}-0"
     with AlertSubscriber(
         settings.redis.url, model=model, name=name, after=begin, tenant=settings.tenant
@@ -39,5 +43,5 @@ def run(
 
 def line(alert: Alert) -> str:
     """Return an alert as one line."""
-    when = f"{alert.detected_at:%Y-%m-%d %H:%M:%S}"
+    when = f"{alert.resolved_at or alert.detected_at:%Y-%m-%d %H:%M:%S}"
     return f"{when}  {alert.state:<8}  {alert.severity:<8}  {alert.model}  {alert.kind}: {alert.summary}"

@@ -19,17 +19,17 @@ def main() -> None:
 
         code = app(result_action="return_value")
     except ConfigError as error:
-        print(f"configuration: {error}", file=sys.stderr)
+        print(f"tocsin: {error}", file=sys.stderr)
         code = _CONFIG_EXIT
     except TransportError as error:
-        print(str(error), file=sys.stderr)
+        print(f"tocsin: {error}", file=sys.stderr)
         code = _TRANSPORT_EXIT
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tocsin"):
             raise
         print(
-            f"{error.name} is not installed: pip install 'tocsin[worker]' for the worker, "
-            "'tocsin[cli]' for the other verbs, 'tocsin[all]' for everything",
+            f"{error.name} is not installed: pip install 'tocsin[worker]' for the command line, "
+            "'tocsin[all]' for everything",
             file=sys.stderr,
         )
         code = _CONFIG_EXIT

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..consumers.settings import load
 from ..core.errors import ConfigError
-from ..producers.files import Columns, Row, rows
+from ..core.events import Event, Label
+from ..producers.files import Columns, rows
 from ..producers.publisher import Publisher
 
 _FLUSH_SECONDS = 30.0
@@ -38,12 +39,18 @@ def run(
         version=version,
         **client,
     ) as events:
-        for row in rows(file, columns):
-            while not _publish(events, row):
-                time.sleep(0.01)  # a file can wait, where a model server would drop
-            published += 1
-            if rate is not None:
-                time.sleep(max(0.0, begin + published / rate - time.monotonic()))
+        try:
+            for event in rows(file, columns):
+                while not _publish(events, event):
+                    time.sleep(0.01)  # a file can wait, where a model server would drop
+                published += 1
+                if rate is not None:
+                    time.sleep(max(0.0, begin + published / rate - time.monotonic()))
+        except ConfigError as error:
+            if not published:
+                raise
+            events.flush(_FLUSH_SECONDS)
+            raise ConfigError(f"{error}; the {published} rows before it are published") from None
         done = events.flush(_FLUSH_SECONDS)
         counts = events.counts
     seconds = time.monotonic() - begin
@@ -52,21 +59,26 @@ def run(
         f"{counts.failed} failed"
     )
     if not done:
-        print(f"{counts.queue_depth} still waited after {_FLUSH_SECONDS:.0f} s", file=sys.stderr)
+        print(
+            f"{counts.queue_depth} events still waited after {_FLUSH_SECONDS:.0f} s; is Kafka running "
+            f"at {bootstrap or kafka.bootstrap}? tocsin doctor says more",
+            file=sys.stderr,
+        )
     return int(counts.failed > 0 or not done)
 
 
-def _publish(events: Publisher, row: Row) -> bool:
-    """Publish a row; False if the queue is full."""
+def _publish(events: Publisher, event: Event) -> bool:
+    """Publish an event; False if the queue is full."""
     failed = events.counts.failed
-    queued = events.prediction(
-        row.id,
-        features=row.features,
-        prediction=row.prediction,
-        scores=row.scores,
-        label=row.label,
-        time=row.time,
-    )
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    identity = fields.pop("prediction_id")
+    if fields["model"] == "default":
+        fields["model"] = None  # the one on the command line
+    if isinstance(event, Label):
+        queued = events.label(identity, **fields)
+    else:
+        del fields["sample_rate"]
+        queued = events.prediction(identity, **fields)
     return queued or events.counts.failed > failed
 
 

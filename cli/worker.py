@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ..consumers.attack import check_references
 from ..consumers.dead_letters import KafkaDeadLetters
 from ..consumers.kafka_source import KafkaSource
 from ..consumers.redis_store import RedisStore, connect
@@ -31,6 +32,7 @@ def run(config: Path | None, *, embedded: bool) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     configure()
     settings = load(config)
+    check_references(m.attack for m in (settings.defaults, *settings.models.values()))
     with ExitStack() as stack:
         extra: dict[str, Any] = {}
         if embedded:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.batch import EventBatch, LabelBatch
+from ..core.batch import MAX_CELLS, EventBatch, LabelBatch
 from ..core.columns import FLOAT, INTEGER, NULL, TAGS, TEXT, Bytes, Floats, Ints, Strings, Values
 from ..core.events import ENVIRONMENTS
 from ..detectors.string_index import StringIndex
@@ -162,9 +162,13 @@ def event_batches(model: str, rows: Rows, of: Ints, parts: list[Part]) -> Iterat
         widths[part.place] = len(lists.get("logits", ())), len(lists.get("embedding", ()))
     cuts = np.flatnonzero((np.diff(widths, axis=0) != 0).any(axis=1)) + 1
     bounds = [0, *cuts.tolist(), len(of)]
-    for begin, end in pairwise(bounds):
-        run = [cut for part in parts if len((cut := _cut(part, begin, end)).of)]
-        yield _event_batch(model, rows, of[begin:end], run)
+    names = {name for part in parts for entries in part.shape.maps.values() for name in entries}
+    most = max(1, MAX_CELLS // max(1, len(names)))
+    for begin, stop in pairwise(bounds):
+        for at in range(begin, stop, most):
+            end = min(at + most, stop)
+            run = [cut for part in parts if len((cut := _cut(part, at, end)).of)]
+            yield _event_batch(model, rows, of[at:end], run)
 
 
 def _cut(part: Part, begin: int, end: int) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,6 +167,22 @@ def _distinct(batch: EventBatch) -> list[str | None]:
         if (version.data[cells] == first[None, :]).all():
             return [version[0]]
     return version.to_list()
+
+
+def check_references(settings: Iterable[AttackSettings]) -> None:
+    """Read every reference file that is named.
+
+    Raises
+    ------
+    ConfigError
+        One cannot be read, or needs torch, which is not installed.
+    """
+    for s in settings:
+        if not s.enabled or s.reference is None:
+            continue
+        if not _has_torch():
+            raise ConfigError("attack.reference needs torch: pip install 'tocsin[attack]'")
+        fitted(s.reference, s.alpha, s.fit_events)
 
 
 @cache

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.25
 """How long without a message until the stream is looked at: redis-py reconnects without a word."""
+_WARN_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 0.2
 _PAGE: Final = 1000
 _TIMEOUTS: Final = {
@@ -109,6 +110,7 @@ class AlertSubscriber:
         self._pubsub: Any = None
         self._session: Generator[_Ask, Any, None] | None = None
         self._closed = False
+        self._warned = -_WARN_SECONDS
 
     @property
     def missed(self) -> int:
@@ -187,7 +189,7 @@ class AlertSubscriber:
                     return _alert(ask)
                 answer = self._perform(ask)
             except _TRANSIENT as error:
-                _log.warning("Redis does not answer, trying again: %s", error)
+                self._warn(error)
                 self._drop()
                 time.sleep(_RETRY_SECONDS)
         self.close()
@@ -260,7 +262,7 @@ class AlertSubscriber:
                     return _alert(ask)
                 answer = await self._perform_async(ask)
             except _TRANSIENT as error:
-                _log.warning("Redis does not answer, trying again: %s", error)
+                self._warn(error)
                 await self._drop_async()
                 await asyncio.sleep(_RETRY_SECONDS)
         await self.aclose()
@@ -310,9 +312,21 @@ class AlertSubscriber:
             await self._client.aclose()
             self._client = None
 
+    def _warn(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._warned >= _WARN_SECONDS:
+            self._warned = now
+            _log.warning(
+                "Redis does not answer at %s, trying again: %s", _without_secret(self._url), error
+            )
+
     def _is_over(self, since: float) -> bool:
         waited = time.monotonic() - since
         return self._closed or (self._timeout is not None and waited > self._timeout)
+
+
+def _without_secret(url: str) -> str:
+    return url.rpartition("@")[2]
 
 
 def _settings() -> dict[str, Any]:

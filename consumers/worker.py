@@ -86,7 +86,8 @@ class Worker:
         self._unclaimed: set[Partition] = set()
         self._stop = threading.Event()
         self._last_commit = time.monotonic()
-        self._trouble: tuple[float, TransportError] | None = None
+        self._silent: dict[str, float] = {}
+        """Since when the source or the store does not answer."""
         self._halted = False
         self._told = -_TELL_SECONDS
         self.records = 0
@@ -121,10 +122,9 @@ class Worker:
                 polled = self._source.poll(self.settings.worker.poll)
                 first = next(polled, None)
         except TransportError as error:
-            self._bear(error)
+            self._bear("source", error)
             return
-        if not self._halted:
-            self._trouble = None
+        self._silent.pop("source", None)
         moved = self._rebalance()
         record: Records | Poison | None = first
         while record is not None:
@@ -185,6 +185,7 @@ class Worker:
             # The beginning is written too, so that a crash before the first commit changes nothing.
             self._commit(partition, owned)
         self._source.seek(partition, pipeline.position)
+        self._answered()
         _log.info("%s: going on from offset %d", _name(partition), pipeline.position)
 
     def _take(self, records: Records | Poison) -> bool:
@@ -257,8 +258,9 @@ class Worker:
         self._store.commit(partition, commit)
         owned.written, owned.alerts = None, []
         owned.stored = commit.offset
+        self._answered()
         for alert in commit.alerts:
-            _log.info("%s %s: %s", alert.state, alert.kind, alert.summary)
+            _log.info("%s: %s %s: %s", alert.model, alert.state, alert.kind, alert.summary)
         if commit.alerts and self._on_alerts is not None:
             self._on_alerts(commit.alerts)
 
@@ -267,24 +269,26 @@ class Worker:
         if not self._halted:
             self._halted = True
             self._source.pause(self._owned)
-        self._bear(error)
+        self._bear("store", error)
 
-    def _bear(self, error: TransportError) -> None:
+    def _bear(self, who: str, error: TransportError) -> None:
         """Note that something does not answer; raise if it has not for too long."""
         now = time.monotonic()
-        if self._trouble is None:
-            self._trouble = now, error
+        if who not in self._silent:
+            self._silent[who] = now
             _log.error("%s; nothing is processed until it does, and nothing is lost", error)
-        elif now - self._trouble[0] > self.settings.redis.patience:
+        elif now - self._silent[who] > self.settings.redis.patience:
             raise error
         self._stop.wait(0.05)
+
+    def _answered(self) -> None:
+        since = self._silent.pop("store", None)
+        if since is not None:
+            _log.info("going on after %.1f s", time.monotonic() - since)
 
     def _go_on(self) -> None:
         """Process again. What was polled meanwhile was passed over, so begin where each left off."""
         self._halted = False
-        if self._trouble is not None:
-            _log.info("going on after %.1f s", time.monotonic() - self._trouble[0])
-            self._trouble = None
         for partition, owned in self._owned.items():
             self._source.seek(partition, owned.pipeline.position)
 

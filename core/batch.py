@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from .cloudevents import to_nanoseconds
 from .columns import Bytes, Floats, Ints, Strings, Values
 from .events import ENVIRONMENTS, Label, Prediction
+
+MAX_CELLS: Final = 1 << 20
+"""Rows times names of a batch, at most: some 8 MB."""
 
 
 class Origin(NamedTuple):
@@ -96,9 +99,23 @@ class EventBatch:
 
     @classmethod
     def of(cls, model: str, events: Sequence[tuple[Origin, Prediction]]) -> Iterator[EventBatch]:
-        """Yield batches of `events`, cut where the width of the logits or embedding changes."""
+        """Yield batches of `events`, cut where the width of the logits or embedding changes.
+
+        And where rows times names would pass `MAX_CELLS`: a few events may bring many names.
+        """
         for _, run in groupby(events, key=lambda pair: _widths(pair[1])):
-            yield cls._of_one_width(model, list(run))
+            found: list[tuple[Origin, Prediction]] = []
+            names: set[str] = set()
+            for pair in run:
+                event = pair[1]
+                own = names.union(event.features, event.scores or (), event.segments or ())
+                if found and len(own) * (len(found) + 1) > MAX_CELLS:
+                    yield cls._of_one_width(model, found)
+                    found = []
+                    own = {*event.features, *(event.scores or ()), *(event.segments or ())}
+                found.append(pair)
+                names = own
+            yield cls._of_one_width(model, found)
 
     @classmethod
     def _of_one_width(cls, model: str, events: list[tuple[Origin, Prediction]]) -> EventBatch:
@@ -209,9 +226,14 @@ def _split_features(events: list[Prediction]) -> tuple[dict[str, None], dict[str
 
 
 def _matrix(events: list[Prediction], names: Sequence[str] | dict[str, None], of: str) -> Floats:
-    rows = [getattr(event, of) or {} for event in events]
-    cells = [[_number(row.get(name)) for name in names] for row in rows]
-    return np.array(cells, np.float64).reshape(len(rows), len(names))
+    place = {name: column for column, name in enumerate(names)}
+    cells = np.full((len(events), len(place)), np.nan)
+    for row, event in enumerate(events):
+        for name, value in (getattr(event, of) or {}).items():
+            column = place.get(name)
+            if column is not None:
+                cells[row, column] = _number(value)
+    return cells
 
 
 def _number(value: object) -> float:

@@ -141,6 +141,7 @@ def _worker(broker: EmbeddedBroker, url: str, log: Path) -> Generator[subprocess
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the demo, which ends it
         )
     try:
         yield process

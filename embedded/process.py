@@ -81,6 +81,7 @@ class Server:
                 subprocess.Popen,
                 [sys.executable, "-c", _END_WITH_PARENT, *self._command],
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the owner, who ends it when it is done
                 stdout=log,
                 stderr=subprocess.STDOUT,
             ).result()

@@ -1,6 +1,6 @@
-"""What model servers use: the publisher, the PyTorch hook, and streams with known changes.
+"""What model servers use: the publisher and the PyTorch hook; and files as events.
 
-Importing this package loads no torch, and kafka-python only when something is published.
+Importing this package loads neither torch nor kafka-python.
 """
 
 from .publisher import Publisher

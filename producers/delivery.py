@@ -14,7 +14,9 @@ from ..core import cloudevents as ce
 
 _log = logging.getLogger(__name__)
 
-_IN_FLIGHT_BYTES: Final = 16 << 20  # handed to the client and not yet acknowledged, at most
+_IN_FLIGHT_BYTES: Final = (
+    16 << 20
+)  # on its way: with more than this, nothing further is handed over
 _CONNECT_MS: Final = 3_000
 _RETRY_SECONDS: Final = 1.0, 8.0  # between attempts to connect: first, and most after doubling
 _CLOSE_SECONDS: Final = 1.0

@@ -1,23 +1,25 @@
-"""Rows of CSV, JSON lines and Parquet files as predictions."""
+"""Rows of CSV, JSON lines and Parquet files as events."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 
 import msgspec
 
-from ..core.errors import ConfigError
-from ..core.events import ClassOrNumber, Prediction, Scalar
+from ..core.errors import ConfigError, EventError
+from ..core.events import ClassOrNumber, Event, Prediction, Scalar
+from ..core.limits import Limits
+from ..core.wire import Kind, decode
 
 _MISSING: Final = frozenset(["", "na", "n/a", "nan", "null", "none", "?"])
-_FIELDS: Final = frozenset(Prediction.__struct_fields__)
+_MILLISECONDS: Final = 1e11  # a number of seconds beyond this lies after the year 5138
 
 
 @dataclass(frozen=True)
@@ -45,49 +47,97 @@ class Columns:
         return [name for name in plain if name is not None] + self.scores
 
 
-class Row(NamedTuple):
-    """One row."""
-
-    id: str
-    features: dict[str, Scalar]
-    prediction: ClassOrNumber | None
-    scores: dict[str, float] | None
-    label: ClassOrNumber | None
-    time: datetime | None
-
-
-def rows(file: Path, columns: Columns) -> Iterator[Row]:
-    """Yield the rows of a file.
+def rows(file: Path, columns: Columns) -> Iterator[Event]:
+    """Yield the rows of a file as events.
 
     Parameters
     ----------
     file
-        Its name ends in .csv, .jsonl, .ndjson (each also with .gz), .parquet or .pq.
+        Its name ends in .csv, .jsonl, .ndjson (each also with .gz), .parquet or .pq. JSON lines with a
+        `prediction_id` are events as they stand, unless `columns` names something.
     columns
         What its columns hold.
 
     Raises
     ------
     ConfigError
-        The file is missing or of another kind, or a column is not there; the message says which are.
+        The file is missing or of another kind, a column is not there, or a row cannot be read; the
+        message says which.
     """
     if not file.is_file():
         raise ConfigError(f"no file {file}")
     suffixes = [suffix.lower() for suffix in file.suffixes]
-    kind = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else suffixes[-1:]
-    kind = kind if isinstance(kind, str) else (kind[0] if kind else "")
-    reader = {
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    reader: Callable[[Path, Columns], Iterator[Event]] | None = {
         ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines,
         ".parquet": _parquet, ".pq": _parquet,
-    }.get(kind)  # fmt: skip
+    }.get(suffixes[-1] if suffixes else "")  # fmt: skip
     if reader is None:
         raise ConfigError(
             f"{file.name} must end in .csv, .jsonl or .parquet (or .csv.gz, .jsonl.gz)"
         )
-    for number, found in enumerate(reader(file)):
-        if number == 0:
-            _check(file, columns, found)
-        yield _row(number, found, columns)
+    try:
+        yield from reader(file, columns)
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file.name} is not UTF-8 (byte {error.start}); convert it, for example with iconv"
+        ) from None
+
+
+def _csv(file: Path, columns: Columns) -> Iterator[Event]:
+    with _open(file) as text:
+        for number, row in enumerate(csv.DictReader(text)):
+            where = f"{file.name}, row {number + 1}"
+            if None in row:
+                raise ConfigError(f"{where}: more cells than the header has names")
+            if number == 0:
+                _check(file, columns, row)
+            yield _event(where, number, row, columns, _cell)
+
+
+def _json_lines(file: Path, columns: Columns) -> Iterator[Event]:
+    number = 0
+    with _open(file) as text:
+        for line_number, line in enumerate(text, 1):
+            if not line.strip():
+                continue
+            where = f"{file.name}, line {line_number}"
+            try:
+                found = msgspec.json.decode(line, type=dict[str, Any])
+                if "prediction_id" in found and not columns.named:
+                    yield decode(line.encode(), Kind.BARE, Limits())
+                    continue
+            except (msgspec.MsgspecError, EventError) as error:
+                raise ConfigError(f"{where}: {error}") from None
+            if number == 0:
+                _check(file, columns, found)
+            yield _event(where, number, found, columns, _plain)
+            number += 1
+
+
+def _parquet(file: Path, columns: Columns) -> Iterator[Event]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ConfigError("Parquet files need pyarrow: pip install 'tocsin[batch]'") from None
+    try:
+        batches = parquet.ParquetFile(file).iter_batches()
+    except (ArrowException, OSError) as error:
+        raise ConfigError(f"{file.name} is not a Parquet file: {error}") from None
+    number = 0
+    for batch in batches:
+        for found in batch.to_pylist():
+            if number == 0:
+                _check(file, columns, found)
+            yield _event(f"{file.name}, row {number + 1}", number, found, columns, _plain)
+            number += 1
+
+
+def _open(file: Path) -> IO[str]:
+    if file.suffix == ".gz":
+        return io.TextIOWrapper(gzip.GzipFile(file), encoding="utf-8-sig", newline="")
+    return file.open(encoding="utf-8-sig", newline="")
 
 
 def _check(file: Path, columns: Columns, found: dict[str, Any]) -> None:
@@ -98,52 +148,28 @@ def _check(file: Path, columns: Columns, found: dict[str, Any]) -> None:
         )
 
 
-def _row(number: int, found: dict[str, Any], columns: Columns) -> Row:
-    if columns.named == [] and "prediction_id" in found and set(found) <= _FIELDS:
-        return Row(
-            str(found["prediction_id"]),
-            found.get("features") or {},
-            found.get("prediction"),
-            found.get("scores"),
-            found.get("label"),
-            _time(found.get("time")),
-        )
+def _event(
+    where: str, number: int, found: dict[str, Any], columns: Columns, read: Callable[[Any], Scalar]
+) -> Prediction:
     taken = set(columns.named)
-    scores = {name: float(found[name]) for name in columns.scores if found[name] is not None}
-    return Row(
-        str(found[columns.id]) if columns.id else f"row-{number}",
-        {name: _feature(value) for name, value in found.items() if name not in taken},
-        found[columns.prediction] if columns.prediction else None,
-        scores or None,
-        found[columns.label] if columns.label else None,
-        _time(found[columns.time]) if columns.time else None,
+    said = f"row-{number}" if columns.id is None else found[columns.id]
+    identity = "" if said is None else str(said).strip()
+    if not identity:
+        raise ConfigError(f"{where}: column {columns.id} is empty, an id was expected")
+    return Prediction(
+        prediction_id=identity,
+        features={name: read(value) for name, value in found.items() if name not in taken},
+        prediction=_class(found[columns.prediction], read) if columns.prediction else None,
+        scores={name: _number(where, name, v) for name in columns.scores if (v := found[name])}
+        or None,
+        label=_class(found[columns.label], read) if columns.label else None,
+        time=_time(where, columns.time, found[columns.time]) if columns.time else None,
     )
 
 
-def _feature(value: Any) -> Scalar:
+def _plain(value: Any) -> Scalar:
     """Return a value as a feature: what JSON has no scalar for becomes text."""
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
-
-
-def _time(value: Any) -> datetime | None:
-    if value is None:
-        return None
-    found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _open(file: Path) -> IO[str]:
-    if file.suffix == ".gz":
-        return io.TextIOWrapper(gzip.GzipFile(file), encoding="utf-8-sig", newline="")
-    return file.open(encoding="utf-8-sig", newline="")
-
-
-def _csv(file: Path) -> Iterator[dict[str, Any]]:
-    with _open(file) as text:
-        for row in csv.DictReader(text):
-            if None in row:
-                raise ConfigError(f"{file.name}: a row has more cells than the header")
-            yield {name: _cell(cell) for name, cell in row.items()}
 
 
 def _cell(cell: str | None) -> Scalar:
@@ -151,6 +177,8 @@ def _cell(cell: str | None) -> Scalar:
     text = (cell or "").strip()
     if text.lower() in _MISSING:
         return None
+    if "_" in text:  # Python's int reads 1_000
+        return text
     try:
         return int(text)
     except ValueError:
@@ -161,21 +189,37 @@ def _cell(cell: str | None) -> Scalar:
         return text
 
 
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    with _open(file) as text:
-        for number, line in enumerate(text, 1):
-            if not line.strip():
-                continue
-            try:
-                yield msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.MsgspecError as error:
-                raise ConfigError(f"{file.name}, line {number}: {error}") from None
+def _class(value: Any, read: Callable[[Any], Scalar]) -> ClassOrNumber | None:
+    """Return a class or number; a class may be called none, or na."""
+    if isinstance(value, str) and value.strip().lower() in _MISSING:
+        return value.strip() or None
+    return read(value)
 
 
-def _parquet(file: Path) -> Iterator[dict[str, Any]]:
+def _number(where: str, column: str, value: Any) -> float:
     try:
-        from pyarrow import parquet
-    except ImportError:
-        raise ConfigError("Parquet files need pyarrow: pip install 'tocsin[batch]'") from None
-    for batch in parquet.ParquetFile(file).iter_batches():
-        yield from batch.to_pylist()
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where}: {column} is {value!r}, a number was expected") from None
+
+
+def _time(where: str, column: str, value: Any) -> datetime | None:
+    """Read ISO 8601, and numbers as seconds or milliseconds since 1970; UTC where no zone is said."""
+    if value is None or value == "":
+        return None
+    try:
+        if isinstance(value, datetime):
+            found = value
+        elif isinstance(value, (int, float)) or value.strip().replace(".", "", 1).isdigit():
+            seconds = float(value)
+            found = datetime.fromtimestamp(
+                seconds / 1000 if seconds > _MILLISECONDS else seconds, UTC
+            )
+        else:
+            found = datetime.fromisoformat(value.strip())
+    except (AttributeError, OverflowError, ValueError):
+        raise ConfigError(
+            f"{where}: {column} is {value!r}; a time was expected, as 2026-01-31T12:00:00Z or in "
+            "seconds since 1970"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

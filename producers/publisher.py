@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -74,7 +76,7 @@ class Publisher:
     Raises
     ------
     ValueError
-        A parameter is out of range.
+        A parameter is out of range, or neither this nor `kafka.KafkaProducer` has it.
 
     Notes
     -----
@@ -115,6 +117,7 @@ class Publisher:
                 "queue_events, queue_bytes and record_bytes must be above 0 and linger at least 0, "
                 f"got {queue_events}, {queue_bytes}, {record_bytes} and {linger}"
             )
+        _check_client(client)
         self.model = model
         self.version = version
         self.environment: Environment = environment
@@ -149,7 +152,7 @@ class Publisher:
 
     def prediction(
         self,
-        id: str | None = None,  # noqa: A002  (what callers call it)
+        id: str | int | None = None,  # noqa: A002  (what callers call it)
         *,
         features: Mapping[str, Scalar] | None = None,
         prediction: ClassOrNumber | None = None,
@@ -160,7 +163,7 @@ class Publisher:
         client: str | None = None,
         segments: Mapping[str, str] | None = None,
         label: ClassOrNumber | None = None,
-        time: datetime | None = None,
+        time: datetime | float | None = None,
         model: str | None = None,
         version: str | None = None,
         environment: Environment | None = None,
@@ -173,7 +176,11 @@ class Publisher:
         Parameters
         ----------
         id
-            The prediction's id, under which its label will come; a random one where None.
+            The prediction's id, under which its label will come; a random one where None. What is no
+            text, such as a number, is published as text.
+        time
+            When; now where None. A time without a zone is this machine's, a number is seconds since
+            1970.
 
         Returns
         -------
@@ -182,15 +189,17 @@ class Publisher:
             by sampling, or it cannot be encoded.
         """
         try:
-            identity = id if id is not None else uuid.uuid4().hex
+            identity = uuid.uuid4().hex if id is None else id if isinstance(id, str) else str(id)
             if self.is_left_out(identity):
                 return False
             chosen = model or self.model
+            _check_mapping("features", features)
+            _check_mapping("scores", scores)
             event = Prediction(
                 prediction_id=identity,
                 model=chosen,
                 version=version or self.version,
-                time=time if time is not None else _now(),
+                time=_now() if time is None else _moment(time),
                 features=features or {},  # type: ignore[arg-type]
                 prediction=prediction,
                 scores=scores,  # type: ignore[arg-type]
@@ -210,10 +219,10 @@ class Publisher:
 
     def label(
         self,
-        id: str,  # noqa: A002
+        id: str | int,  # noqa: A002
         label: ClassOrNumber,
         *,
-        observed_at: datetime | None = None,
+        observed_at: datetime | float | None = None,
         revision: int = 0,
         model: str | None = None,
     ) -> bool:
@@ -225,14 +234,17 @@ class Publisher:
             Whether the label was queued; False if its prediction was left out by sampling.
         """
         try:
-            if self.is_left_out(id):
+            identity = id if isinstance(id, str) else str(id)
+            if self.is_left_out(identity):
                 return False
+            if label is None:
+                raise TypeError("a label must be a class or a number, got None")
             chosen = model or self.model
             event = Label(
-                prediction_id=id,
+                prediction_id=identity,
                 label=label,
                 model=chosen,
-                observed_at=observed_at if observed_at is not None else _now(),
+                observed_at=_now() if observed_at is None else _moment(observed_at),
                 revision=revision,
             )
             data = encode(event)
@@ -431,6 +443,22 @@ class Publisher:
         self.close()
 
 
+def _check_mapping(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of names, got {type(value).__name__}")
+
+
+def _check_client(settings: Mapping[str, Any]) -> None:
+    from kafka import KafkaProducer
+
+    for name in settings:
+        if name not in KafkaProducer.DEFAULT_CONFIG:
+            known = [*inspect.signature(Publisher).parameters, *KafkaProducer.DEFAULT_CONFIG]
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"Publisher has no setting {name}, and KafkaProducer has none{hint}")
+
+
 _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
@@ -452,3 +480,10 @@ atexit.register(_at_exit)
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _moment(time: datetime | float) -> datetime:
+    """Return a time with a zone; one without is this machine's, a number is seconds since 1970."""
+    if isinstance(time, datetime):
+        return time if time.tzinfo is not None else time.astimezone()
+    return datetime.fromtimestamp(time, UTC)

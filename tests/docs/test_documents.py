@@ -137,6 +137,7 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     settings = load(file)
     assert settings.of("fraud").features == ["amount", "hour"]
     assert settings.of("fraud").labels.window == 60 * 86400
+    assert settings.of("fraud").drift.warmup_values == 500
     assert settings.of("other").drift.warmup_values == 500
 
 

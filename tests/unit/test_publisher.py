@@ -104,6 +104,28 @@ def test_numbers_of_numpy_and_torch_are_taken_and_what_is_not_finite_is_missing(
     assert type(event.features["x"]) is type(published)
 
 
+def test_ids_that_are_numbers_and_times_without_a_zone_are_taken(missing: str) -> None:
+    events = silent(Publisher(missing))
+    local = datetime(2026, 1, 2, 3, 4)  # noqa: DTZ001
+    assert events.prediction(17, time=local)
+    assert events.prediction(18, time=1_767_225_600)
+    assert events.label(17, True, observed_at=1_767_225_600.5)
+    first, second, label = queued(events)
+    assert (first.prediction_id, label.prediction_id) == ("17", "17")
+    assert first.time == local.astimezone()
+    assert second.time == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_rows_of_several_models_go_under_their_own_keys(missing: str) -> None:
+    """Else a label, whose key is its model's, would not meet its prediction."""
+    events = silent(Publisher(missing, model="mine"))
+    rows = {"prediction_id": list("abcd"), "model": ["x", "y", None, "x"], "label": [1, 2, 3, 4]}
+    assert events.predictions(rows)
+    assert {model: sum(t.events for t in queue) for model, queue in events._queues.items()} == {
+        "x": 2, "y": 1, "mine": 1,
+    }  # fmt: skip
+
+
 def test_arrays_and_tensors_are_taken_as_vectors(missing: str) -> None:
     events = silent(Publisher(missing))
     assert events.prediction("a", logits=torch.tensor([1.0, -2.0]), embedding=np.arange(3))  # type: ignore[arg-type]
@@ -116,6 +138,10 @@ def test_arrays_and_tensors_are_taken_as_vectors(missing: str) -> None:
     "call",
     [
         lambda events: events.prediction("a", features={"x": object()}),
+        lambda events: events.prediction("a", features=[1.0]),
+        lambda events: events.prediction("a", scores=[0.1, 0.9]),
+        lambda events: events.prediction("a", time="yesterday"),
+        lambda events: events.label("a", None),
         lambda events: events.prediction("a\ud800"),
         lambda events: events.label("a", object()),
         lambda events: events.predictions({"features": {"x": [1.0]}}),
@@ -224,7 +250,8 @@ def test_sampling_keeps_a_prediction_and_its_label_together_and_says_its_rate(mi
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sample_rate": 0}, {"sample_rate": 1.5}, {"queue_events": 0}, {"linger": -1}]
+    "wrong",
+    [{"modle": "x"}, {"sample_rate": 0}, {"sample_rate": 1.5}, {"queue_events": 0}, {"linger": -1}],
 )
 def test_parameters_out_of_range_are_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -227,3 +227,15 @@ def test_a_row_s_place_fits_its_bits() -> None:
     assert of.batch_rows == 1_048_576
     with pytest.raises(ValueError, match="at most 1048576, got 1048577"):
         Limits(batch_rows=(1 << 20) + 1)
+
+
+def test_a_named_model_inherits_the_defaults(read: Load) -> None:
+    found = read(
+        "defaults:\n  drift: {warmup_values: 500}\n  labels: {window: 60d}\n"
+        "models:\n  fraud:\n    features: [a]\n    drift: {adwin_delta: 0.01}\n"
+    )
+    fraud = found.of("fraud")
+    assert (fraud.drift.warmup_values, fraud.drift.adwin_delta) == (500, 0.01)
+    assert fraud.labels.window == 60 * 86400
+    assert fraud.features == ["a"]
+    assert found.of("other").features == "all"
