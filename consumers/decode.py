@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..core.columns import Bytes, Ints, Strings, groups, stack, take
 from ..core.errors import DecodeError, EventError, SchemaError, SizeError
 from ..core.events import Event, Label, Prediction
 from ..core.limits import Limits
+from ..core.merge import in_log_order
 from ..core.wire import Kind
 from ..detectors.string_index import StringIndex
 from . import arrow_reader, assemble
@@ -300,18 +300,20 @@ class Decoder:
     ) -> Iterator[EventBatch | LabelBatch]:
         is_label = self._book.is_label[rows.cells.shape[of]]
         predictions = [(o, e) for o, e in single if isinstance(e, Prediction)]
-        for chosen, events in _runs(rows, of[~is_label], predictions):
-            if events:
-                yield from EventBatch.of(model, events)
-            else:
-                parts = self._parts(rows, chosen)
-                yield from assemble.event_batches(model, rows, chosen, parts)
+        chosen = of[~is_label]
+        known = assemble.event_batches(model, rows, chosen, self._parts(rows, chosen))
+        if predictions:
+            yield from in_log_order([*known, *EventBatch.of(model, predictions)])
+        else:
+            yield from known
         labels = [(o, e) for o, e in single if isinstance(e, Label)]
-        for chosen, found in _runs(rows, of[is_label], labels):
-            if found:
-                yield LabelBatch.of(model, found)
-            else:
-                yield assemble.label_batch(model, rows, chosen, self._parts(rows, chosen))
+        chosen = of[is_label]
+        found = []
+        if len(chosen):
+            found.append(assemble.label_batch(model, rows, chosen, self._parts(rows, chosen)))
+        if labels:
+            found.append(LabelBatch.of(model, labels))
+        yield from in_log_order(found)
 
     def _parts(self, rows: Rows, of: Ints) -> list[Part]:
         return [
@@ -361,22 +363,6 @@ class _Models:
     def valid(self, codes: Ints) -> assemble.Mask:
         """Return (n,) whether each is a name that `events.ModelName` allows."""
         return np.asarray((codes >= 0) & self._valid[codes])
-
-
-def _runs(
-    rows: Rows, of: Ints, single: list[tuple[Origin, E]]
-) -> Iterator[tuple[Ints, list[tuple[Origin, E]]]]:
-    """Divide rows and single events, both in the log's order, into runs of one sort in that order."""
-    if not single:
-        if len(of):
-            yield of, []
-        return
-    positions = zip(rows.offsets[of].tolist(), rows.rows[of].tolist(), strict=True)
-    merged = [(at, True, k) for k, at in enumerate(positions)]
-    merged += [((o.offset, o.row), False, k) for k, (o, _) in enumerate(single)]
-    for compiled, run in groupby(sorted(merged), key=lambda item: item[1]):
-        chosen = [k for _, _, k in run]
-        yield (of[chosen], []) if compiled else (of[:0], [single[k] for k in chosen])
 
 
 def _no_cells(rows: int) -> Cells:

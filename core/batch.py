@@ -84,18 +84,7 @@ class EventBatch:
 
     def take(self, rows: Ints | slice) -> EventBatch:
         """Return the batch of `rows` only."""
-        cut: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, np.ndarray):
-                cut[field.name] = value[rows]
-            elif isinstance(value, (Strings, Values)):
-                cut[field.name] = value.take(rows)
-            elif isinstance(value, dict):
-                cut[field.name] = {name: column.take(rows) for name, column in value.items()}
-            else:
-                cut[field.name] = value
-        return EventBatch(**cut)
+        return EventBatch(**_taken(self, rows))
 
     @classmethod
     def of(cls, model: str, events: Sequence[tuple[Origin, Prediction]]) -> Iterator[EventBatch]:
@@ -189,6 +178,10 @@ class LabelBatch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def take(self, rows: Ints | slice) -> LabelBatch:
+        """Return the batch of `rows` only."""
+        return LabelBatch(**_taken(self, rows))
+
     @classmethod
     def of(cls, model: str, events: Sequence[tuple[Origin, Label]]) -> LabelBatch:
         """Build a batch from decoded labels."""
@@ -207,6 +200,21 @@ class LabelBatch:
             label=Values.of([e.label for _, e in events]),
             revision=np.array([e.revision for _, e in events], np.int64),
         )
+
+
+def _taken(batch: EventBatch | LabelBatch, rows: Ints | slice) -> dict[str, Any]:
+    cut: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, np.ndarray):
+            cut[field.name] = value[rows]
+        elif isinstance(value, (Strings, Values)):
+            cut[field.name] = value.take(rows)
+        elif isinstance(value, dict):
+            cut[field.name] = {name: column.take(rows) for name, column in value.items()}
+        else:
+            cut[field.name] = value
+    return cut
 
 
 def _widths(event: Prediction) -> tuple[int, int]:
