@@ -166,6 +166,22 @@ def doctor(*, config: Config = None) -> int:
     return run(config)
 
 
+@app.command
+def status(*, json: bool = False, config: Config = None) -> int:
+    """Print what the workers know of each model: events, labels, accuracy, open incidents.
+
+    Parameters
+    ----------
+    json
+        All figures, as JSON.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .status import run
+
+    return run(config, as_json=json)
+
+
 @config.command
 def check(file: Path | None = None) -> int:
     """Check a configuration file and the TOCSIN_ variables.

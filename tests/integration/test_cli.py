@@ -84,6 +84,21 @@ def test_a_file_becomes_alerts_without_writing_code(
     assert firing["concept drift"].subject == "error"
 
 
+def test_status_says_what_is_known_of_each_model(
+    site: Any, tmp_path: Path, table: list[dict[str, Any]]
+) -> None:
+    assert "no model has been seen yet" in site.run("status").stdout
+    write(table, tmp_path / "t.csv")
+    site.start()
+    site.run("publish", "t.csv", "--model", "m", "--label", "truth", "--prediction", "predicted")
+    site.caught_up()
+    shown = site.run("status").stdout
+    assert shown.startswith("m  predictions 900  labels_joined 900")
+    found = json.loads(site.run("status", "--json").stdout)["m"]
+    assert {"accuracy", "precision", "recall", "f1"} <= set(found)
+    assert f"accuracy {found['accuracy']:.4g}" in shown
+
+
 def test_a_rate_is_kept(site: Any, tmp_path: Path, table: list[dict[str, Any]]) -> None:
     write(table[:40], tmp_path / "t.csv")
     done = site.run("publish", "t.csv", "--model", "m", "--rate", "20")

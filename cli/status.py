@@ -1,0 +1,45 @@
+"""`tocsin status`: what the workers know of each model, one line each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from ..consumers.redis_store import TRANSIENT, connect
+from ..consumers.settings import load
+from ..core.errors import TransportError
+from ..core.keys import Keys
+
+_FIRST = (
+    "predictions", "labels_joined", "labels_unmatched", "accuracy", "f1", "mae", "open_incidents",
+    "unusable_values", "suspicious_ratio",
+)  # fmt: skip
+
+
+def run(config: Path | None, *, as_json: bool) -> int:
+    """Print the figures of each model in each environment."""
+    settings = load(config)
+    client = connect(settings.redis.url)
+    try:
+        found: Any = client.hgetall(Keys(settings.tenant).metrics)
+    except (*TRANSIENT, redis.ResponseError) as error:
+        raise TransportError(f"Redis does not answer, is it running? {error}") from None
+    finally:
+        client.close()
+    models = {
+        name.decode().rpartition("|")[0]: json.loads(figures)
+        for name, figures in sorted(found.items())
+    }
+    if as_json:
+        print(json.dumps(models, indent=2))
+        return 0
+    if not models:
+        print("no model has been seen yet: publish to the topic, and start tocsin worker")
+    width = max(map(len, models), default=0)
+    for name, figures in models.items():
+        shown = (f"{key} {figures[key]:.4g}" for key in _FIRST if key in figures)
+        print(f"{name:<{width}}  {'  '.join(shown)}")
+    return 0
