@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from random import Random
@@ -31,9 +32,10 @@ def publish(broker: Broker, topic: str, codec: str | None) -> None:
     producer = KafkaProducer(
         bootstrap_servers=broker.bootstrap, compression_type=codec, linger_ms=5
     )
+    now = int(time.time() * 1000)  # what is older than a broker's retention it removes
     for i in range(COUNT):
         producer.send(
-            topic, key=None if i % 3 else b"k%d" % i, timestamp_ms=1_767_225_600_000 + i,
+            topic, key=None if i % 3 else b"k%d" % i, timestamp_ms=now - COUNT + i,
             value=None if i % 501 == 0 else b"v" * random.randrange(2000),
             headers=[("ce_type", b"x"), ("é", b"")] if i % 2 else [],
         )  # fmt: skip
@@ -51,7 +53,8 @@ def consume(broker: Broker, topic: str, *, columnar: bool) -> tuple[list[Any], i
     consumer.assign([tp])
     consumer.seek(tp, FIRST)
     found: list[Any] = []
-    while len(found) < COUNT - FIRST:
+    deadline = time.monotonic() + 60
+    while len(found) < COUNT - FIRST and time.monotonic() < deadline:
         polled = consumer.poll(500)
         read = (
             columnar_fetch.read_batches(polled, 1 << 26)
