@@ -69,6 +69,7 @@ class Incident(msgspec.Struct):
     alert: bytes  # the alert that opened it, encoded
     kind: str
     subject: str
+    first: int  # clock of the claim that opened it
     last: int  # clock of the latest claim
     members: dict[str, Member]
 
@@ -81,8 +82,9 @@ class Incidents:
     model, environment, partition
         Whose they are.
     merge_events
-        A claim of one kind within so many events of the last one joins its incident; claims about
-        clients join only those about the same client.
+        A claim of one kind within so many events of the last one joins its incident; one about a
+        stream that is not in it, only within so many events of the first one, so that a restless
+        stream hides no other. Claims about clients join only those about the same client.
     resolve_events
         An incident ends after so many events without a claim.
     runbook
@@ -127,14 +129,17 @@ class Incidents:
         key = f"{member.subject} {member.detector}"
         for incident in self._open:
             same = incident.kind == claim.kind and incident.subject == subject
-            if same and claim.clock - incident.last <= self.merge_events:
+            since = incident.last if _has(incident, member.subject) else incident.first
+            if same and claim.clock - since <= self.merge_events:
                 incident.last = claim.clock
                 if key in incident.members or len(incident.members) < _MEMBERS:
                     incident.members[key] = member
                 return None
         opened = self._alert(claim)
         self._open.append(
-            Incident(alerts.encode(opened), claim.kind, subject, claim.clock, {key: member})
+            Incident(
+                alerts.encode(opened), claim.kind, subject, claim.clock, claim.clock, {key: member}
+            )
         )
         return opened
 
@@ -257,6 +262,10 @@ class Timeline:
     def load(self, state: Sequence[Any]) -> None:
         """Go on from `state`."""
         self.count, self._times = state
+
+
+def _has(incident: Incident, subject: str) -> bool:
+    return any(member.subject == subject for member in incident.members.values())
 
 
 def _member(verdict: Verdict) -> Member:

@@ -207,7 +207,8 @@ class IncidentSettings(_Group):
     Parameters
     ----------
     merge_events
-        A claim of one kind within so many events of the last one joins its incident.
+        A claim of one kind within so many events of the last one joins its incident; of a stream
+        that is not in it yet, within so many of the first one.
     resolve_events
         An incident is resolved after so many events without a further claim.
     """

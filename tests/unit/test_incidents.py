@@ -171,3 +171,16 @@ def test_an_alert_begins_where_the_change_began_and_ends_when_all_is_quiet(late:
         assert fired[kind].offset + 300 <= alert.offset < fired[kind].offset + 600
         assert alert.resolved_at == from_nanoseconds(alert.offset * SECOND)
     assert len(alerts) == 4
+
+
+def test_a_restless_stream_hides_no_other() -> None:
+    held = incidents(merge=10, resolve=30)
+    assert held.claim(claim(0, "feature:restless"))
+    for clock in range(5, 100, 5):
+        assert held.claim(claim(clock, "feature:restless")) is None
+        if clock == 5:
+            assert held.claim(claim(clock, "feature:with it")) is None
+    opened = held.claim(claim(100, "feature:later"))
+    assert opened is not None
+    assert opened.subject == "feature:later"
+    assert held.open == 2
