@@ -85,7 +85,6 @@ class PartitionPipeline:
         self.partition = partition
         self.position = 0
         """The offset to go on from."""
-        self.counts = {"events": 0, "refused": 0}
         self._settings = settings
         self._limits = limits or Limits()
         self._decoder = decoder or Decoder(self._limits)
@@ -98,7 +97,6 @@ class PartitionPipeline:
             return Output([], [])
         if isinstance(records, Poison):
             self.position = records.next_offset
-            self.counts["refused"] += 1
             return Output([], [_of_poison(records)])
         records = records.since(self.position)
         decoded = self._decoder.decode(records)
@@ -117,7 +115,6 @@ class PartitionPipeline:
         ]
         alerts, crowded = self._update(records, decoded)
         letters = sorted(letters + crowded, key=lambda letter: (letter.offset, letter.row))
-        self.counts["refused"] += len(letters)
         self.position = records.next_offset
         return Output(alerts, letters)
 
@@ -142,7 +139,6 @@ class PartitionPipeline:
                     model, self.partition.number, self._settings(model)
                 )
             self._touched.add(model)
-            self.counts["events"] += sum(map(len, found))
             alerts += self._models[model].update(batches.get(model, ()), labels.get(model, ()))
         alerts.sort(key=lambda alert: (alert.offset, alert.row, alert.id))
         return alerts, crowded

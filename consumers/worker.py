@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ..core.alert import Alert
@@ -56,8 +56,6 @@ class Worker:
         How.
     source, store, dead_letters
         Where records come from, where state and alerts go, where refusals go.
-    on_alerts
-        Called after a commit with the alerts that it wrote.
 
     Notes
     -----
@@ -73,14 +71,11 @@ class Worker:
         source: Source,
         store: Store,
         dead_letters: DeadLetters,
-        *,
-        on_alerts: Callable[[Sequence[Alert]], None] | None = None,
     ) -> None:
         self.settings = settings
         self._source = source
         self._store = store
         self._dead_letters = dead_letters
-        self._on_alerts = on_alerts
         self._decoder = Decoder(settings.limits)
         self._owned: dict[Partition, _Owned] = {}
         self._unclaimed: set[Partition] = set()
@@ -261,8 +256,6 @@ class Worker:
         self._answered()
         for alert in commit.alerts:
             _log.info("%s: %s %s: %s", alert.model, alert.state, alert.kind, alert.summary)
-        if commit.alerts and self._on_alerts is not None:
-            self._on_alerts(commit.alerts)
 
     def _halt(self, error: TransportError) -> None:
         """Process nothing further until what is processed can be written."""
