@@ -8,6 +8,11 @@ from typing import Any
 
 import structlog
 
+# Without local variables: they hold events.
+_tracebacks = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure(level: int = logging.INFO) -> None:
     """Send the logs of this process to standard error."""
@@ -21,7 +26,7 @@ def configure(level: int = logging.INFO) -> None:
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer()]
         if on_terminal
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_tracebacks, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler()
     handler.setFormatter(

@@ -298,15 +298,14 @@ class _Reader:
                 (found < _FIRST_TIME) | (found > _LAST_TIME),
                 SchemaError("$.time must lie between 1971 and 2261", "$.time"),
             )
-        if timestamp >= 0:
-            self._refuse(
-                found - timestamp > self._limits.future_seconds * 1e9,
-                SchemaError(
-                    f"the event's time lies more than limits.future_seconds = "
-                    f"{self._limits.future_seconds:g} ahead of its record's",
-                    "$.time",
-                ),
-            )
+        self._refuse(
+            found - timestamp > self._limits.future_seconds * 1e9,
+            SchemaError(
+                f"the event's time lies more than limits.future_seconds = "
+                f"{self._limits.future_seconds:g} ahead of its record's, or that has none",
+                "$.time",
+            ),
+        )
         return found
 
     def _sample_rate(self) -> Floats:

@@ -69,8 +69,9 @@ class AttackMonitor:
         while begin < len(names):
             self._detector(names[begin], classes)
             # A version that has no detector yet may make another one go: not before its turn.
-            unknown = [f"{name}/{classes}" not in self._detectors for name in names[begin:]]
-            end = begin + unknown.index(True) if True in unknown else len(names)
+            end = begin + 1
+            while end < len(names) and f"{names[end]}/{classes}" in self._detectors:
+                end += 1
             for version in dict.fromkeys(names[begin:end].tolist()):
                 rows = begin + np.flatnonzero(names[begin:end] == version)
                 found += self._check(version, batch, rows)
@@ -126,33 +127,40 @@ class AttackMonitor:
         """Return the fields that changed since the last call, None for those to delete."""
         fields: dict[str, bytes | None] = {}
         for key in self._dropped:
-            fields[f"attack/{key}"] = fields[f"attack_steady/{key}"] = None
+            name = _escaped(key)
+            fields[f"attack/{name}"] = fields[f"attack_steady/{name}"] = None
             self._stored.pop(key, None)
         self._dropped = []
         for key, detector in self._detectors.items():
-            fields[f"attack/{key}"] = detector.volatile()
+            name = _escaped(key)
+            fields[f"attack/{name}"] = detector.volatile()
             if self._stored.get(key) != detector.changes:
                 self._stored[key] = detector.changes
-                fields[f"attack_steady/{key}"] = detector.steady()
+                fields[f"attack_steady/{name}"] = detector.steady()
         return fields
 
     def restore(self, versions: Sequence[str], fields: dict[str, bytes]) -> list[str]:
         """Go on from stored `versions` and fields; return what could not be read and starts clean."""
         lost = []
         for key in versions:
-            name, classes = f"attack/{key}", int(key.rpartition("/")[2])
+            name, classes = _escaped(key), int(key.rpartition("/")[2])
             try:
                 detector = self._make(classes)
-                detector.restore_steady(fields[f"attack_steady/{key}"])
-                detector.restore_volatile(fields[name])
+                detector.restore_steady(fields[f"attack_steady/{name}"])
+                detector.restore_volatile(fields[f"attack/{name}"])
             except (KeyError, StateError) as error:
-                lost.append(f"{name}: {error}")
+                lost.append(f"attack/{key}: {error}")
                 continue
             if self.settings.reference is not None and not detector.is_fitted:
                 detector = self._make(classes)  # the reference was named while it was learning
             self._detectors[key] = detector
             self._stored[key] = detector.changes
         return lost
+
+
+def _escaped(key: str) -> str:
+    """Return a version as part of a field's name, in which a bar stands before the model."""
+    return key.replace("%", "%25").replace("|", "%7C")
 
 
 def _distinct(batch: EventBatch) -> list[str | None]:

@@ -241,6 +241,11 @@ def _read(fetched: Fetched, limit: int, check_crcs: bool) -> Records:
     spans = np.empty((header.records, 8), np.int64)
     if record_spans(data, at, end, header.records, spans) < 0:
         raise DecodeError("the records of a batch do not fill it")
+    deltas = spans[:, 0]  # the producer's word, in a batch that the broker has not unpacked
+    if len(deltas) and (
+        deltas[0] < 0 or deltas[-1] > header.last_offset_delta or (np.diff(deltas) <= 0).any()
+    ):
+        raise DecodeError("the offsets of a batch's records do not rise")
     return Records.of_spans(
         fetched.partition, fetched.next_offset, data, spans, header.base_offset,
         _timestamps(header, spans[:, 1]),

@@ -18,17 +18,28 @@ local function each(width, act)
   end
 end
 
-each(2, function(field, state) redis.call('HSET', KEYS[1], field, state) end)
-each(1, function(field) redis.call('HDEL', KEYS[1], field) end)
-each(2, function(model, figures) redis.call('HSET', KEYS[4], model, figures) end)
-redis.call('HSET', KEYS[1], 'offset', ARGV[3])
-each(2, function(model, rest)
+-- What may fail comes first, when nothing is written yet; then the state with its offset.
+local fields, deleted, figures, alerts = {}, {}, {}, {}
+each(2, function(field, state) fields[#fields + 1] = {field, state} end)
+each(1, function(field) deleted[#deleted + 1] = field end)
+each(2, function(model, figure) figures[#figures + 1] = {model, figure} end)
+each(2, function(model, rest) alerts[#alerts + 1] = {model, rest} end)
+
+local texts = {}
+for _, alert in ipairs(alerts) do
   local previous = redis.call('GET', KEYS[3]) or '0-0'
   local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '*',
-    'alert', '{' .. rest, 'previous', previous)
+    'alert', '{' .. alert[2], 'previous', previous)
   redis.call('SET', KEYS[3], id)
-  local text = '{"stream_id":"' .. id .. '","previous_id":"' .. previous .. '",' .. rest
-  redis.call('PUBLISH', ARGV[5], text)
-  redis.call('PUBLISH', ARGV[5] .. ':' .. model, text)
-end)
+  texts[#texts + 1] = '{"stream_id":"' .. id .. '","previous_id":"' .. previous .. '",' .. alert[2]
+end
+for _, pair in ipairs(fields) do redis.call('HSET', KEYS[1], pair[1], pair[2]) end
+for _, field in ipairs(deleted) do redis.call('HDEL', KEYS[1], field) end
+redis.call('HSET', KEYS[1], 'offset', ARGV[3])
+-- Figures and the channel are for lookers-on: where they are refused, the commit stands.
+for _, pair in ipairs(figures) do redis.pcall('HSET', KEYS[4], pair[1], pair[2]) end
+for k, text in ipairs(texts) do
+  redis.pcall('PUBLISH', ARGV[5], text)
+  redis.pcall('PUBLISH', ARGV[5] .. ':' .. alerts[k][1], text)
+end
 return {'ok', ARGV[3]}

@@ -118,8 +118,13 @@ class KafkaDeadLetters:
                     "sha256": hashlib.sha256(value).hexdigest().encode(),
                 }
                 _log.warning("a dead letter of %d bytes was cut", len(value))
-                again = self._one(producer, letter, value[:_CUT_BYTES], extra)
-                again.get(timeout=self._timeout)
+                try:
+                    again = self._one(producer, letter, value[:_CUT_BYTES], extra)
+                    again.get(timeout=self._timeout)
+                except _TOO_LARGE:  # the key or the headers are too large as well
+                    bare = letter._replace(key=None, headers=[])
+                    again = self._one(producer, bare, value[:_CUT_BYTES], extra)
+                    again.get(timeout=self._timeout)
 
     def _one(
         self,

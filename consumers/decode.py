@@ -256,7 +256,7 @@ class Decoder:
             models[of] = found
             good = assemble.event_times(shape, rows, of) & assemble.sound(shape, rows, of)
             ahead = rows.times[of] - timestamps[of]
-            good &= (ahead <= self._limits.future_seconds * 1e9) | (timestamps[of] < 0)
+            good &= ahead <= self._limits.future_seconds * 1e9
             good &= self._models.valid(models[of])
             shape_of[of[~good]] = -1
         models[shape_of < 0] = -1
@@ -374,9 +374,10 @@ def _no_cells(rows: int) -> Cells:
 
 
 def _refuse_future(time: int, timestamp: int, limits: Limits) -> None:
-    if timestamp >= 0 and time - timestamp > limits.future_seconds * 1e9:
+    # A record without a time of its own lies at the beginning of 1970: its events have none either.
+    if time - timestamp > limits.future_seconds * 1e9:
         raise SchemaError(
             f"the event's time lies more than limits.future_seconds = "
-            f"{limits.future_seconds:g} ahead of its record's",
+            f"{limits.future_seconds:g} ahead of its record's, or that has none",
             "$.time",
         )

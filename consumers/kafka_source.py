@@ -129,7 +129,9 @@ class KafkaSource:
             self._stalled_since = None
             fetcher = self._consumer._fetcher.config
             if fetcher["fetch_max_wait_ms"] < _LONGEST_WAIT_MS:
-                fetcher["fetch_max_wait_ms"] *= 2
+                fetcher["fetch_max_wait_ms"] = min(
+                    2 * fetcher["fetch_max_wait_ms"], _LONGEST_WAIT_MS
+                )
                 _log.warning(
                     "the broker answers nothing in time; fetches wait for %d ms from here on",
                     fetcher["fetch_max_wait_ms"],
@@ -164,7 +166,7 @@ class KafkaSource:
         try:
             self._consumer.seek(tp, offset)
             self._consumer.resume(tp)
-        except IllegalStateError:
+        except (IllegalStateError, KeyError):
             pass  # taken away in the meantime; the next look at changes says so
 
     def pause(self, partitions: Iterable[Partition]) -> None:

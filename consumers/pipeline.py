@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ..core.alert import Alert
 from ..core.batch import EventBatch, LabelBatch
-from ..core.errors import EventError, SizeError
+from ..core.errors import DecodeError, EventError, SizeError
 from ..core.limits import Limits
-from .decode import Decoded, Decoder
+from .decode import Decoded, Decoder, Refused
 from .model_monitor import ModelMonitor
 from .records import Partition, Poison, Records
 from .series import Fields
@@ -18,6 +19,7 @@ from .settings import ModelSettings
 
 _log = logging.getLogger(__name__)
 
+_LETTERS: Final = 1000  # of one record; a million lines of garbage fit into 2 KB
 _SEPARATOR: Final = "|"
 """Between a field's name and the model that it is of; a model's name may hold one, a field's not."""
 
@@ -111,7 +113,7 @@ class PartitionPipeline:
                 records.headers(refused.record),
                 refused.error,
             )
-            for refused in decoded.refused
+            for refused in _together(records, decoded.refused)
         ]
         alerts, crowded = self._update(records, decoded)
         letters = sorted(letters + crowded, key=lambda letter: (letter.offset, letter.row))
@@ -126,13 +128,13 @@ class PartitionPipeline:
         for label in decoded.labels:
             labels.setdefault(label.model, []).append(label)
         alerts: list[Alert] = []
-        crowded: list[DeadLetter] = []
+        crowded: dict[int, DeadLetter] = {}
         # By the first event, so that which models are one too many does not depend on the cut.
         models = {**batches, **labels}
         for model in sorted(models, key=lambda name: _first(batches, labels, name)):
             found = [*batches.get(model, ()), *labels.get(model, ())]
             if model not in self._models and len(self._models) >= self._limits.models:
-                crowded += self._crowded(records, found)
+                crowded.update(self._crowded(records, found))
                 continue
             if model not in self._models:
                 self._models[model] = ModelMonitor(
@@ -141,13 +143,15 @@ class PartitionPipeline:
             self._touched.add(model)
             alerts += self._models[model].update(batches.get(model, ()), labels.get(model, ()))
         alerts.sort(key=lambda alert: (alert.offset, alert.row, alert.id))
-        return alerts, crowded
+        return alerts, list(crowded.values())
 
-    def _crowded(self, records: Records, found: list[EventBatch | LabelBatch]) -> list[DeadLetter]:
+    def _crowded(
+        self, records: Records, found: list[EventBatch | LabelBatch]
+    ) -> dict[int, DeadLetter]:
+        """Return a letter for each record, by its offset: the value is the whole record's."""
         error = SizeError(
             f"the partition already has {len(self._models)} models, limits.models allows no more"
         )
-        # A letter a record, of all its rows of the model: the value is the whole record's.
         rows = {
             offset: row
             for batch in found
@@ -155,21 +159,13 @@ class PartitionPipeline:
                 batch.offsets[::-1].tolist(), batch.rows[::-1].tolist(), strict=True
             )
         }
-        letters = []
+        letters = {}
         for offset, row in rows.items():
             record = int(records.offsets.searchsorted(offset))
-            letters.append(
-                DeadLetter(
-                    self.partition,
-                    offset,
-                    row,
-                    offset + 1,
-                    records.key(record),
-                    records.value(record),
-                    records.headers(record),
-                    error,
-                )
-            )
+            letters[offset] = DeadLetter(
+                self.partition, offset, row, offset + 1, records.key(record),
+                records.value(record), records.headers(record), error,
+            )  # fmt: skip
         return letters
 
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -215,6 +211,24 @@ def _first(
         (int(batch.offsets[0]), int(batch.rows[0]))
         for batch in (*batches.get(model, ()), *labels.get(model, ()))
     )
+
+
+def _together(records: Records, refused: Sequence[Refused]) -> list[Refused]:
+    """Put the refusals of a record that has very many into one, of the whole record."""
+    counts = Counter(one.record for one in refused)
+    found: list[Refused] = []
+    told: set[int] = set()
+    for one in refused:
+        if counts[one.record] <= _LETTERS:
+            found.append(one)
+        elif one.record not in told:
+            told.add(one.record)
+            error = DecodeError(
+                f"{counts[one.record]} events of this record were refused, the first because: "
+                f"{one.error}"
+            )
+            found.append(Refused(one.record, -1, records.value(one.record), error))
+    return found
 
 
 def _of_poison(poison: Poison) -> DeadLetter:

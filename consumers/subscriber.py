@@ -192,6 +192,9 @@ class AlertSubscriber:
                 self._warn(error)
                 self._drop()
                 time.sleep(_RETRY_SECONDS)
+            except BaseException:
+                self._drop()  # interrupted: the next call begins anew where this one was
+                raise
         self.close()
         raise StopIteration
 
@@ -254,6 +257,7 @@ class AlertSubscriber:
         while not self._is_over(since):
             try:
                 if self._session is None:
+                    await self._drop_async()
                     self._client = redis_async.Redis.from_url(self._url, **_settings_async())
                     self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
                     self._session, answer = self._protocol(), None
@@ -265,6 +269,9 @@ class AlertSubscriber:
                 self._warn(error)
                 await self._drop_async()
                 await asyncio.sleep(_RETRY_SECONDS)
+            except BaseException:
+                self._session = None  # cancelled: the next call begins anew where this one was
+                raise
         await self.aclose()
         raise StopAsyncIteration
 

@@ -106,6 +106,9 @@ class Worker:
         try:
             while not self._stop.is_set():
                 self.step(watchdog)
+        except BaseException:
+            self._halted = True  # what was half processed is not written
+            raise
         finally:
             watchdog.close()
             self._leave()
@@ -206,7 +209,7 @@ class Worker:
             last = letters[-1]
             _log.warning(
                 "refused %d events so far, all go to the dead letters; the last at %s offset %d: %s",
-                self.refused, _name(last.partition), last.offset, last.error,
+                self.refused, _name(last.partition), last.offset, str(last.error)[:300],
             )  # fmt: skip
 
     def _commit_due(self) -> None:

@@ -302,12 +302,17 @@ class Publisher:
         """Count an event that could not be published, and warn once in a while; returns False."""
         with self._counting:
             self._failed += 1
-        self._warn(f"an event was not published: {type(error).__name__}: {error}")
+        # What other libraries raise may hold values.
+        ours = type(error).__module__ in ("builtins", "msgspec")
+        detail = f": {error}"[:300] if ours else ""
+        self._warn(f"an event was not published: {type(error).__name__}{detail}")
         return False
 
-    def _put(self, model: str, item: Item | Deferred, events: int, size: int) -> bool:
+    def _put(self, model: Any, item: Item | Deferred, events: int, size: int) -> bool:
         if self._closed:
             raise RuntimeError("the publisher is closed")
+        if not isinstance(model, str):
+            raise TypeError(f"the model must be text, got {type(model).__name__}")
         # Added up without a lock: threads may miss one another's last additions, so the bounds are
         # kept to within a few events.
         if self._waiting >= self._queue_events or self._bytes + size > self._queue_bytes:
@@ -352,7 +357,12 @@ class Publisher:
             self._waiting = self._bytes = 0
             for model, queue in list(self._queues.items()):
                 items = [queue.popleft() for _ in range(len(queue))]
-                delivery.send(model, list(self._encoded(items)))
+                try:
+                    delivery.send(model, list(self._encoded(items)))
+                except Exception as error:  # one model's events must not end the thread
+                    with self._counting:
+                        self._failed += len(items) - 1
+                    self.failed(error)
             self._busy = False
         delivery.close()
 

@@ -299,3 +299,16 @@ def test_damaged_state_of_one_model_is_reported_and_others_keep_theirs(
 @pytest.fixture(autouse=True)
 def _retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tocsin.consumers.worker._RETRY_SECONDS", 0.0)
+
+
+def test_a_record_of_very_many_refusals_is_one_dead_letter() -> None:
+    partition = PARTITIONS[0]
+    garbage = Records.of(partition, [line_record(0, [b"x"] * 5000)])
+    few = Records.of(partition, [line_record(1, [b"x"] * 5)])
+    store, letters = MemoryStore(), MemoryDeadLetters()
+    source = MemorySource({partition: [garbage, few]})
+    drive(Worker(SETTINGS, source, store, letters), source)
+    (whole, *rows) = letters.letters
+    assert (whole.offset, whole.row, whole.value) == (0, -1, b"\n".join([b"x"] * 5000))
+    assert "5000 events of this record were refused" in str(whole.error)
+    assert [letter.row for letter in rows] == [0, 1, 2, 3, 4]

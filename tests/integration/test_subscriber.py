@@ -286,3 +286,48 @@ def test_the_channel_carries_the_streams_json(store: EmbeddedRedis, writer: Writ
     assert found == json.loads(fields[b"alert"])
     channel.close()
     client.close()
+
+
+def test_a_cancelled_wait_loses_nothing(store: EmbeddedRedis, writer: Writer) -> None:
+    """As `asyncio.wait_for` cancels: at any moment, again and again."""
+
+    async def listen() -> list[str]:
+        received: list[str] = []
+        subscriber = AlertSubscriber(store.url, name="c", after="0-0")
+        rng = np.random.default_rng(5)
+        deadline = time.monotonic() + 20
+        while len(received) < 150 and time.monotonic() < deadline:
+            try:
+                found = await asyncio.wait_for(anext(subscriber), float(rng.uniform(0.0, 0.02)))
+            except TimeoutError:
+                continue
+            received.append(found.id)
+        await subscriber.aclose()
+        return received
+
+    def write() -> None:
+        for number in range(150):
+            writer.write(alert(number))
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    received = asyncio.run(listen())
+    thread.join()
+    assert received == writer.ids
+
+
+def test_a_channel_that_redis_refuses_does_not_undo_a_commit(store: EmbeddedRedis) -> None:
+    """A user without rights on channels, and a figures key of another type: the stream has it all."""
+    client = redis.Redis.from_url(store.url)
+    client.acl_setuser(
+        "w", enabled=True, nopass=True, commands=["+@all"], keys=["*"], reset_channels=True
+    )
+    client.set(Keys().metrics, "no hash")
+    restricted = Writer(store.url.replace("redis://", "redis://w:x@"))
+    restricted.write(alert(1), alert(2))
+    restricted.write(alert(3))
+    with AlertSubscriber(store.url, after="0-0", timeout=0.5) as subscriber:
+        assert [a.id for a in subscriber] == restricted.ids
+    restricted.store.close()
+    client.close()

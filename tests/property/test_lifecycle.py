@@ -80,7 +80,7 @@ def claim(clock: int, subject: str) -> Claim:
 
 
 class Expected:
-    """The incidents as a dict from what they are about to the clock of their latest claim."""
+    """Each incident as what it is about, the clocks of its first and latest claim, and its streams."""
 
     def __init__(self) -> None:
         self.open: list[list] = []
@@ -88,15 +88,17 @@ class Expected:
     def claim(self, clock: int, subject: str) -> bool:
         about = (KINDS[subject], subject if subject.startswith("client:") else "")
         for incident in self.open:
-            if incident[0] == about and clock - incident[1] <= MERGE:
-                incident[1] = clock
+            since = incident[2] if subject in incident[3] else incident[1]
+            if incident[0] == about and clock - since <= MERGE:
+                incident[2] = clock
+                incident[3].add(subject)
                 return False
-        self.open.append([about, clock])
+        self.open.append([about, clock, clock, {subject}])
         return True
 
     def end(self, clock: int) -> int:
         before = len(self.open)
-        self.open = [i for i in self.open if i[1] + RESOLVE > clock]
+        self.open = [i for i in self.open if i[2] + RESOLVE > clock]
         return before - len(self.open)
 
 

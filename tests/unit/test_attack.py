@@ -198,3 +198,13 @@ def test_a_reference_named_while_a_version_was_learning_is_used(tmp_path) -> Non
     assert restored.restore(monitor.versions, monitor.dirty()) == []
     feed(restored, events(1, 20))
     assert restored.checked == 20
+
+
+def test_a_version_may_hold_the_bar_that_stands_before_the_model() -> None:
+    monitor = AttackMonitor("m", SETTINGS)
+    feed(monitor, events(0, 30, ("a|b", "a%7Cb")))
+    fields = monitor.dirty()
+    assert not any("|" in name for name in fields)
+    restored = AttackMonitor("m", SETTINGS)
+    assert restored.restore(monitor.versions, fields) == []
+    assert state(restored) == state(monitor)

@@ -286,3 +286,11 @@ def test_an_arrow_batch_is_cut_below_the_limit(missing: str) -> None:
     assert sum(table.events for table in tables) == rows
     assert max(len(table.data) for table in tables) <= 50_000
     assert len(tables) < 12
+
+
+def test_a_model_that_is_no_text_is_counted_and_ends_no_thread(missing: str) -> None:
+    events = silent(Publisher(missing))
+    assert events.prediction("a", model=7) is False  # type: ignore[arg-type]
+    assert events.label("a", 1, model=b"x") is False  # type: ignore[arg-type]
+    assert events.prediction("b")
+    assert (events.counts.failed, events.counts.queue_depth) == (2, 1)
