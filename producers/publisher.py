@@ -193,8 +193,10 @@ class Publisher:
             if self.is_left_out(identity):
                 return False
             chosen = model or self.model
-            _check_mapping("features", features)
-            _check_mapping("scores", scores)
+            if type(features) is not dict:  # the usual case is told apart cheaply
+                _check_mapping("features", features)
+            if scores is not None and type(scores) is not dict:
+                _check_mapping("scores", scores)
             event = Prediction(
                 prediction_id=identity,
                 model=chosen,
