@@ -15,12 +15,12 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from ..core.events import ClassOrNumber, Environment, Label, Prediction, Scalar, Tensor
 from ..core.wire import encode
+from .arguments import check_client, check_mapping, moment
 from .delivery import Deferred, Delivery, Item
 from .packing import pack_table
 
@@ -117,7 +117,7 @@ class Publisher:
                 "queue_events, queue_bytes and record_bytes must be above 0 and linger at least 0, "
                 f"got {queue_events}, {queue_bytes}, {record_bytes} and {linger}"
             )
-        _check_client(client)
+        check_client(client, inspect.signature(Publisher).parameters)
         self.model = model
         self.version = version
         self.environment: Environment = environment
@@ -194,14 +194,14 @@ class Publisher:
                 return False
             chosen = model or self.model
             if type(features) is not dict:  # the usual case is told apart cheaply
-                _check_mapping("features", features)
+                check_mapping("features", features)
             if scores is not None and type(scores) is not dict:
-                _check_mapping("scores", scores)
+                check_mapping("scores", scores)
             event = Prediction(
                 prediction_id=identity,
                 model=chosen,
                 version=version or self.version,
-                time=_now() if time is None else _moment(time),
+                time=_now() if time is None else moment(time),
                 features=features or {},  # type: ignore[arg-type]
                 prediction=prediction,
                 scores=scores,  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ class Publisher:
                 prediction_id=identity,
                 label=label,
                 model=chosen,
-                observed_at=_now() if observed_at is None else _moment(observed_at),
+                observed_at=_now() if observed_at is None else moment(observed_at),
                 revision=revision,
             )
             data = encode(event)
@@ -455,22 +455,6 @@ class Publisher:
         self.close()
 
 
-def _check_mapping(name: str, value: Any) -> None:
-    if value is not None and not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a mapping of names, got {type(value).__name__}")
-
-
-def _check_client(settings: Mapping[str, Any]) -> None:
-    from kafka import KafkaProducer
-
-    for name in settings:
-        if name not in KafkaProducer.DEFAULT_CONFIG:
-            known = [*inspect.signature(Publisher).parameters, *KafkaProducer.DEFAULT_CONFIG]
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"Publisher has no setting {name}, and KafkaProducer has none{hint}")
-
-
 _publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
@@ -492,10 +476,3 @@ atexit.register(_at_exit)
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _moment(time: datetime | float) -> datetime:
-    """Return a time with a zone; one without is this machine's, a number is seconds since 1970."""
-    if isinstance(time, datetime):
-        return time if time.tzinfo is not None else time.astimezone()
-    return datetime.fromtimestamp(time, UTC)
