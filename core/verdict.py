@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -34,17 +36,29 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Parameters
     ----------
     detector
-        Who claims, in the literature's name: `adwin`, `page_hinkley`, `adversarial`.
+        Who claims, in the literature's name: `adwin`, `page_hinkley`, `e_detector`, `adversarial`.
     subject
         The stream: `feature:amount`, `score`, `error`, `client:abc`.
     offset, row
-        The observation at which the claim was made.
-    statistic, threshold
-        What was compared with what.
-    unit
-        What the statistic counts, in words.
+        The event that decided it.
+    statistic, threshold, unit
+        What was compared with what; `unit` says in words what it is.
+    phase
+        `opened`: the stream has changed; `moved`: a change that was claimed still goes on; `settled`: it
+        has come to rest. Detectors that only ever raise alarms say `opened`.
+    change
+        What kind of change: `location up`, `location down`, `scale up`, `scale down`, `shape`,
+        `rate up`, `rate down`, `missing`, `new category`, `shares`.
+    size, size_sigmas
+        After less before, in the stream's own unit and in standard deviations of the reference.
     delay_events
         Estimated number of the stream's values since the change began, this one included.
+    delay_low, delay_high
+        An interval for it.
+    chance_events
+        Evidence this strong comes by chance once in so many events, over everything watched.
+    outcome
+        Of a settled stream: `returned`, `new regime` or `unsettled`, the last when it was given up.
     evidence
         How sure, in words.
     reference, current
@@ -60,7 +74,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     statistic: float
     threshold: float
     unit: str = ""
+    phase: Literal["opened", "moved", "settled"] = "opened"
+    change: str = ""
+    size: float | None = None
+    size_sigmas: float | None = None
     delay_events: int | None = None
+    delay_low: int | None = None
+    delay_high: int | None = None
+    chance_events: float | None = None
+    outcome: Literal["", "returned", "new regime", "unsettled"] = ""
     evidence: str = ""
     reference: Summary | None = None
     current: Summary | None = None

@@ -31,6 +31,8 @@ class Observations:
         (n,) who asked, for detectors that look at clients; None elsewhere.
     ids
         (n,) prediction ids, for detectors that name samples; None elsewhere.
+    times
+        (n,) int64 event times, nanoseconds since 1970, for detectors that know seasons; None elsewhere.
     """
 
     names: tuple[str, ...]
@@ -39,6 +41,7 @@ class Observations:
     rows: Ints
     clients: Strings | None = None
     ids: Strings | None = None
+    times: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -60,6 +63,7 @@ class Observations:
             rows=self.rows[rows],
             clients=None if self.clients is None else self.clients.take(rows),
             ids=None if self.ids is None else self.ids.take(rows),
+            times=None if self.times is None else self.times[rows],
         )
 
 
