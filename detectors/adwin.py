@@ -20,41 +20,52 @@ from .compiled import compiled
 from .streams import StreamTable
 
 _LEVELS: Final = 48
-"""Rows of buckets: row i holds buckets of 2**i values, so 2**48 values fit a window."""
+"""Rows of buckets: row i is a ring of buckets of 2**i values, so 2**48 values fit a window."""
+
+_ROUNDING: Final = 1e-15
+"""Nine roundings. Two means that are compared by products instead of quotients differ by two at most."""
 
 
 @compiled
 def _cut(
-    totals: Floats, sizes: NDArray[np.uint8], levels: int, width: float, total: float,
-    variance: float, delta: float, min_window: float,
+    totals: Floats, sizes: NDArray[np.uint8], firsts: NDArray[np.uint8], levels: int, width: float,
+    total: float, variance: float, delta: float, min_window: float,
 ) -> tuple[bool, float, float]:  # fmt: skip
     """Return whether some split of the window has means too far apart, their distance and the bound.
 
     Splits run from the oldest bucket to the newest. The bound is Theorem 3.2's with the variance of
     the window in place of its upper bound, and harmonic lengths as in the authors' implementation.
     """
+    mask = totals.shape[1] - 1
     spread = variance / width
     confidence = math.log(2.0 * math.log(width) / delta)
     n0, n1, u0, u1 = 0.0, width, 0.0, total
+    # m of a split is both / (a b), with a and b the lengths less what is needed at least.
+    both = width - 2.0 * min_window + 2.0
+    scale = 2.0 * spread * confidence * both * (1.0 - 1e-6)
     for level in range(levels - 1, -1, -1):
         weight = float(np.int64(1) << level)
-        for b in range(sizes[level]):
-            if level == 0 and b == sizes[0] - 1:
-                return False, 0.0, 0.0  # nothing would be left on the other side
-            bucket = totals[level, b]
+        at = np.int64(firsts[level])
+        # Nothing would be left on the other side of the newest bucket.
+        for _ in range(sizes[level] - (1 if level == 0 else 0)):
+            bucket = totals[level, at]
+            at = (at + 1) & mask
             n0 += weight
             n1 -= weight
             u0 += bucket
             u1 -= bucket
             if n0 < min_window or n1 < min_window:
                 continue
-            distance = u0 / n0 - u1 / n1
-            m = 1.0 / (n0 - min_window + 1.0) + 1.0 / (n1 - min_window + 1.0)
-            square = 2.0 * m * spread * confidence
-            # The bound is above the root alone, so most splits are settled without a root.
-            if distance * distance <= square * (1.0 - 1e-9):
+            # The bound is above the root of 2 m spread confidence alone. Most splits are settled by
+            # that, in a form without divisions, and with room for what rounding does to the other.
+            left, right, product = u0 * n1, u1 * n0, n0 * n1
+            reach = abs(left - right) + _ROUNDING * (abs(left) + abs(right))
+            a, b = n0 - min_window + 1.0, n1 - min_window + 1.0
+            if reach * reach * (a * b) <= scale * (product * product):
                 continue
-            bound = math.sqrt(square) + 2.0 / 3.0 * confidence * m
+            distance = u0 / n0 - u1 / n1
+            m = 1.0 / a + 1.0 / b
+            bound = math.sqrt(2.0 * m * spread * confidence) + 2.0 / 3.0 * confidence * m
             if abs(distance) > bound:
                 return True, abs(distance), bound
     return False, 0.0, 0.0
@@ -64,15 +75,19 @@ def _cut(
 def _update(
     values: Floats, streams: Ints, delta: float, clock: int, max_buckets: int, min_window: float,
     grace: float,
-    all_totals: Floats, all_variances: Floats, all_sizes: NDArray[np.uint8], all_levels: Ints,
+    all_totals: Floats, all_variances: Floats, all_sizes: NDArray[np.uint8],
+    all_firsts: NDArray[np.uint8], all_levels: Ints,
     widths: Floats, sums: Floats, window_variances: Floats, ticks: Ints, detected: Any,
     found: Ints, distances: Floats, bounds: Floats,
 ) -> int:  # fmt: skip
     """Run all columns; fill (row, column, width left) of detections; return how many there are."""
+    mask = all_totals.shape[2] - 1
     hits = 0
     for j in range(streams.shape[0]):
         k = streams[j]
-        totals, variances, sizes = all_totals[k], all_variances[k], all_sizes[k]
+        totals, variances, sizes, firsts = (
+            all_totals[k], all_variances[k], all_sizes[k], all_firsts[k]
+        )  # fmt: skip
         levels, width, total, variance = all_levels[k], widths[k], sums[k], window_variances[k]
         tick, was_detected = ticks[k], detected[k]
         for i in range(values.shape[0]):
@@ -81,11 +96,13 @@ def _update(
                 continue
             if was_detected:
                 sizes[:] = 0
+                firsts[:] = 0
                 levels, width, total, variance, tick = 1, 0.0, 0.0, 0.0, 0
                 was_detected = False
             # A new value is a bucket of one.
-            totals[0, sizes[0]] = x
-            variances[0, sizes[0]] = 0.0
+            at = (np.int64(firsts[0]) + sizes[0]) & mask
+            totals[0, at] = x
+            variances[0, at] = 0.0
             sizes[0] += 1
             width += 1.0
             if width > 1.0:
@@ -94,28 +111,31 @@ def _update(
             total += x
             # Too many of one size: the two oldest become one of the next.
             level = 0
+            weight, inverse = 1.0, 1.0  # powers of two: multiplying by one is dividing by the other
             while sizes[level] == max_buckets + 1:
-                weight = float(np.int64(1) << level)
-                a, b = totals[level, 0], totals[level, 1]
-                gap = a / weight - b / weight
-                at = sizes[level + 1]
-                totals[level + 1, at] = a + b
-                variances[level + 1, at] = (
-                    variances[level, 0] + variances[level, 1] + weight * weight * gap * gap
-                    / (weight + weight)
+                first = np.int64(firsts[level])
+                second = (first + 1) & mask
+                a, b = totals[level, first], totals[level, second]
+                gap = a * inverse - b * inverse
+                merged = (
+                    variances[level, first] + variances[level, second]
+                    + weight * weight * gap * gap * (0.5 * inverse)
                 )  # fmt: skip
-                sizes[level + 1] += 1
-                for q in range(2, sizes[level]):
-                    totals[level, q - 2] = totals[level, q]
-                    variances[level, q - 2] = variances[level, q]
+                firsts[level] = (first + 2) & mask
                 sizes[level] -= 2
                 level += 1
+                at = (np.int64(firsts[level]) + sizes[level]) & mask
+                totals[level, at] = a + b
+                variances[level, at] = merged
+                sizes[level] += 1
                 levels = max(levels, level + 1)
+                weight *= 2.0
+                inverse *= 0.5
             tick += 1
             if tick % clock != 0 or width <= grace:
                 continue
             is_cut, distance, bound = _cut(
-                totals, sizes, levels, width, total, variance, delta, min_window
+                totals, sizes, firsts, levels, width, total, variance, delta, min_window
             )
             if not is_cut:
                 continue
@@ -126,19 +146,18 @@ def _update(
                 # Drop the oldest bucket and look again.
                 last = levels - 1
                 weight = float(np.int64(1) << last)
-                bucket = totals[last, 0]
+                first = np.int64(firsts[last])
+                bucket = totals[last, first]
                 width -= weight
                 total -= bucket
                 gap = bucket / weight - total / width
-                variance -= variances[last, 0] + weight * width * gap * gap / (weight + width)
-                for q in range(1, sizes[last]):
-                    totals[last, q - 1] = totals[last, q]
-                    variances[last, q - 1] = variances[last, q]
+                variance -= variances[last, first] + weight * width * gap * gap / (weight + width)
+                firsts[last] = (first + 1) & mask
                 sizes[last] -= 1
                 while levels > 1 and sizes[levels - 1] == 0:
                     levels -= 1
                 is_cut, distance, bound = _cut(
-                    totals, sizes, levels, width, total, variance, delta, min_window
+                    totals, sizes, firsts, levels, width, total, variance, delta, min_window
                 )
             found[hits, 2] = int(width)
             hits += 1
@@ -213,12 +232,15 @@ class Adwin:
         self.max_buckets = max_buckets
         self.min_window_length = min_window_length
         self.grace_period = grace_period
-        shape = (_LEVELS, max_buckets + 2)
+        # One more while two become one; a power of two, so that a place on the ring is a mask away.
+        self._room = 1 << max_buckets.bit_length()
+        shape = (_LEVELS, self._room)
         self._streams = StreamTable(
             {
                 "totals": np.zeros(shape), "variances": np.zeros(shape),
-                "sizes": np.zeros(_LEVELS, np.uint8), "levels": 1, "width": 0.0, "sum": 0.0,
-                "variance": 0.0, "tick": 0, "detected": False,
+                "sizes": np.zeros(_LEVELS, np.uint8), "firsts": np.zeros(_LEVELS, np.uint8),
+                "levels": 1, "width": 0.0, "sum": 0.0, "variance": 0.0, "tick": 0,
+                "detected": False,
             }
         )  # fmt: skip
 
@@ -234,8 +256,8 @@ class Adwin:
         hits = _update(
             batch.values, streams, self.delta, self.clock, self.max_buckets,
             float(self.min_window_length), float(self.grace_period),
-            s["totals"], s["variances"], s["sizes"], s["levels"], s["width"], s["sum"],
-            s["variance"], s["tick"], s["detected"], found, distances, bounds,
+            s["totals"], s["variances"], s["sizes"], s["firsts"], s["levels"], s["width"],
+            s["sum"], s["variance"], s["tick"], s["detected"], found, distances, bounds,
         )  # fmt: skip
         return [
             Verdict(
@@ -252,10 +274,13 @@ class Adwin:
         ]
 
     def snapshot(self) -> bytes:
-        """Return the whole state; of the buckets, those that are in use."""
+        """Return the whole state; of the buckets, those that are in use, each row's oldest first."""
         names, arrays = self._streams.state()
-        used = np.arange(self.max_buckets + 2)[None, None, :] < arrays["sizes"][:, :, None]
-        arrays["totals"], arrays["variances"] = arrays["totals"][used], arrays["variances"][used]
+        used = np.arange(self._room) < arrays["sizes"][:, :, None]
+        row, place = np.divmod(np.flatnonzero(used), self._room)
+        place = (place + arrays.pop("firsts").reshape(-1)[row]) % self._room
+        for name in ("totals", "variances"):
+            arrays[name] = arrays[name].reshape(-1)[row * self._room + place]
         return pack("adwin", 1, {"names": names, "max_buckets": self.max_buckets}, arrays)
 
     def restore(self, state: bytes) -> None:
@@ -266,9 +291,10 @@ class Adwin:
                 f"the snapshot was taken with max_buckets={meta['max_buckets']}, this has "
                 f"{self.max_buckets}"
             )
-        used = np.arange(self.max_buckets + 2)[None, None, :] < arrays["sizes"][:, :, None]
+        used = np.arange(self._room) < arrays["sizes"][:, :, None]
         for name in ("totals", "variances"):
             whole = np.zeros(used.shape)
             whole[used] = arrays[name]
             arrays[name] = whole
+        arrays["firsts"] = np.zeros_like(arrays["sizes"])
         self._streams.load(meta["names"], arrays)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
+from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 import numpy as np
-from river import drift
 
-from ..core.errors import StateError
+from ..core.errors import DetectorError, StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .base import Observations, usable
+from .river_codec import dump, load
+from .river_kinds import KINDS, Evidence, unknown
 
 _RIVER: Final = version("river")
+
+RIVER_NAMES: Final = tuple(sorted(KINDS))
+"""What `river_detector` knows."""
 
 
 class RiverDetector(Protocol):
@@ -26,109 +30,76 @@ class RiverDetector(Protocol):
         """Whether the last value was a detection."""
         ...
 
-    def update(self, x: float) -> None:
+    def update(self, x: Any) -> None:
         """Take one value in."""
         ...
 
 
-class Codec(Protocol):
-    """How one class of River's goes to bytes and back, without pickle."""
-
-    def dump(self, detector: Any) -> bytes:
-        """Return the state of a detector."""
-        ...
-
-    def load(self, detector: Any, state: bytes) -> None:
-        """Put a state into a fresh detector."""
-        ...
-
-
-class _Adwin:
-    """River keeps ADWIN in Rust; its helper's own state is complete and exact.
-
-    That state is private and its format unversioned, and cut bytes end the process, so it is only
-    ever read from inside a checksummed snapshot that names the same River version.
-    """
-
-    def dump(self, detector: Any) -> bytes:
-        flag = b"\1" if detector.drift_detected else b"\0"
-        return flag + bytes(detector._helper.__getstate__())
-
-    def load(self, detector: Any, state: bytes) -> None:
-        detector._helper.__setstate__(state[1:])
-        detector._drift_detected = state[:1] == b"\1"
-
-
-class _PageHinkley:
-    """River keeps Page-Hinkley in plain Python attributes."""
-
-    _LAYOUT = struct.Struct("<6d?")
-
-    def dump(self, detector: Any) -> bytes:
-        mean = detector._x_mean
-        return self._LAYOUT.pack(
-            mean.n, mean.get(), detector._sum_increase, detector._sum_decrease,
-            detector._min_increase, detector._max_decrease, detector.drift_detected,
-        )  # fmt: skip
-
-    def load(self, detector: Any, state: bytes) -> None:
-        count, mean, up, down, low, high, detected = self._LAYOUT.unpack(state)
-        detector._x_mean.n, detector._x_mean._mean = count, mean
-        detector._sum_increase, detector._sum_decrease = up, down
-        detector._min_increase, detector._max_decrease = low, high
-        detector._drift_detected = detected
-
-
-CODECS: Final[dict[type, Codec]] = {drift.ADWIN: _Adwin(), drift.PageHinkley: _PageHinkley()}
-"""River classes whose state can be kept. Others come with the drift engine."""
+def _fired(_: Any) -> Evidence:
+    return Evidence(1.0, 1.0, "the detector's flag")
 
 
 class RiverBank:
-    """One River detector a stream.
+    """One River detector a stream; `river_detector` makes one of River's own by name.
 
     Parameters
     ----------
     name
-        What verdicts call the detector: `adwin`.
+        What verdicts call the detector: `kswin`.
     make
-        Returns a fresh River detector, always with the same parameters.
-    threshold
-        The parameter that decides, for the verdict; ADWIN's delta.
+        Returns a fresh River detector for a stream of that name, always with the same parameters.
+    evidence
+        Returns what a detector that has just fired compared, for the verdict.
+    bits
+        The detector takes zeros and ones: other values count as not usable, and leave its state as it was.
 
     Raises
     ------
     ValueError
-        The class is none whose state this adapter can keep.
+        The state of such a detector cannot be kept.
 
     Notes
     -----
-    Guarantees: each River object sees exactly the usable values of its stream, in their order.
+    Guarantees: each River object sees exactly the usable values of its stream, in their order, so that
+    its flags are those of a plain River object; those for bits see True and False. Flags of a warning
+    zone are no verdicts. A snapshot goes on bit for bit, under the same River version and parameters only.
     """
 
-    def __init__(self, name: str, make: Callable[[], RiverDetector], threshold: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[str], RiverDetector],
+        evidence: Callable[[Any], Evidence] = _fired,
+        *,
+        bits: bool = False,
+    ) -> None:
         self.name = name
         self._make = make
-        self._threshold = threshold
-        kind = type(make())
-        if kind not in CODECS:
-            known = ", ".join(sorted(known.__name__ for known in CODECS))
-            raise ValueError(f"the state of {kind.__name__} cannot be kept; known: {known}")
-        self._codec = CODECS[kind]
+        self._evidence = evidence
+        self._bits = bits
+        try:
+            dump(make(""))
+        except DetectorError as error:
+            raise ValueError(f"{name} cannot run in a bank: {error}") from None
         self._detectors: dict[str, RiverDetector] = {}
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return the detections in their order."""
         found: list[tuple[int, str, Verdict]] = []
-        good = usable(batch.values)
+        if self._bits:
+            fed = batch.values == 1
+            good = fed | (batch.values == 0)
+        else:
+            fed, good = batch.values, usable(batch.values)
         everywhere = np.asarray(good.all(axis=0))
         for column, name in enumerate(batch.names):
             at = None if everywhere[column] else np.flatnonzero(good[:, column])
-            values = batch.values[:, column] if at is None else batch.values[at, column]
+            values = fed[:, column] if at is None else fed[at, column]
             if not len(values):
                 continue
             detector = self._detectors.get(name)
             if detector is None:
-                detector = self._detectors[name] = self._make()
+                detector = self._detectors[name] = self._make(name)
             update = detector.update
             for i, value in enumerate(values.tolist()):
                 update(value)
@@ -140,53 +111,98 @@ class RiverBank:
     def _verdict(
         self, batch: Observations, row: int, name: str, detector: RiverDetector
     ) -> Verdict:
-        # ADWIN has just dropped its window's old part: what is left began with the change.
-        width = getattr(detector, "width", None)
+        evidence = self._evidence(detector)
         return Verdict(
             detector=self.name,
             subject=name,
             offset=int(batch.offsets[row]),
             row=int(batch.rows[row]),
-            statistic=float(getattr(detector, "estimation", 0.0)),
-            threshold=self._threshold,
-            unit="mean of the new window",
-            delay_events=None if width is None else int(width),
+            statistic=float(evidence.statistic),
+            threshold=float(evidence.threshold),
+            unit=evidence.unit,
+            delay_events=evidence.delay_events,
         )
 
     def snapshot(self) -> bytes:
-        """Return the whole state."""
-        states = [self._codec.dump(detector) for detector in self._detectors.values()]
-        meta = {
-            "river": _RIVER,
-            "names": list(self._detectors),
-            "lengths": [len(state) for state in states],
-        }
-        joined = np.frombuffer(b"".join(states), np.uint8)
-        return pack(f"river:{self.name}", 1, meta, {"states": joined})
+        """Return the whole state.
+
+        Raises
+        ------
+        DetectorError
+            A detector has come to hold what cannot be kept; none of River's own does.
+        """
+        states = {name: dump(detector) for name, detector in self._detectors.items()}
+        return pack(f"river:{self.name}", 2, {"river": _RIVER, "states": states}, {})
 
     def restore(self, state: bytes) -> None:
-        """Go on from a snapshot of the same River version."""
-        meta, arrays = unpack(f"river:{self.name}", 1, state)
+        """Go on from a snapshot of the same River version and parameters."""
+        meta, _ = unpack(f"river:{self.name}", 2, state)
         if meta["river"] != _RIVER:
             raise StateError(f"the snapshot was taken with River {meta['river']}, this is {_RIVER}")
-        joined, at = arrays["states"].tobytes(), 0
         detectors: dict[str, RiverDetector] = {}
-        for name, length in zip(meta["names"], meta["lengths"], strict=True):
-            detectors[name] = self._make()
-            self._codec.load(detectors[name], joined[at : at + length])
-            at += length
+        for name, saved in meta["states"].items():
+            detectors[name] = self._make(name)
+            load(detectors[name], saved)
         self._detectors = detectors
+
+
+def river_detector(name: str, **parameters: Any) -> RiverBank:
+    """Return a bank of one of River's drift detectors.
+
+    Parameters
+    ----------
+    name
+        One of `RIVER_NAMES`: `adwin`, `ddm`, `dummy_drift_detector`, `eddm`, `fhddm`, `hddm_a`,
+        `hddm_w`, `kswin`, `page_hinkley`.
+    parameters
+        River's, under River's names; what is not given has River's default. `seed`, 0 where it is None,
+        and the stream's name give each stream its own seed: see `stream_seed`.
+
+    Raises
+    ------
+    ValueError
+        A name is not known, or a parameter is of the wrong type or out of range.
+
+    Notes
+    -----
+    `ddm`, `eddm`, `fhddm`, `hddm_a` and `hddm_w` take bits, a one for an error. Of these River's FHDDM
+    fires when the rate of ones *falls*, as in its paper, where a one is a correct prediction: give it
+    hits, not errors. `dummy_drift_detector` fires without looking at the values: a yardstick.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tocsin.detectors.base import Observations
+    >>> from tocsin.detectors.river_bank import river_detector
+    >>> rng = np.random.default_rng(0)
+    >>> errors = rng.random(2000) < np.repeat([0.05, 0.3], 1000)
+    >>> bank = river_detector("hddm_a", drift_confidence=1e-4)
+    >>> [verdict.offset for verdict in bank.update(Observations.of(errors.astype(float)))]
+    [1027]
+    """
+    if name not in KINDS:
+        raise ValueError(unknown("a drift detector of River's", name, list(RIVER_NAMES)))
+    kind = KINDS[name]
+    chosen = kind.checked(name, parameters)
+    if "seed" not in chosen:
+        return RiverBank(name, lambda _: kind.make(**chosen), kind.evidence, bits=kind.bits)
+    seed = chosen.pop("seed") or 0
+    return RiverBank(
+        name, lambda stream: kind.make(**chosen, seed=stream_seed(stream, seed)), kind.evidence
+    )
+
+
+def stream_seed(stream: str, seed: int = 0) -> int:
+    """Return the seed, of 63 bits, of a stream's own generator: a hash of its name and a seed."""
+    digest = blake2b(f"{seed}:{stream}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def river_adwin(delta: float) -> RiverBank:
     """Return a bank of River's ADWIN; see `adwin.Adwin` for what it does."""
-    return RiverBank("adwin", lambda: drift.ADWIN(delta), delta)  # type: ignore[no-untyped-call]
+    return river_detector("adwin", delta=delta)
 
 
 def river_page_hinkley(delta: float, threshold: float, alpha: float) -> RiverBank:
     """Return a bank of River's Page-Hinkley; see `page_hinkley.PageHinkley` for what it does."""
-    return RiverBank(
-        "page_hinkley",
-        lambda: drift.PageHinkley(delta=delta, threshold=threshold, alpha=alpha),
-        threshold,
-    )
+    return river_detector("page_hinkley", delta=delta, threshold=threshold, alpha=alpha)
