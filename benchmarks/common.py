@@ -27,6 +27,7 @@ class Figures:
         self, figure: str, value: float, *, most: float | None = None, least: float | None = None
     ) -> None:
         """Print a figure, with a bar that it must not exceed, or must reach, or with none."""
+        value = float(value)  # numpy's numbers are not JSON's
         ok = (most is None or value <= most) and (least is None or value >= least)
         bar = most if most is not None else least
         if not ok:

@@ -101,6 +101,56 @@ def publish(
     return run(file, model, columns, rate, bootstrap, topic, version, config)
 
 
+@app.command
+def backtest(
+    file: Path,
+    *,
+    detector: list[str] | None = None,
+    column: list[str] | None = None,
+    label: str | None = None,
+    prediction: str | None = None,
+    drift: list[str] | None = None,
+    annotations: Path | None = None,
+    tolerance: int = 1000,
+    merge: int = 500,
+    json: bool = False,
+    all: bool = False,  # noqa: A002
+) -> int:
+    """Run detectors over a file and, where its drifts are known, score them.
+
+    Parameters
+    ----------
+    file
+        Ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet.
+    detector
+        A name with its parameters, as adwin:delta=0.01,clock=1, or a class of your own as
+        package.module:Class; may be given several times.
+    column
+        A column to watch; may be given several times. All with numbers where not given.
+    label, prediction
+        Columns with the truth and the model's answer; the errors are watched as well.
+    drift
+        A row, counted from 0, at which something changed, or the first and the last row of a
+        gradual change as 20000-21000; may be given several times.
+    annotations
+        A JSON file with the same: {"changes": [[10000, 10000], [20000, 21000]]}.
+    tolerance
+        Rows after a drift within which an alarm is about it.
+    merge
+        Alarms less than so many rows apart count as one, over all columns; 0 for none.
+    json
+        All figures and alarms, as JSON.
+    all
+        Print all alarms, not only a detector's first ten.
+    """
+    from .backtest import Columns, run
+
+    return run(
+        file, detector or [], Columns(label=label, prediction=prediction), column or [], drift,
+        annotations, tolerance, merge, as_json=json, show_all=all,
+    )  # fmt: skip
+
+
 @alerts.command
 def tail(
     *,

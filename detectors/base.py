@@ -31,6 +31,8 @@ class Observations:
         (n,) who asked, for detectors that look at clients; None elsewhere.
     ids
         (n,) prediction ids, for detectors that name samples; None elsewhere.
+    categories
+        Which of the streams are categories: numbers that stand for something and have no order.
     times
         (n,) int64 event times, nanoseconds since 1970, for detectors that know seasons; None elsewhere.
     """
@@ -41,6 +43,7 @@ class Observations:
     rows: Ints
     clients: Strings | None = None
     ids: Strings | None = None
+    categories: frozenset[str] = frozenset()
     times: Ints | None = None
 
     def __len__(self) -> int:
@@ -63,6 +66,7 @@ class Observations:
             rows=self.rows[rows],
             clients=None if self.clients is None else self.clients.take(rows),
             ids=None if self.ids is None else self.ids.take(rows),
+            categories=self.categories,
             times=None if self.times is None else self.times[rows],
         )
 

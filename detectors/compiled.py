@@ -18,3 +18,11 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     the same bits on every machine of one architecture and at any batch cut.
     """
     return cast(Callable[P, R], numba.njit(cache=True, nogil=True)(function))
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile `function` into each compiled function that calls it.
+
+    For what runs once a value: a call that passes a dozen arrays costs more than the work it does.
+    """
+    return cast(Callable[P, R], numba.njit(cache=True, nogil=True, inline="always")(function))

@@ -84,15 +84,16 @@ class Reference:
         number = self._streams.number(name)
         return number is not None and bool(np.isfinite(self._streams["center"][number]))
 
-    def scale(self, batch: Observations) -> Scaled:
-        """Learn from the rows where streams are new, and return all rows in units of the reference.
-
-        The rows that make a stream's reference are returned as NaN.
-        """
+    def learn(self, batch: Observations) -> Floats:
+        """Learn from the rows where streams are new; return the (n, k) values with NaN in those rows."""
         streams = self._streams.numbers(batch.names)
-        values = batch.values
-        if not np.isfinite(self._streams["center"][streams]).all():
-            values = self._learn(values, streams)
+        if np.isfinite(self._streams["center"][streams]).all():
+            return batch.values
+        return self._learn(batch.values, streams)
+
+    def scale(self, names: tuple[str, ...], values: Floats) -> Scaled:
+        """Return (n, k) values in units of the reference, NaN in streams that are still new."""
+        streams = self._streams.numbers(names)
         s = self._streams.arrays
         cut = np.minimum(np.maximum(values, s["low"][streams]), s["high"][streams])
         cut[~(np.abs(values) <= HUGE)] = np.nan
@@ -141,6 +142,14 @@ class Reference:
         s["center"][k], s["low"][k], s["high"][k] = float(cut.mean()), low, high
         s["deviation"][k] = deviation
         s["range"][k] = deviation if spread else float(np.ptp(cut)) or sigma
+
+    def is_binary(self, name: str) -> bool:
+        """Whether a ready stream took only zeros and ones."""
+        return bool(np.isin(self.sample(name), (0.0, 1.0)).all())
+
+    def sample(self, name: str) -> Floats:
+        """Return the (warmup_values,) first values of a ready stream."""
+        return np.asarray(self._streams["sample"][self._number(name)])
 
     def cut(self, name: str, values: Floats) -> Floats:
         """Return (n,) values of a ready stream, cut as the detectors see them."""

@@ -100,7 +100,7 @@ class StreamMonitor:
         if not len(batch) or not batch.names:
             return []
         self.changes += 1
-        scaled = self.reference.scale(batch)
+        scaled = self.reference.scale(batch.names, self.reference.learn(batch))
         found = self._page_hinkley.update(_with(batch, scaled.deviation))
         found += self._adwin.update(_with(batch, scaled.bounded))
         if not found:

@@ -128,3 +128,72 @@ def logit_case(
         return found
 
     return Case(clean, changed, events=8000, false_alarms=false_alarms, delay=delay)
+
+
+def seasonal_case(
+    shift: float = 1.0, *, events: int = 9600, false_alarms: int = 0, delay: int = 168
+) -> Case:
+    """Return a case of hourly rows with seasons of a day and a week: two numbers, and a label they explain.
+
+    Parameters
+    ----------
+    shift
+        By how many standard deviations of what is no season the numbers shift at the change.
+    events
+        Events of one run; a day has 24.
+    false_alarms, delay
+        See `Case`.
+    """
+
+    def clean(seed: int, events: int) -> Observations:
+        return rows(seed, events, 0.0)
+
+    def changed(seed: int, events: int) -> Observations:
+        return rows(seed, events, shift)
+
+    def rows(seed: int, events: int, shift: float) -> Observations:
+        rng = np.random.default_rng(seed)
+        hours = np.arange(events)
+        season = 1.5 * np.sin(hours * 2 * np.pi / 24) + (hours // 24 % 7 >= 5)
+        noise = rng.normal(size=(events, 2))
+        label = rng.random(events) < 1 / (1 + np.exp(-2 * noise[:, 0]))
+        numbers = season[:, None] + noise
+        numbers[events // 2 :] += shift
+        return Observations(
+            names=("feature:load", "feature:price", "label"),
+            values=np.column_stack([numbers, label]),
+            offsets=hours,
+            rows=np.zeros_like(hours),
+            times=hours * 3_600_000_000_000,
+        )
+
+    return Case(clean, changed, events=events, false_alarms=false_alarms, delay=delay)
+
+
+def category_case(categories: int = 8, *, false_alarms: int = 0, delay: int = 200) -> Case:
+    """Return a case of one stream of categories, of which one comes no more and a new one does at the change.
+
+    Parameters
+    ----------
+    categories
+        How many, the first most frequent.
+    false_alarms, delay
+        See `Case`.
+    """
+    shares = 1 / np.arange(1, categories + 1)
+
+    def clean(seed: int, events: int) -> Observations:
+        codes = np.random.default_rng(seed).choice(categories, events, p=shares / shares.sum())
+        place = np.arange(events)
+        return Observations(
+            names=("feature:colour",), values=codes[:, None].astype(np.float64), offsets=place,
+            rows=np.zeros_like(place), categories=frozenset(["feature:colour"]),
+        )  # fmt: skip
+
+    def changed(seed: int, events: int) -> Observations:
+        found = clean(seed, events)
+        later = found.values[events // 2 :]
+        later[later == 1] = categories
+        return found
+
+    return Case(clean, changed, false_alarms=false_alarms, delay=delay)

@@ -1,0 +1,128 @@
+"""What `tocsin backtest` prints for people: the table of scores, and each detector's alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..detectors.evaluation import Score
+from ..detectors.matching import Change
+from .blocks import Blocks
+from .contestant import Result
+
+_SHOWN: Final = 10  # alarms of one detector, unless all are asked for
+_WIDTH: Final = 120  # characters that the table of scores needs
+
+
+class Scoreboard:
+    """Prints to a console; a narrow one is left to fold lines itself."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._console.width = max(self._console.width, _WIDTH)
+
+    def file(self, file: Path, blocks: Blocks) -> None:
+        """Say what was read."""
+        self._print(f"{file.name}: {blocks.rows:,} rows, {', '.join(blocks.streams)}")
+        for reason in sorted(set(blocks.left_out.values())):
+            names = [name for name, why in blocks.left_out.items() if why == reason]
+            self._print(f"left out, {reason}: {', '.join(names)}")
+        for name, count in blocks.texts.items():
+            self._print(f"{name}: {count:,} cells of text count as missing")
+
+    def rule(self, changes: Sequence[Change], tolerance: int, merge: int) -> None:
+        """Say what counts as found."""
+        where = ", ".join(
+            f"{change.start:,}-{change.end:,}" if change.width else f"{change.start:,}"
+            for change in changes
+        )
+        merged = f"; alarms less than {merge:,} rows apart are one" if merge else ""
+        self._print(f"drifts: {where or 'none'}; found within {tolerance:,} rows{merged}")
+
+    def results(self, results: Sequence[Result]) -> None:
+        """Print the table, one detector a row."""
+        is_scored = any(result.score.changes is not None for result in results)
+        self._console.print()
+        self._console.print(_scores(results) if is_scored else _counts(results))
+
+    def alarms(self, result: Result, *, show_all: bool) -> None:
+        """Print the alarms of one detector."""
+        if not result.episodes:
+            return
+        most = len(result.episodes) if show_all else _SHOWN
+        self._print(f"\n{result.name}")
+        self._console.print(_alarms(result, most))
+        if len(result.episodes) > most:
+            self._print(f"and {len(result.episodes) - most:,} more; --all shows them")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
+
+def _table(*titles: str, left: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in titles:
+        table.add_column(
+            title, justify="left" if title in left else "right", no_wrap=title not in left,
+            overflow="fold",
+        )  # fmt: skip
+    return table
+
+
+def _scores(results: Sequence[Result]) -> Table:
+    table = _table(
+        "detector", "alarms", "hits", "false", "late", "precision", "recall", "F1", "delay", "p90",
+        "NDT", "MTD", "MTFA", "MTR", left=["detector"],
+    )  # fmt: skip
+    for result in results:
+        s = result.score
+        table.add_row(
+            result.name, f"{s.alarms:,}", f"{s.hits}/{s.changes}", f"{s.false:,}", f"{s.late:,}",
+            _share(s.precision), _share(s.recall), _share(s.f1), _count(s.delay_median),
+            _count(s.delay_p90), _share(s.normalised_detection_time), _count(s.mtd), *_ratios(s),
+        )  # fmt: skip
+    return table
+
+
+def _ratios(s: Score) -> tuple[str, str]:
+    """Return MTFA and MTR; without a false alarm what they are above."""
+    if s.false:
+        return _count(s.mtfa), _count(s.mtr)
+    is_known = s.mtd is not None and s.mtd > 0 and s.mdr is not None
+    above = f">{s.rows / s.mtd * (1 - s.mdr):,.0f}" if is_known else "-"  # type: ignore[operator]
+    return f">{s.rows:,}", above
+
+
+def _counts(results: Sequence[Result]) -> Table:
+    table = _table("detector", "alarms", "rows an alarm", left=["detector"])
+    for result in results:
+        s = result.score
+        between = _count(s.rows_per_alarm) if s.alarms else f">{s.rows:,}"
+        table.add_row(result.name, f"{s.alarms:,}", between)
+    return table
+
+
+def _alarms(result: Result, most: int) -> Table:
+    is_judged = result.score.changes is not None
+    titles = ["row", "stream", "change", "evidence", *(["outcome", "delay"] if is_judged else [])]
+    table = _table(*titles, left=["stream", "change", "evidence", "outcome"])
+    for alarm, members, judged in result.episodes[:most]:
+        more = f" (+{members - 1})" if members > 1 else ""
+        cells = [f"{alarm.row:,}", alarm.stream + more, alarm.change or "-", alarm.evidence]
+        if judged is not None:
+            cells += [judged.outcome, _count(judged.delay)]
+        table.add_row(*cells)
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

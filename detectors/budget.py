@@ -1,0 +1,111 @@
+"""The false-alarm budget of a model: how much evidence an alarm needs, and which stream may stake how much."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from ..core.columns import Floats, Ints
+
+EPOCH: Final = 4096
+"""Events after which shares and the rate of events are looked at anew."""
+_IDLE_EPOCHS: Final = 4  # a stream without a value for so long gives its share back
+_DAY: Final = 86_400e9  # ns
+_UNKNOWN_EVENTS: Final = 1e6  # what a budget in days is taken for until a rate is known
+_FEWEST_EVENTS: Final = 1e3
+
+
+class Budget:
+    """At most one false alarm in so many events, or days, over everything that is watched.
+
+    Parameters
+    ----------
+    events
+        A: the expected number of false alarms in n events is at most n / A.
+    days
+        The same in days of event time: A is so many days at the rate of the epoch before. Set one of both.
+
+    Raises
+    ------
+    ValueError
+        Both or neither are given, or one is not positive.
+
+    Notes
+    -----
+    Each stream d stakes v_d / A on each of its values, and an alarm needs evidence of 1. What a stream has
+    won, less what it has staked, is a martingale while nothing changes, and an alarm takes at least 1 from
+    it: so the expected number of false alarms is at most what has been staked, and that is at most n / A
+    as long as the shares v_d known before each event are at most 1 together, whatever the dependence
+    between streams (Shin, Ramdas and Rinaldo 2023, Theorem 2.4, arXiv 2203.03532, for one stream and equal
+    stakes; the sum over streams by linearity). So shares may move at any time, and parts of a log that
+    are watched apart, such as partitions, each keep the whole budget for their own events.
+    """
+
+    def __init__(self, events: float | None = None, *, days: float | None = None) -> None:
+        if (events is None) == (days is None):
+            raise ValueError("a budget is so many events or so many days: give one of both")
+        if not (events or days or 0) > 0:
+            raise ValueError(f"a budget must be positive, got {events if days is None else days}")
+        self.days = days
+        self.events = float(events) if events is not None else _UNKNOWN_EVENTS
+        self.seen = 0
+        """Events so far."""
+        self._allowed = 0.0  # up to the end of the last epoch
+        self.alarms = 0
+        """Alarms so far, true ones included."""
+        self._epoch_began: int | None = None
+
+    @property
+    def allowed(self) -> float:
+        """False alarms that are to be expected so far, at most."""
+        return self._allowed + self.seen % EPOCH / self.events
+
+    def room(self) -> int:
+        """Return how many events may come before the epoch ends."""
+        return EPOCH - self.seen % EPOCH
+
+    def take(self, events: int, times: Ints | None = None) -> bool:
+        """Count events, at most `room` of them; return whether an epoch ends with the last one."""
+        if times is not None and self._epoch_began is None and events:
+            self._epoch_began = int(times[0])
+        self.seen += events
+        if self.seen % EPOCH or not events:
+            return False
+        self._allowed += EPOCH / self.events
+        if times is not None and self._epoch_began is not None:
+            if self.days is not None:
+                took = max(int(times[-1]) - self._epoch_began, 1)
+                self.events = max(self.days * _DAY * EPOCH / took, _FEWEST_EVENTS)
+            self._epoch_began = int(times[-1])
+        return True
+
+    def figures(self, streams: int) -> dict[str, float]:
+        """Return what is published: the budget, how it is shared, what was allowed and what was raised."""
+        return {
+            "false_alarm_budget_events": self.events,
+            "false_alarms_allowed": self.allowed,
+            "false_alarm_budget_streams": float(streams),
+            "drift_alarms": float(self.alarms),
+            "false_alarm_budget_remaining": self.allowed - self.alarms,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` takes."""
+        return {
+            "events": self.events, "seen": self.seen, "allowed": self._allowed,
+            "alarms": self.alarms, "began": self._epoch_began,
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`; a budget in events that was set anew since stands."""
+        if self.days is not None:
+            self.events = state["events"]
+        self.seen, self._allowed = state["seen"], state["allowed"]
+        self.alarms, self._epoch_began = state["alarms"], state["began"]
+
+
+def shares(ready: Floats, idle_epochs: Ints) -> Floats:
+    """Return (k,) shares, 1 together: equal ones for the ready streams that still come."""
+    live = (ready != 0) & (idle_epochs < _IDLE_EPOCHS)
+    return np.asarray(live / max(1, int(live.sum())), np.float64)

@@ -1,0 +1,140 @@
+"""What an e-detector's streams have been like: when a change began, what was before and after it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from ..core.columns import Floats, Ints
+from ..core.verdict import Summary
+from . import bets
+from . import e_detector_kernel as kernel
+from .e_detector_kernel import BITS, CATEGORIES, Rules
+from .onset import Onset, onset
+from .streams import StreamTable
+
+_COARSE: Final = 4  # cells in one bin of a picture, and in one cell of the bet that learns
+
+
+class StreamHistory:
+    """Reads the state of an e-detector's streams, and changes nothing.
+
+    Parameters
+    ----------
+    table
+        The streams, with the columns of `e_detector_kernel.Streams` and more.
+    rules
+        How they are watched.
+    """
+
+    def __init__(self, table: StreamTable, rules: Rules) -> None:
+        self._table = table
+        self._rules = rules
+
+    def onset(self, k: int, best: int) -> Onset:
+        """Return how many values ago the change of a stream began that bet number `best` has won most by."""
+        s = self._table.arrays
+        seen, since = int(s["seen"][k]), int(s["seen"][k] - s["begin"][k])
+        size = min(since, kernel.RING)
+        cells = s["ring"][k][np.arange(seen - size, seen) % kernel.RING].astype(np.int64)
+        kind = int(s["kind"][k])
+        if kind == CATEGORIES:
+            gains = self._category_gains(k, cells)[:, None]
+            return onset(gains, np.ones(size, np.int64), np.ones(1), 0)
+        if kind == BITS:
+            before, _ = self.split(k, size)
+            theta = (before[1] + 0.5) / (before.sum() + 1)
+            odds = np.concatenate([bets.ODDS, 1 / bets.ODDS])
+            slopes, tolls = np.log(odds), np.log1p(theta * (odds - 1))
+            rates = odds * theta / (1 - theta + odds * theta)
+            speeds = rates * slopes - tolls
+            gains = cells[:, None] * slopes - tolls
+        else:
+            slopes, tolls = bets.LINES
+            speeds = bets.speeds()
+            gains = self._gains(k)[cells]
+        blocks = self._blocks_before(k, size)
+        if not len(blocks):
+            return onset(gains, np.ones(size, np.int64), speeds, best)
+        # What those bets win that are a line in the sum of bits or scores, the blocks tell too.
+        aligned = size - (-(seen - size) % kernel.BLOCK)
+        earlier = blocks[:, None] * slopes - kernel.BLOCK * tolls
+        counts = np.append(np.full(len(blocks), kernel.BLOCK), np.ones(aligned, np.int64))
+        return onset(np.concatenate([earlier, gains[size - aligned :]]), counts, speeds, best)
+
+    def _blocks_before(self, k: int, size: int) -> Floats:
+        """Return the sums of a stream's blocks before its latest `size` values, as far as it is the same."""
+        s = self._table.arrays
+        seen = int(s["seen"][k])
+        newest = -(-(seen - size) // kernel.BLOCK)
+        kept = s["blocks"].shape[1] - kernel.RING // kernel.BLOCK
+        oldest = max(-(-int(s["begin"][k]) // kernel.BLOCK), newest - kept)
+        blocks = s["blocks"][k][np.arange(oldest, newest) % s["blocks"].shape[1]]
+        return np.asarray(blocks[np.isfinite(blocks)])
+
+    def _gains(self, k: int) -> Floats:
+        """Return (cells, bets) what each bet on numbers wins by a value in each cell, as its logarithm."""
+        s = self._table.arrays
+        counts = s["counts"][k]
+        middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1.0)
+        cells = np.minimum((middle * bets.CELLS).astype(np.int64), bets.CELLS - 1)
+        shares = (s["learnt"][k][:16] + 0.01) / (s["learnt"][k][16] + 0.16)
+        won = np.column_stack([self._rules.table[cells], 16 * shares[cells // _COARSE]])
+        return np.asarray(np.log(won))
+
+    def _category_gains(self, k: int, cells: Ints) -> Floats:
+        """Return (n,) logarithms of how much more frequent each value's category is of late."""
+        counts = self._table["counts"][k]
+        latest = np.bincount(cells[-kernel.BLOCK :], minlength=bets.CELLS) + 0.5 / bets.CELLS
+        ratio = latest / latest.sum() / ((counts + 0.5 / bets.CELLS) / (counts.sum() + 0.5))
+        return np.asarray(np.log(0.5 + 0.5 * ratio)[cells])
+
+    def split(self, k: int, delay: int) -> tuple[Floats, Floats]:
+        """Return the cells' counts before and after the latest `delay` values."""
+        s = self._table.arrays
+        seen, size = int(s["seen"][k]), min(delay, kernel.RING)
+        cells = s["ring"][k][np.arange(seen - size, seen) % kernel.RING]
+        after = np.bincount(cells, minlength=bets.CELLS).astype(np.float64)
+        grown = not (self._rules.fixed and s["phase"][k] == 0)
+        return np.maximum(s["counts"][k] - after * grown, 0.0), after
+
+    def latest(self, k: int, count: int) -> Floats:
+        """Return at most `count` of a stream's latest values."""
+        s, seen = self._table.arrays, int(self._table["seen"][k])
+        size = min(count, seen, kernel.RECENT)
+        return np.asarray(s["recent"][k][np.arange(seen - size, seen) % kernel.RECENT])
+
+    def summary(self, k: int, counts: Floats, latest: Floats | None = None) -> Summary:
+        """Return the picture of a stream's cells, its mean and deviation."""
+        s = self._table.arrays
+        total = float(counts.sum())
+        if not total:
+            return Summary(count=0)
+        if s["kind"][k] == BITS:
+            rate = float(counts[1] / total)
+            return Summary(
+                count=int(total), mean=rate, std=float(np.sqrt(rate * (1 - rate))),
+                edges=[-0.5, 0.5, 1.5], counts=counts[:2].astype(np.int64).tolist(),
+            )  # fmt: skip
+        if s["kind"][k] == CATEGORIES:
+            known = np.flatnonzero(np.isfinite(s["edges"][k])).tolist()
+            shown = counts[[*known, -1]].astype(np.int64)
+            places = (np.arange(len(shown) + 1) - 0.5).tolist()
+            return Summary(count=int(total), edges=places, counts=shown.tolist())
+        inner, sigma = s["edges"][k], float(s["sigma"][k])
+        middles = np.concatenate(
+            [[inner[0] - sigma / 3], (inner[1:] + inner[:-1]) / 2, [inner[-1] + sigma / 3]]
+        )
+        mean = float(counts @ middles / total)
+        std = float(np.sqrt(max(counts @ middles**2 / total - mean**2, 0.0)))
+        if latest is not None:
+            mean, std = float(latest.mean()), float(latest.std())
+        coarse = inner[_COARSE - 1 :: _COARSE]
+        return Summary(
+            count=int(total),
+            mean=mean,
+            std=std,
+            edges=[float(inner[0] - sigma), *coarse.tolist(), float(inner[-1] + sigma)],
+            counts=counts.reshape(-1, _COARSE).sum(axis=1).astype(np.int64).tolist(),
+        )
