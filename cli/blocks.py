@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from ..core.cloudevents import to_nanoseconds
 from ..core.errors import ConfigError
 from ..core.events import ClassOrNumber, Prediction, Scalar
 from ..detectors.base import Observations
@@ -75,9 +76,12 @@ class Blocks:
         events = chain(head, read)
         while True:
             values = np.empty((self._block_rows, len(self.streams)))
+            times = np.empty(self._block_rows, np.int64) if self._columns.time else None
             count = 0
             for event in islice(events, self._block_rows):
                 values[count] = self._row(event)
+                if times is not None:
+                    times[count] = self._time(event, count)
                 count += 1
             if not count:
                 return
@@ -88,7 +92,15 @@ class Blocks:
                 values=values[:count],
                 offsets=numbers,
                 rows=np.zeros_like(numbers),
+                times=None if times is None else times[:count],
             )
+
+    def _time(self, event: Prediction, row: int) -> int:
+        if event.time is None:
+            raise ConfigError(
+                f"{self._file.name}: row {self.rows + row} has no {self._columns.time}"
+            )
+        return to_nanoseconds(event.time)
 
     def _choose(self, head: list[Prediction]) -> None:
         names = list(dict.fromkeys(name for event in head for name in event.features))

@@ -109,6 +109,7 @@ def backtest(
     column: list[str] | None = None,
     label: str | None = None,
     prediction: str | None = None,
+    time: str | None = None,
     drift: list[str] | None = None,
     annotations: Path | None = None,
     tolerance: int = 1000,
@@ -129,6 +130,8 @@ def backtest(
         A column to watch; may be given several times. All with numbers where not given.
     label, prediction
         Columns with the truth and the model's answer; the errors are watched as well.
+    time
+        The column with the event time, for detectors that know seasons: natural_size.
     drift
         A row, counted from 0, at which something changed, or the first and the last row of a
         gradual change as 20000-21000; may be given several times.
@@ -146,8 +149,8 @@ def backtest(
     from .backtest import Columns, run
 
     return run(
-        file, detector or [], Columns(label=label, prediction=prediction), column or [], drift,
-        annotations, tolerance, merge, as_json=json, show_all=all,
+        file, detector or [], Columns(label=label, prediction=prediction, time=time),
+        column or [], drift, annotations, tolerance, merge, as_json=json, show_all=all,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ _OWN: Final = {
     "adwin": "adwin:Adwin",
     "dummy": "dummy:Dummy",
     "e_detector": "e_detector:EDetector",
+    "natural_size": "natural_size:NaturalSize",
     "page_hinkley": "page_hinkley:PageHinkley",
     "stream_monitor": "stream_monitor:StreamMonitor",
 }

@@ -161,7 +161,7 @@ def seasonal_case(
         numbers[events // 2 :] += shift
         return Observations(
             names=("feature:load", "feature:price", "label"),
-            values=np.column_stack([numbers, label]),
+            values=np.column_stack([numbers, label.astype(np.float64)]),
             offsets=hours,
             rows=np.zeros_like(hours),
             times=hours * 3_600_000_000_000,

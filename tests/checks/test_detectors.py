@@ -16,6 +16,7 @@ from tocsin.detectors.adwin import Adwin
 from tocsin.detectors.base import Detector
 from tocsin.detectors.dummy import Dummy
 from tocsin.detectors.e_detector import EDetector
+from tocsin.detectors.natural_size import NaturalSize
 from tocsin.detectors.page_hinkley import PageHinkley
 from tocsin.detectors.reference import Reference
 from tocsin.detectors.river_bank import (
@@ -26,7 +27,15 @@ from tocsin.detectors.river_bank import (
     river_page_hinkley,
 )
 from tocsin.detectors.stream_monitor import StreamMonitor
-from tocsin.testing import Case, bit_case, category_case, check_detector, logit_case, normal_case
+from tocsin.testing import (
+    Case,
+    bit_case,
+    category_case,
+    check_detector,
+    logit_case,
+    normal_case,
+    seasonal_case,
+)
 
 Make = Callable[[], Detector]
 
@@ -118,6 +127,10 @@ REGISTER: dict[str, tuple[Make, Case]] = {
         normal_case(shift=3, delay=200),
     ),
     "e_detector on categories": (EDetector, category_case()),
+    "natural_size": (lambda: NaturalSize(1e7), seasonal_case()),
+    "natural_size, season found": (
+        lambda: NaturalSize(1e7, season_seconds="auto"), seasonal_case(),
+    ),
     "dummy": (lambda: Dummy(every=400), normal_case(false_alarms=200, delay=400)),
     "dummy, once": (lambda: Dummy(at=2100), normal_case(false_alarms=20, delay=100)),
     "adversarial": (AdversarialInputs, logit_case()),
