@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,6 +24,23 @@ _SEVERITY: Final[dict[str, alerts.Severity]] = {
 }  # fmt: skip
 
 
+_RANK: Final = ("info", "warning", "critical")
+_DRIFTS: Final = frozenset(["data drift", "prediction drift", "concept drift"])
+_PATIENCE: Final = (
+    10  # times `resolve_events`, after which a stream that has gone holds no incident open
+)
+_GRACE: Final = 4  # a part of `resolve_events` from the last stream's rest to the end
+
+
+class Onset(NamedTuple):
+    """When a change began: event times in nanoseconds, and about at which offset; None if too long ago."""
+
+    time: int | None = None
+    earliest: int | None = None
+    latest: int | None = None
+    offset: int | None = None
+
+
 class Claim(NamedTuple):
     """A verdict in its context.
 
@@ -39,7 +57,7 @@ class Claim(NamedTuple):
     time
         Event time in nanoseconds.
     started
-        Estimated onset, event time in nanoseconds; None if unknown.
+        Estimated onset.
     prediction_id, version
         Of the event that decided it.
     """
@@ -49,13 +67,13 @@ class Claim(NamedTuple):
     kind: alerts.Kind
     summary: str
     time: int
-    started: int | None
+    started: Onset
     prediction_id: str | None
     version: str | None
 
 
 class Moment(NamedTuple):
-    """An event at which an incident ends for want of claims."""
+    """An event at which an incident ends."""
 
     offset: int
     row: int
@@ -67,11 +85,14 @@ class Incident(msgspec.Struct):
     """An open incident."""
 
     alert: bytes  # the alert that opened it, encoded
-    kind: str
+    group: str
     subject: str
-    first: int  # clock of the claim that opened it
+    severity: str
+    opened: int  # clock at which the latest stream came in
     last: int  # clock of the latest claim
     members: dict[str, Member]
+    moving: set[str]  # members that will say when they have settled
+    rested: int | None = None  # clock at which the last of those has settled
 
 
 class Incidents:
@@ -82,13 +103,18 @@ class Incidents:
     model, environment, partition
         Whose they are.
     merge_events
-        A claim of one kind within so many events of the last one joins its incident; one about a
-        stream that is not in it, only within so many events of the first one, so that a restless
-        stream hides no other. Claims about clients join only those about the same client.
+        A claim within so many events of the last one joins its incident; one about a stream that is not
+        in it, only within so many events of the latest stream that came in, so that a restless stream hides no other.
+        Drifts of all kinds join one another; claims about clients only those about the same client.
     resolve_events
-        An incident ends after so many events without a claim.
+        An incident of detectors that only raise alarms ends after so many events without a claim. One of
+        streams that say when they settle ends a quarter of that after the last one has.
     runbook
         Where to read what to do; `{kind}` becomes the kind.
+
+    Notes
+    -----
+    One alert when an incident begins, one when it becomes more severe, one when it is over.
     """
 
     def __init__(
@@ -118,36 +144,80 @@ class Incidents:
 
     def due(self, clock: int) -> int | None:
         """Return the clock at which the next incident ends, if that is at most `clock`."""
-        ends = min((i.last + self.resolve_events for i in self._open), default=None)
+        ends = min(map(self._end_of, self._open), default=None)
         return ends if ends is not None and ends <= clock else None
 
+    def _end_of(self, incident: Incident) -> int:
+        if incident.moving:
+            return incident.last + _PATIENCE * self.resolve_events
+        if incident.rested is not None:
+            return incident.rested + max(1, self.resolve_events // _GRACE)
+        return incident.last + self.resolve_events
+
     def claim(self, claim: Claim) -> Alert | None:
-        """Take a claim in; return the alert, if it opens an incident."""
+        """Take a claim in; return the alert, if it opens an incident or makes one more severe."""
         self.changes += 1
-        subject = claim.verdict.subject if claim.kind == "adversarial input" else ""
-        member = _member(claim.verdict)
-        key = f"{member.subject} {member.detector}"
+        v = claim.verdict
+        group = "drift" if claim.kind in _DRIFTS else claim.kind
+        subject = v.subject if claim.kind == "adversarial input" else ""
+        key = f"{v.subject} {v.detector}"
+        if v.phase == "settled":
+            self._settle(key, claim)
+            return None
         for incident in self._open:
-            same = incident.kind == claim.kind and incident.subject == subject
-            since = incident.last if _has(incident, member.subject) else incident.first
-            if same and claim.clock - since <= self.merge_events:
-                incident.last = claim.clock
-                if key in incident.members or len(incident.members) < _MEMBERS:
-                    incident.members[key] = member
-                return None
+            if (incident.group, incident.subject) != (group, subject):
+                continue
+            since = incident.last if _has(incident, v.subject) else incident.opened
+            if key in incident.moving or claim.clock - since <= self.merge_events:
+                return self._join(incident, key, claim)
+        if v.advisory:
+            return None
         opened = self._alert(claim)
+        moving = {key} if v.lasts else set[str]()
         self._open.append(
             Incident(
-                alerts.encode(opened), claim.kind, subject, claim.clock, claim.clock, {key: member}
+                alerts.encode(opened), group, subject, opened.severity, claim.clock, claim.clock,
+                {key: _member(v)}, moving,
             )
-        )
+        )  # fmt: skip
         return opened
+
+    def _join(self, incident: Incident, key: str, claim: Claim) -> Alert | None:
+        """Take a claim into an open incident; return an alert if that makes it more severe."""
+        v = claim.verdict
+        incident.last = claim.clock
+        if not v.advisory and not _has(incident, v.subject):
+            incident.opened = claim.clock
+        if key in incident.members or len(incident.members) < _MEMBERS:
+            incident.members[key] = _member(v)
+            if v.lasts:
+                incident.moving.add(key)
+                incident.rested = None
+        severity = _SEVERITY[claim.kind]
+        if v.advisory or _RANK.index(severity) <= _RANK.index(incident.severity):
+            return None
+        incident.severity = severity
+        return msgspec.structs.replace(
+            self._alert(claim),
+            incident=alerts.decode(incident.alert).id,
+            members=sorted(incident.members.values(), key=_strength, reverse=True),
+        )
+
+    def _settle(self, key: str, claim: Claim) -> None:
+        for incident in self._open:
+            if key in incident.moving:
+                incident.moving.remove(key)
+                incident.last = claim.clock
+                incident.rested = None if incident.moving else claim.clock
+                incident.members[key] = msgspec.structs.replace(
+                    incident.members[key], outcome=claim.verdict.outcome
+                )
 
     def end(self, clock: int, moment: Moment) -> list[Alert]:
         """End the incidents that are due at `clock`; return their last alerts."""
         self.changes += 1
-        over = [i for i in self._open if i.last + self.resolve_events <= clock]
-        self._open = [i for i in self._open if i.last + self.resolve_events > clock]
+        over = [i for i in self._open if self._end_of(i) <= clock]
+        self._open = [i for i in self._open if self._end_of(i) > clock]
         return [self._resolved(incident, moment) for incident in over]
 
     def _name(self) -> str:
@@ -163,7 +233,7 @@ class Incidents:
         v = claim.verdict
         identity = self._id(v.detector, v.subject, v.offset, v.row)
         fingerprint = alerts.fingerprint(self.model, self.environment, claim.kind, v.subject)
-        started = None if claim.started is None else from_nanoseconds(claim.started)
+        began = claim.started
         return Alert(
             id=identity,
             incident=identity,
@@ -180,7 +250,14 @@ class Incidents:
             threshold=_finite(v.threshold),
             unit=v.unit,
             evidence=v.evidence,
-            started_at=started,
+            change=v.change,
+            size=_finite(v.size),
+            size_sigmas=_finite(v.size_sigmas),
+            chance_events=_finite(v.chance_events),
+            started_at=_time(began.time),
+            started_earliest=_time(began.earliest),
+            started_latest=_time(began.latest),
+            started_offset=began.offset,
             detected_at=from_nanoseconds(claim.time),
             delay_events=v.delay_events,
             prediction_id=claim.prediction_id,
@@ -201,6 +278,8 @@ class Incidents:
         members = sorted(incident.members.values(), key=_strength, reverse=True)
         others = len({m.subject for m in members}) - 1
         more = f" and {others} more" if others else ""
+        outcomes = {m.outcome for m in members if m.outcome}
+        outcome = next((o for o in ("unsettled", "new regime", "returned") if o in outcomes), "")
         return msgspec.structs.replace(
             opened,
             # The same event may also open the next incident of this detector and subject.
@@ -210,58 +289,74 @@ class Incidents:
             prediction_id=moment.prediction_id,
             offset=moment.offset,
             row=moment.row,
+            outcome=outcome,
             members=members,
-            summary=f"{opened.subject}{more}: quiet for {self.resolve_events} events",
+            summary=f"{opened.subject}{more}: "
+            + _OUTCOMES.get(outcome, f"quiet for {self.resolve_events} events"),
         )
 
     def snapshot(self) -> bytes:
         """Return the whole state."""
-        return pack("incidents", 1, {"open": [msgspec.to_builtins(i) for i in self._open]}, {})
+        return pack("incidents", 2, {"open": [msgspec.to_builtins(i) for i in self._open]}, {})
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
-        meta: dict[str, Any] = unpack("incidents", 1, state)[0]
+        meta: dict[str, Any] = unpack("incidents", 2, state)[0]
         self._open = msgspec.convert(meta["open"], list[Incident])
 
 
 class Timeline:
-    """When events happened, roughly: the time of every 64th, back to 128 of them before a claim."""
+    """When and where events were, roughly: of every 64th, back to 128 of them before a claim."""
 
     EVERY: Final = 64
     KEPT: Final = 128
 
     def __init__(self) -> None:
         self.count = 0
-        self._times: list[int] = []
+        self._kept: list[tuple[int, int]] = []
 
-    def add(self, times: Ints) -> None:
-        """Take (n,) event times in."""
-        first = -self.count % self.EVERY
-        self._times += times[first :: self.EVERY].tolist()
+    def add(self, times: Ints, offsets: Ints) -> None:
+        """Take the (n,) times and offsets of events in."""
+        kept = slice(-self.count % self.EVERY, None, self.EVERY)
+        self._kept += zip(times[kept].tolist(), offsets[kept].tolist(), strict=True)
         self.count += len(times)
 
     def trim(self) -> None:
         """Let go of what claims about events to come cannot ask for."""
-        del self._times[: -self.KEPT]
+        del self._kept[: -self.KEPT]
 
-    def at(self, number: int, claimed: int) -> int | None:
-        """Return the time of about event `number`, for a claim made at event `claimed`.
+    def at(self, number: int, claimed: int) -> tuple[int, int] | None:
+        """Return time and offset of about event `number`, for a claim made at event `claimed`.
 
         None if that is too long before: how many events came in together must not matter.
         """
         if claimed // self.EVERY - number // self.EVERY >= self.KEPT:
             return None
         newest = (self.count - 1) // self.EVERY
-        place = number // self.EVERY - newest + len(self._times) - 1
-        return self._times[place] if 0 <= place < len(self._times) else None
+        place = number // self.EVERY - newest + len(self._kept) - 1
+        return self._kept[place] if 0 <= place < len(self._kept) else None
 
-    def state(self) -> tuple[int, list[int]]:
+    def since(self, verdict: Verdict, number: int) -> Onset:
+        """Return when the change began that a verdict claims at event `number` of this line."""
+
+        def ago(events: int | None) -> tuple[int, int] | None:
+            return None if events is None else self.at(max(0, number - max(1, events)), number)
+
+        began, earliest, latest = map(
+            ago, (verdict.delay_events, verdict.delay_high, verdict.delay_low)
+        )
+        return Onset(
+            began and began[0], earliest and earliest[0], latest and latest[0], began and began[1]
+        )
+
+    def state(self) -> tuple[int, list[tuple[int, int]]]:
         """Return what `load` takes."""
-        return self.count, self._times[-self.KEPT :]
+        return self.count, self._kept[-self.KEPT :]
 
     def load(self, state: Sequence[Any]) -> None:
         """Go on from `state`."""
-        self.count, self._times = state
+        self.count = state[0]
+        self._kept = [(time, offset) for time, offset in state[1]]
 
 
 def _has(incident: Incident, subject: str) -> bool:
@@ -275,6 +370,8 @@ def _member(verdict: Verdict) -> Member:
         statistic=_finite(verdict.statistic) or 0.0,
         threshold=_finite(verdict.threshold) or 0.0,
         delay_events=verdict.delay_events,
+        change=verdict.change,
+        size_sigmas=_finite(verdict.size_sigmas),
     )
 
 
@@ -282,5 +379,16 @@ def _strength(member: Member) -> tuple[float, str]:
     return abs(member.statistic) / (member.threshold or 1.0), member.subject
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _time(nanoseconds: int | None) -> datetime | None:
+    return None if nanoseconds is None else from_nanoseconds(nanoseconds)
+
+
+_OUTCOMES: Final = {
+    "returned": "back to what it was",
+    "new regime": "at rest at a new level, which is the reference now",
+    "unsettled": "restless for long; what it is now is the reference",
+}

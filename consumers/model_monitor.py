@@ -266,16 +266,13 @@ def _claim(
         line, number = series.pairs, clocks.pairs_before + _count(clocks.pairs, position)
     else:
         line, number = series.events, clock
-    started = None
-    if verdict.delay_events is not None:
-        started = line.at(max(0, number - max(1, verdict.delay_events)), number)
     return Claim(
         clock=clock,
         verdict=verdict,
         kind=kind,
         summary=_summary(verdict, series),
         time=int(events.times[row]),
-        started=started,
+        started=line.since(verdict, number),
         prediction_id=events.ids[row],
         version=events.version[row],
     )

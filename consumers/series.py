@@ -75,7 +75,7 @@ class Series:
         """Run the detectors of inputs, scores and logits over predictions."""
         if self.is_regression is None:
             self.is_regression = _is_regression(batch)
-        self.events.add(batch.times)
+        self.events.add(batch.times, batch.offsets)
         found: list[Verdict] = []
         for rows in self._streams(batch):
             found += self._run("drift", self.inputs, rows)
@@ -142,7 +142,7 @@ class Series:
         if not self.is_regression:
             error[error > 0] = 1.0  # NaN, where either is missing, stays
         self.performance.add(pairs.place, predicted, label, pairs.lag)
-        self.pairs.add(pairs.times)
+        self.pairs.add(pairs.times, pairs.offsets)
         return self._run(
             "errors",
             self.errors,

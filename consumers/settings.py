@@ -157,16 +157,52 @@ class WorkerSettings(_Group):
 
 
 class DriftSettings(_Group):
-    """ADWIN and Page-Hinkley; see `tocsin.detectors.stream_monitor.StreamMonitor`.
+    """What watches streams; see `tocsin.detectors.stream_monitor.StreamMonitor`.
 
-    `engine: river` runs River's own objects instead of the compiled ones: the same flags, slower.
+    Parameters
+    ----------
+    budget_events, budget_days
+        The false-alarm budget: at most one false drift alarm in so many events of this model, or in so many
+        days at the rate they come, over everything watched. One of both; 1,000,000 events if neither is
+        given.
+    tolerance
+        Shift of a feature or score that is nobody's concern, in reference standard deviations.
+    rate_tolerance
+        The same for rates, such as that of errors: a difference of rates.
+    policy
+        `adapt`: what has settled at a new level has that as its reference. `keep`: an incident stays open
+        until its streams are back where they were.
+    alarms
+        `budget`: only detectors within the budget open incidents, once they know a stream; ADWIN and Page-Hinkley
+        speak before, and join afterwards. `all`: those open incidents as well.
+    season_seconds
+        Length of the long season of streams that are ordered in time; `auto` looks for it.
+    engine
+        `river` runs River's own ADWIN and Page-Hinkley instead of the compiled ones: the same flags, slower.
+    warmup_values
+        Values that make a stream's reference.
+    adwin_delta, page_hinkley_delta, page_hinkley_threshold
+        As River's, on values in reference standard deviations.
     """
 
+    budget_events: float | None = Field(default=None, gt=1)
+    budget_days: float | None = Field(default=None, gt=0)
+    tolerance: float = Field(default=0.1, ge=0)
+    rate_tolerance: float = Field(default=0.02, ge=0, lt=1)
+    policy: Literal["adapt", "keep"] = "adapt"
+    alarms: Literal["budget", "all"] = "budget"
+    season_seconds: Literal["auto"] | Seconds = "auto"
     engine: Literal["compiled", "river"] = "compiled"
     warmup_values: int = Field(default=256, ge=30)
     adwin_delta: float = Field(default=1e-4, gt=0, lt=1)
     page_hinkley_delta: float = Field(default=0.15, ge=0)
     page_hinkley_threshold: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> DriftSettings:
+        if self.budget_events is not None and self.budget_days is not None:
+            raise ValueError("give budget_events or budget_days, not both")
+        return self
 
 
 class AttackSettings(_Group):
@@ -207,13 +243,14 @@ class IncidentSettings(_Group):
     Parameters
     ----------
     merge_events
-        A claim of one kind within so many events of the last one joins its incident; of a stream
-        that is not in it yet, within so many of the first one.
+        A claim of drift within so many events of the last one joins its incident; of a stream
+        that is not in it yet, within so many of the latest stream that came in.
     resolve_events
-        An incident is resolved after so many events without a further claim.
+        An incident of detectors that only raise alarms is resolved after so many events without a claim; one
+        of streams that say when they have settled a quarter of that after the last one.
     """
 
-    merge_events: int = Field(default=500, gt=0)
+    merge_events: int = Field(default=1000, gt=0)
     resolve_events: int = Field(default=2000, gt=0)
 
 

@@ -18,13 +18,16 @@ Kind: TypeAlias = Literal[
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One stream that takes part in an incident."""
+    """One stream that takes part in an incident; `change` and the like as in its verdict."""
 
     subject: str
     detector: str
     statistic: float
     threshold: float
     delay_events: int | None = None
+    change: str = ""
+    size_sigmas: float | None = None
+    outcome: str = ""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,7 +39,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         `model:detector:subject:partition:offset.row` of the state change, with `:resolved` at the end
         of an incident; a replay gives the same.
     incident
-        The id of the alert that opened the incident.
+        The id of the alert that opened the incident. An alert that is firing with another id says that the
+        incident has become more severe.
     fingerprint
         Equal for incidents about the same thing: model, environment, kind and subject.
     state, severity, kind
@@ -45,12 +49,20 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         What it is about; `version` is that of the event that decided it.
     subject, detector, statistic, threshold, unit, evidence
         From the verdict that opened the incident.
-    started_at
-        Estimated onset, event time.
+    change, size, size_sigmas
+        What kind of change, and how large: in the stream's own unit and in reference standard deviations.
+    chance_events
+        Evidence this strong comes by chance once in so many events, over everything watched.
+    started_at, started_earliest, started_latest
+        Estimated onset, event time, and about a 95 % interval for it.
+    started_offset
+        About where in the partition that was.
     detected_at
         Event time of the event that decided it.
     resolved_at
         Event time of the resolution.
+    outcome
+        Of a resolved incident: `returned`, `new regime`, `unsettled`, or empty where it only fell quiet.
     delay_events
         Estimated number of events from onset to detection.
     prediction_id
@@ -89,9 +101,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     threshold: float | None = None
     unit: str = ""
     evidence: str = ""
+    change: str = ""
+    size: float | None = None
+    size_sigmas: float | None = None
+    chance_events: float | None = None
     started_at: datetime | None = None
+    started_earliest: datetime | None = None
+    started_latest: datetime | None = None
+    started_offset: int | None = None
     detected_at: datetime
     resolved_at: datetime | None = None
+    outcome: str = ""
     delay_events: int | None = None
     prediction_id: str | None = None
     partition: int

@@ -46,6 +46,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase
         `opened`: the stream has changed; `moved`: a change that was claimed still goes on; `settled`: it
         has come to rest. Detectors that only ever raise alarms say `opened`.
+    lasts
+        Whether the detector will say when the stream has settled.
     change
         What kind of change: `location up`, `location down`, `scale up`, `scale down`, `shape`,
         `rate up`, `rate down`, `missing`, `new category`, `shares`.
@@ -57,6 +59,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         An interval for it.
     chance_events
         Evidence this strong comes by chance once in so many events, over everything watched.
+    advisory
+        Whether it joins what others have claimed, and claims nothing by itself: it is outside the budget.
     outcome
         Of a settled stream: `returned`, `new regime` or `unsettled`, the last when it was given up.
     evidence
@@ -75,6 +79,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     threshold: float
     unit: str = ""
     phase: Literal["opened", "moved", "settled"] = "opened"
+    lasts: bool = False
     change: str = ""
     size: float | None = None
     size_sigmas: float | None = None
@@ -82,6 +87,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     delay_low: int | None = None
     delay_high: int | None = None
     chance_events: float | None = None
+    advisory: bool = False
     outcome: Literal["", "returned", "new regime", "unsettled"] = ""
     evidence: str = ""
     reference: Summary | None = None

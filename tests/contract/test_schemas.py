@@ -104,11 +104,16 @@ def test_an_alert_as_published_is_valid() -> None:
         "model": "m", "subject": "score", "detector": "adwin", "severity": "critical", "summary": "s",
         "kind": "data drift", "detected_at": NOW, "partition": 0, "offset": 7,
     }  # fmt: skip
-    member = Member(subject="score", detector="adwin", statistic=2.0, threshold=1.0, delay_events=5)
+    member = Member(
+        subject="score", detector="adwin", statistic=2.0, threshold=1.0, delay_events=5,
+        change="scale up", size_sigmas=0.5, outcome="unsettled",
+    )  # fmt: skip
     more = {
         "version": "3", "environment": "shadow", "statistic": 2.0, "threshold": 1.0, "unit": "u",
         "evidence": "e", "started_at": NOW, "resolved_at": NOW, "delay_events": 3, "prediction_id": "p",
         "row": 1, "reference": summary, "current": summary, "samples": ["p"], "members": [member],
+        "change": "location up", "size": 1.5, "size_sigmas": 2.5, "chance_events": 2e7,
+        "started_earliest": NOW, "started_latest": NOW, "started_offset": 4, "outcome": "returned",
         "runbook": "r", "silence": "s", "stream_id": "1-0", "previous_id": "0-0",
     }  # fmt: skip
     for state in State:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from tocsin.consumers.incidents import Claim, Incidents, Moment
+from tocsin.consumers.incidents import Claim, Incidents, Moment, Onset
 from tocsin.core import alert as alerts
 from tocsin.core.alert import Alert, Kind
 from tocsin.core.verdict import Summary, Verdict
@@ -36,7 +36,7 @@ def incidents(**changed: Any) -> Incidents:
 def opened(kind: Kind = "data drift", of: Incidents | None = None, **changed: Any) -> Alert:
     claim = Claim(
         clock=50, verdict=msgspec.structs.replace(VERDICT, **changed), kind=kind,
-        summary="amount: mean 1.5 -> 3", time=NANOSECONDS, started=NANOSECONDS - 60 * 10**9,
+        summary="amount: mean 1.5 -> 3", time=NANOSECONDS, started=Onset(NANOSECONDS - 60 * 10**9),
         prediction_id="req-9", version="v2",
     )  # fmt: skip
     alert = (of or incidents()).claim(claim)
