@@ -37,17 +37,20 @@ class ClassNumbers:
         found = np.where(values.tags >= FALSE, values.tags == TRUE, values.numbers)
         text = np.flatnonzero(values.tags == TEXT)
         if len(text):
-            found[text] = self._of_text(values.strings.take(text))
+            found[text] = self.of_text(values.strings.take(text))
         return np.asarray(found, np.float64)
 
-    def _of_text(self, texts: Strings) -> Floats:
+    def of_text(self, texts: Strings) -> Floats:
+        """Return (n,) numbers of a column of text, NaN where a row has none."""
         if len(self._index) > _REMEMBERED:
             self._index, self._values = StringIndex(), np.empty(0)
         codes = self._index.add(texts)
         new = [_number(self._index[code]) for code in range(len(self._values), len(self._index))]
         if new:
             self._values = np.concatenate([self._values, new])
-        return np.asarray(self._values[codes])
+        found = np.full(len(texts), np.nan)
+        found[codes >= 0] = self._values[codes[codes >= 0]]
+        return found
 
 
 def _number(text: str) -> float:

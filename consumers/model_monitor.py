@@ -13,6 +13,7 @@ from ..core.columns import Ints, Strings, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.verdict import Verdict
+from ..detectors.natural_size import SURPRISE
 from .class_numbers import ClassNumbers
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
@@ -294,13 +295,14 @@ def _moment(events: _Events, position: int) -> Moment:
 
 
 def _kind(subject: str) -> Kind:
-    if subject.startswith("feature:"):
+    what = subject.removeprefix("missing:").partition(":")[0]
+    if what in ("feature", "category", "label", "embedding"):
         return "data drift"
-    if subject in ("score", "prediction"):
+    if what in ("score", "prediction", "logits"):
         return "prediction drift"
-    if subject == "error":
+    if what == "error" or subject == SURPRISE:
         return "concept drift"
-    return "adversarial input" if subject.startswith("client:") else "pipeline"
+    return "adversarial input" if what == "client" else "pipeline"
 
 
 def _summary(verdict: Verdict, series: Series) -> str:
@@ -308,14 +310,22 @@ def _summary(verdict: Verdict, series: Series) -> str:
     subject = verdict.subject
     delay = verdict.delay_events
     seen = f", detected {delay} events after it began" if delay else ""
+    if verdict.chance_events:
+        seen += f"; by chance once in {verdict.chance_events:.1g} events"
     before, now = verdict.reference, verdict.current
-    if before is None or now is None or before.mean is None or now.mean is None:
-        return f"{subject}: {verdict.evidence}"
+    name = subject.removeprefix("feature:").removeprefix("category:")
+    if before is None or now is None:
+        return f"{name}: {verdict.change} {verdict.evidence}"
+    if before.mean is None or now.mean is None:
+        return f"{name}: {verdict.change or verdict.evidence}{seen}"
     if subject.startswith("client:"):
         return (
             f"{subject.removeprefix('client:')}: {round(now.mean * now.count)} of its last "
             f"{now.count} inputs suspicious (usual {before.mean:.1%})"
         )
+    if subject.startswith("missing:"):
+        what = subject.removeprefix("missing:").partition(":")[2] or subject
+        return f"{what}: missing in {before.mean:.1%} -> {now.mean:.1%} of events{seen}"
     if subject == "error" and not series.is_regression:
         return (
             f"accuracy {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} "
@@ -323,4 +333,6 @@ def _summary(verdict: Verdict, series: Series) -> str:
         )
     if subject == "error":
         return f"absolute error {before.mean:.4g} -> {now.mean:.4g}{seen}"
-    return f"{subject.removeprefix('feature:')}: mean {before.mean:.4g} -> {now.mean:.4g}{seen}"
+    change = f"{verdict.change}, " if verdict.change else ""
+    sigmas = f" ({verdict.size_sigmas:+.1f} sigmas)" if verdict.size_sigmas is not None else ""
+    return f"{name}: {change}mean {before.mean:.4g} -> {now.mean:.4g}{sigmas}{seen}"

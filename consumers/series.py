@@ -16,11 +16,12 @@ from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
+from ..detectors.budget import Budget
 from ..detectors.performance import PerformanceWindow
 from ..detectors.reference import Reference
-from ..detectors.stream_monitor import StreamMonitor
+from ..detectors.stream_monitor import MISSING_FOLLOWED, StreamMonitor
 from .attack import AttackMonitor
-from .class_numbers import numbers_only
+from .class_numbers import ClassNumbers, numbers_only
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
 from .settings import DriftSettings, ModelSettings
@@ -29,6 +30,9 @@ _log = logging.getLogger(__name__)
 
 _MAX_STREAMS: Final = 10_000
 """As many as one event may bring; beyond, names that are made up would fill memory."""
+
+BUDGET_EVENTS: Final = 1e6
+_SHARES: Final = {"inputs": 0.75, "errors": 0.25}  # of the budget; each has its own events
 
 Fields = dict[str, bytes | None]
 """State by the name of the field that stores it; None where the field is to be deleted."""
@@ -52,8 +56,8 @@ class Series:
         self.is_regression: bool | None = {"classification": False, "regression": True}.get(
             settings.task
         )
-        self.inputs = _stream_monitor(settings.drift)
-        self.errors = _stream_monitor(settings.drift)
+        self.inputs = _stream_monitor(settings.drift, _SHARES["inputs"])
+        self.errors = _stream_monitor(settings.drift, _SHARES["errors"])
         self.attack = AttackMonitor(model, settings.attack)
         self.performance = PerformanceWindow(settings.performance_window)
         self.events = Timeline()
@@ -69,7 +73,8 @@ class Series:
         self.broken: dict[str, str] = {}
         """Detectors that were set aside, and why; another version of tocsin begins them anew."""
         self._stored: dict[str, int] = {}
-        self._watched: set[str] = set()
+        self._watched: dict[str, int] = {}
+        self._classes = ClassNumbers()
 
     def observe(self, batch: EventBatch) -> list[Verdict]:
         """Run the detectors of inputs, scores and logits over predictions."""
@@ -90,8 +95,8 @@ class Series:
         batch does not matter.
         """
         names, values = self._columns(batch)
-        if self._watched == set(names):
-            yield _observations(batch, names, values, slice(None))
+        if self._watched.keys() == set(names):
+            yield self._observations(batch, names, values, slice(None))
             return
         present = ~np.isnan(values)
         first = np.where(present.any(axis=0), present.argmax(axis=0), len(batch)).tolist()
@@ -108,26 +113,58 @@ class Series:
         for begin, end in pairwise(sorted({0, *(row for row, _ in begins), len(batch)})):
             new = [name for row, name in begins if row == begin]
             known = [name for name in names if name in self._watched]
-            if "drift" not in self.broken:
-                self.inputs.miss([n for n in self._watched if n not in place], end - begin)
-            self._watched.update(new)
-            columns = [place[name] for name in (*known, *new)]
-            yield _observations(batch, (*known, *new), values[:, columns], slice(begin, end))
+            absent = [name for name in self._watched if name not in place]
+            dense = [name for name in absent if self._watched[name] < MISSING_FOLLOWED]
+            if len(dense) < len(absent) and "drift" not in self.broken:
+                self.inputs.miss(
+                    [n for n in absent if self._watched[n] >= MISSING_FOLLOWED], end - begin
+                )
+            for name in new:
+                self._watched[name] = len(self._watched)
+            columns = values[:, [place[name] for name in (*known, *new)]]
+            if dense:
+                columns = np.column_stack([columns, np.full((len(batch), len(dense)), np.nan)])
+            shown = (*known, *new, *dense)
+            yield self._observations(batch, shown, columns, slice(begin, end))
 
     def _columns(self, batch: EventBatch) -> tuple[tuple[str, ...], Floats]:
-        """Return the names and (n, k) values of the numeric features, the score and a regression's result."""
+        """Return the names and (n, k) values of what is watched of predictions.
+
+        Numeric features, text features as `category:...`, the score, and the prediction.
+        """
         columns = [c for c, name in enumerate(batch.feature_names) if self._wants(name)]
         names = [f"feature:{batch.feature_names[column]}" for column in columns]
-        values = batch.features
-        if len(columns) < values.shape[1]:
-            values = values[:, columns]
+        parts = [
+            batch.features[:, columns] if len(columns) < batch.features.shape[1] else batch.features
+        ]
         if len(batch.score_names):
-            values = np.column_stack([values, score(batch.scores, batch.score_names)])
+            parts.append(score(batch.scores, batch.score_names))
             names.append("score")
+        for feature, texts in batch.texts.items():
+            if self._wants(feature):
+                parts.append(self._classes.of_text(texts))
+                names.append(f"category:{feature}")
         if self.is_regression:
-            values = np.column_stack([values, batch.prediction.numbers])
+            parts.append(batch.prediction.numbers)
             names.append("prediction")
-        return tuple(names), values
+        elif batch.prediction.present.any():
+            parts.append(self._classes.numbers(batch.prediction))
+            names.append("prediction")
+        return tuple(names), np.column_stack(parts)
+
+    def _observations(
+        self, batch: EventBatch, names: tuple[str, ...], values: Floats, rows: slice
+    ) -> Observations:
+        classes = frozenset() if self.is_regression else frozenset(["prediction"])
+        texts = frozenset(name for name in names if name.startswith("category:"))
+        return Observations(
+            names=names,
+            values=np.ascontiguousarray(values[rows]),
+            offsets=batch.offsets[rows],
+            rows=batch.rows[rows],
+            categories=texts | classes,
+            times=batch.times[rows],
+        )
 
     def _wants(self, feature: str) -> bool:
         wanted = self.settings.features
@@ -147,10 +184,12 @@ class Series:
             "errors",
             self.errors,
             Observations(
-                names=("error",),
-                values=error[:, None],
+                names=("error", "label"),
+                values=np.column_stack([error, label]),
                 offsets=pairs.offsets,
                 rows=pairs.rows,
+                categories=frozenset() if self.is_regression else frozenset(["label"]),
+                times=pairs.times,
             ),
         )
 
@@ -196,6 +235,14 @@ class Series:
             found["suspicious_ratio"] = self.attack.flagged / self.attack.checked
         unusable = sum(self.inputs.unusable().values())
         found["unusable_values"] = float(unusable)
+        found |= self._budget()
+        return found
+
+    def _budget(self) -> dict[str, float]:
+        """Return the false-alarm budget: in events, how it is shared, what was allowed and what was raised."""
+        inputs, errors = self.inputs.figures(), self.errors.figures()
+        found = {name: value + errors[name] for name, value in inputs.items()}
+        found["false_alarm_budget_events"] = _SHARES["inputs"] * inputs["false_alarm_budget_events"]
         return found
 
     def _parts(self) -> dict[str, tuple[int, Callable[[], bytes]]]:
@@ -253,18 +300,18 @@ class Series:
         for name, detector in (("inputs", "drift"), ("errors", "errors")):
             if detector in mended:
                 continue
-            monitor = _stream_monitor(self.settings.drift)
+            monitor = _stream_monitor(self.settings.drift, _SHARES[name])
             try:
                 monitor.reference.restore(fields[f"{name}_reference"])
                 monitor.restore_volatile(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
-                monitor = _stream_monitor(self.settings.drift)
+                monitor = _stream_monitor(self.settings.drift, _SHARES[name])
             setattr(self, name, monitor)
         self._watched = {
-            name
-            for name in self.inputs.unusable()
-            if not name.startswith("feature:") or self._wants(name.removeprefix("feature:"))
+            name: number
+            for number, name in enumerate(self.inputs.unusable())
+            if not name.startswith(("feature:", "category:")) or self._wants(name.partition(":")[2])
         }
         if not lost:  # else everything is written again, so that what was lost is whole
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}
@@ -273,17 +320,6 @@ class Series:
             if "adversarial" in mended
             else lost + self.attack.restore(meta["versions"], fields)
         )
-
-
-def _observations(
-    batch: EventBatch, names: tuple[str, ...], values: Floats, rows: slice
-) -> Observations:
-    return Observations(
-        names=names,
-        values=np.ascontiguousarray(values[rows]),
-        offsets=batch.offsets[rows],
-        rows=batch.rows[rows],
-    )
 
 
 def score(scores: Floats, names: tuple[str, ...]) -> Floats:
@@ -314,9 +350,20 @@ def _is_regression(batch: EventBatch) -> bool | None:
     return bool(is_float and not has_scores)
 
 
-def _stream_monitor(settings: DriftSettings) -> StreamMonitor:
+def _stream_monitor(settings: DriftSettings, share: float) -> StreamMonitor:
+    """Return what watches streams with a share of the model's budget."""
+    if settings.budget_days is not None:
+        budget = Budget(days=settings.budget_days / share)
+    else:
+        budget = Budget((settings.budget_events or BUDGET_EVENTS) / share)
     return StreamMonitor(
         Reference(settings.warmup_values),
+        budget=budget,
+        tolerance=settings.tolerance,
+        rate_tolerance=settings.rate_tolerance,
+        policy=settings.policy,
+        season_seconds=settings.season_seconds,
+        only_budget=settings.alarms == "budget",
         adwin_delta=settings.adwin_delta,
         ph_delta=settings.page_hinkley_delta,
         ph_threshold=settings.page_hinkley_threshold,

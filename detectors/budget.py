@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints
 
@@ -105,7 +106,16 @@ class Budget:
         self.alarms, self._epoch_began = state["alarms"], state["began"]
 
 
-def shares(ready: Floats, idle_epochs: Ints) -> Floats:
-    """Return (k,) shares, 1 together: equal ones for the ready streams that still come."""
-    live = (ready != 0) & (idle_epochs < _IDLE_EPOCHS)
-    return np.asarray(live / max(1, int(live.sum())), np.float64)
+def shares(
+    started: Ints, bets: Ints, idle_epochs: Ints, apart: NDArray[np.bool_], reserved: float
+) -> Floats:
+    """Return (k,) shares, at most 1 together, of the streams that are bet on.
+
+    Those that are apart have equal shares of what is reserved for them, the others of the rest: of all that
+    have started and still come, so that what is not bet on leaves its share to whatever else watches it.
+    """
+    live = (started != 0) & (idle_epochs < _IDLE_EPOCHS)
+    others, alone = live & ~apart, live & apart
+    found = others * ((1 - reserved) / max(1, int(others.sum())))
+    found += alone * (reserved / max(1, int(alone.sum())))
+    return np.asarray(found * (bets != 0), np.float64)

@@ -70,6 +70,10 @@ class EDetector:
         Values over which a stream must be at rest to have settled, an even number up to 1024.
     warm
         Values of a reference before the first bet.
+    waits
+        Whether bets on a stream wait for `bet_on`.
+    reserved
+        Share of the budget of the streams begun by `begin_zeros`, in [0, 1).
 
     Raises
     ------
@@ -118,6 +122,8 @@ class EDetector:
         fixed: bool = False,
         window: int = 1000,
         warm: int = 300,
+        waits: bool = False,
+        reserved: float = 0.0,
     ) -> None:
         if min(tolerance, rate_tolerance) < 0 or rate_tolerance >= 1:
             raise ValueError(
@@ -134,6 +140,8 @@ class EDetector:
         self.reference = reference or Reference()
         self.policy = policy
         self.rising = rising
+        self._waits = waits
+        self._reserved = reserved
         self.fixed = fixed
         self._rules = _rules(tolerance, rate_tolerance, fixed, window, warm, self.reference)
         self._table = StreamTable(_NEW)
@@ -168,9 +176,10 @@ class EDetector:
     ) -> int:
         """Start the streams whose reference is ready at row `begin`; return the row at which the next is."""
         started = False
-        for column in np.flatnonzero(self._table["kind"][streams] == 0).tolist():
+        # By number, not by column: the order of columns is the batch's.
+        for column in np.argsort(streams).tolist():
             name = batch.names[column]
-            if not self.reference.is_ready(name):
+            if self._table["kind"][streams[column]] or not self.reference.is_ready(name):
                 continue
             present = np.flatnonzero(~np.isnan(values[begin:end, column]))
             if not len(present):
@@ -187,10 +196,8 @@ class EDetector:
 
     def _begin(self, name: str, k: int, is_category: bool) -> None:
         s, sample = self._table.arrays, self.reference.sample(name)
-        s["key"][k] = key(name)
-        s["lane"][k] = len(self._evidence)
-        self._evidence = np.vstack([self._evidence, np.zeros((1, bets.MOST_BETS))])
-        self._beyond = np.vstack([self._beyond, np.zeros((1, bets.MOST_BETS))])
+        self._add_lane(name, k)
+        s["bets"][k] = not self._waits
         if is_category:
             s["kind"][k] = CATEGORIES
             s["edges"][k] = _known(sample)
@@ -210,6 +217,13 @@ class EDetector:
             if self.fixed:
                 self._count(k, np.searchsorted(s["edges"][k], sample))
 
+    def _add_lane(self, name: str, k: int) -> None:
+        s = self._table.arrays
+        s["key"][k] = key(name)
+        s["lane"][k] = len(self._evidence)
+        self._evidence = np.vstack([self._evidence, np.zeros((1, bets.MOST_BETS))])
+        self._beyond = np.vstack([self._beyond, np.zeros((1, bets.MOST_BETS))])
+
     def _count(self, k: int, cells: Ints) -> None:
         """Make the reference of a stream of numbers the (n,) cells."""
         s = self._table.arrays
@@ -221,7 +235,13 @@ class EDetector:
         """Give each stream its share of the budget."""
         count = len(self._table)
         s = self._table.arrays
-        v = shares(s["kind"][:count], s["idle"][:count])
+        v = shares(
+            s["kind"][:count],
+            s["bets"][:count],
+            s["idle"][:count],
+            s["apart"][:count],
+            self._reserved,
+        )
         part = np.where(s["kind"][:count] == BITS, _BIT_STAKE, 1.0)
         s["stake"][:count] = v * part / self.budget.events
 
@@ -281,6 +301,10 @@ class EDetector:
         size = None
         if current.mean is not None and reference.mean is not None:
             size = current.mean - reference.mean
+        change = bet.change
+        if s["kind"][k] == CATEGORIES:
+            share, usual = after[-1] / max(after.sum(), 1.0), before[-1] / max(before.sum(), 1.0)
+            change = "new category" if after[-1] > 1 and share > 5 * usual else "shares"
         sigma = float(s["sigma"][k])
         stake = float(s["stake"][k])
         strength = float(won.sum())
@@ -303,7 +327,7 @@ class EDetector:
             unit="Shiryaev-Roberts sum of bets",
             phase="opened" if opens else "moved",
             lasts=True,
-            change=bet.change,
+            change=change,
             size=size,
             size_sigmas=None if size is None or not sigma > 0 else size / sigma,
             delay_events=began.delay,
@@ -340,7 +364,8 @@ class EDetector:
             self._restore_reference(k)
         elif s["kind"][k] == NUMBERS and 1 / (after**2).sum() < _FEWEST_CELLS and not self.fixed:
             self._remake(k)
-        if not (s["phase"][: len(self._table)] == 1).any():
+        count = len(self._table)
+        if not (s["apart"][k] or ((s["phase"][:count] == 1) & ~s["apart"][:count]).any()):
             self._begin_others(k)
         return Verdict(
             detector="e_detector",
@@ -394,29 +419,55 @@ class EDetector:
         """Begin all streams anew but those that have settled since: the regime is a new one for all."""
         s, count = self._table.arrays, len(self._table)
         for k in range(count):
-            if k != last and s["kind"][k] and s["opened"][k] < 0:
+            if k != last and s["kind"][k] and not s["apart"][k] and s["opened"][k] < 0:
                 self._restart(k)
                 s["rested"][k] = s["seen"][k]
-        s["opened"][:count] = -1
+        s["opened"][:count][~s["apart"][:count]] = -1
 
-    def interleave(self, name: str, lanes: int) -> None:
-        """Deal a stream's values out to `lanes` copies of its bets, in turn: for values that depend on the last ones.
+    def streams(self) -> list[str]:
+        """Return the streams that have their reference."""
+        started = self._table["kind"][: len(self._table)] != 0
+        return [
+            name for name, is_started in zip(self._table.names, started, strict=True) if is_started
+        ]
 
-        What was won so far is dropped. With a dependence that has died down after `lanes` values, each
-        copy sees values that are nearly exchangeable; there the bound is a measured one.
+    def bet_on(self, name: str, lanes: int) -> None:
+        """Bet on a stream in `lanes` interleaved copies, to which its values are dealt in turn; 0 for not at all.
+
+        More than one is for values that depend on the last ones: where that has died down after `lanes` values,
+        each copy sees nearly exchangeable ones, and the bound is a measured one. What was won is dropped.
         """
         k = self._table.number(name)
-        if k is None or not self._table["kind"][k] or self._table["lanes"][k] == lanes:
+        s = self._table.arrays
+        if k is None or not s["kind"][k] or s["lanes"][k] * s["bets"][k] == lanes:
+            return
+        s["bets"][k] = lanes > 0
+        first, old, new = int(s["lane"][k]), int(s["lanes"][k]), max(lanes, 1)
+        copies = np.zeros((new, bets.MOST_BETS))
+        self._evidence = np.concatenate(
+            [self._evidence[:first], copies, self._evidence[first + old :]]
+        )
+        self._beyond = np.concatenate([self._beyond[:first], copies, self._beyond[first + old :]])
+        s["lane"][: len(self._table)] += (new - old) * (s["lane"][: len(self._table)] > first)
+        s["lanes"][k] = new
+        self._share()
+
+    def begin_zeros(self, name: str, zeros: int) -> None:
+        """Begin a stream of which `zeros` values are known to have been 0: whether something is missing.
+
+        Its changes are no reason to begin others anew, nor theirs to begin it.
+        """
+        k = int(self._table.numbers((name,))[0])
+        if self._table["kind"][k]:
             return
         s = self._table.arrays
-        first, old = int(s["lane"][k]), int(s["lanes"][k])
-        new = np.zeros((lanes, bets.MOST_BETS))
-        self._evidence = np.concatenate(
-            [self._evidence[:first], new, self._evidence[first + old :]]
-        )
-        self._beyond = np.concatenate([self._beyond[:first], new, self._beyond[first + old :]])
-        s["lane"][: len(self._table)] += (lanes - old) * (s["lane"][: len(self._table)] > first)
-        s["lanes"][k] = lanes
+        self._add_lane(name, k)
+        s["kind"][k], s["bets"][k], s["down"][k], s["apart"][k] = BITS, 1, _FALLING, True
+        s["counts"][k, 0] = s["size"][k] = zeros
+        s["sigma"][k] = np.sqrt(2 * (zeros + 2)) / (
+            zeros + 4
+        )  # Agresti and Coull's, as in `reference`
+        self._share()
 
     def figures(self) -> dict[str, float]:
         """Return what is published of the budget."""
@@ -454,7 +505,7 @@ _NEW: Final[dict[str, Any]] = {
     "counts": np.zeros(bets.CELLS), "groups": np.zeros(bets.CELLS // 8), "size": 0.0,
     "ring": np.zeros(kernel.RING, np.uint8), "recent": np.full(kernel.RECENT, np.nan), "seen": 0,
     "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0, "learnt": _LEARNT,
-    "stake": 0.0, "down": 0.5, "lanes": 1, "lane": 0, "center": 0.0, "sigma": 0.0,
+    "stake": 0.0, "down": 0.5, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
     "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "idle": 0,
 }  # fmt: skip
 _BETS: Final = {NUMBERS: bets.BETS, BITS: bets.RATE_BETS, CATEGORIES: bets.CATEGORY_BETS}

@@ -123,7 +123,10 @@ def check_damaged_snapshot_is_refused(make: Make, case: Case) -> None:
 
 
 def check_junk_does_not_blind(make: Make, case: Case) -> None:
-    """NaN, infinities and 1e308 raise nothing, and the verdicts are those of a clean stream."""
+    """NaN, infinities and 1e308 raise nothing, and the verdicts are those of a clean stream.
+
+    But for verdicts that such values come at all, about streams named `missing:...`.
+    """
     rows = case.changed(5, case.events)
     expected = [(v.detector, v.subject, v.offset) for v in make().update(rows)]
     rng = np.random.default_rng(5)
@@ -132,7 +135,10 @@ def check_junk_does_not_blind(make: Make, case: Case) -> None:
     for part in _parts(rows, 97):
         found += detector.update(_all_junk(part, rng))
         found += detector.update(part)
-    assert [(v.detector, v.subject, v.offset) for v in found] == expected, (
+    claims = [
+        (v.detector, v.subject, v.offset) for v in found if not v.subject.startswith("missing:")
+    ]
+    assert claims == expected, (
         "rows of NaN, infinities and 1e308 between the others changed the verdicts"
     )
 

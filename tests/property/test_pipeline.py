@@ -203,10 +203,12 @@ def test_the_log_above_holds_what_a_log_can_hold() -> None:
     firing = {(alert.model, alert.kind) for alert in run.alerts if alert.state == "firing"}
     assert firing >= {
         ("steady", "data drift"), ("steady", "concept drift"), ("steady", "adversarial input"),
-        ("amounts", "prediction drift"), ("motley", "concept drift"),
+        ("amounts", "data drift"), ("amounts", "concept drift"), ("motley", "concept drift"),
     }  # fmt: skip
     assert set(run.metrics) == {"steady", "steady@shadow", "amounts", "motley"}
-    for name in set().union(*run.metrics.values()):
+    # The log is too short for regimes, and so for e-detectors to speak.
+    late = {"streams_exchangeable", "streams_autocorrelated", "streams_ordered", "drift_alarms"}
+    for name in set().union(*run.metrics.values()) - late:
         assert any(figures.get(name, 0) > 0 for figures in run.metrics.values()), name
     assert {error.partition("(")[0] for *_, error in run.letters} == {
         "DecodeError", "SchemaError", "NonFiniteError", "SizeError",

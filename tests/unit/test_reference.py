@@ -10,9 +10,13 @@ from scipy.stats import median_abs_deviation
 
 from tocsin.core.errors import StateError
 from tocsin.detectors.base import Observations
-from tocsin.detectors.reference import Reference, summarise
+from tocsin.detectors.reference import Reference, Scaled, summarise
 
 WARM = 64
+
+
+def scale(reference: Reference, rows: Observations) -> Scaled:
+    return reference.scale(rows.names, reference.learn(rows))
 
 
 def shapes(seed: int, n: int) -> dict[str, np.ndarray]:
@@ -32,7 +36,7 @@ def shapes(seed: int, n: int) -> dict[str, np.ndarray]:
 def test_values_are_cut_at_five_robust_sigmas_and_standardised(name: str) -> None:
     values = shapes(1, 1000)[name]
     reference = Reference(WARM)
-    scaled = reference.scale(Observations.of(values, (name,)))
+    scaled = scale(reference, Observations.of(values, (name,)))
     sample, later = values[:WARM], values[WARM:]
     reach = 5 * median_abs_deviation(sample, scale="normal")
     low, high = np.median(sample) - reach, np.median(sample) + reach
@@ -51,7 +55,7 @@ def test_a_stream_of_flags_has_the_scale_of_a_smoothed_share(ones: int) -> None:
     values = np.zeros(WARM + 2)
     values[:ones] = 1
     values[-1] = 1
-    scaled = Reference(WARM).scale(Observations.of(values, ("error",)))
+    scaled = scale(Reference(WARM), Observations.of(values, ("error",)))
     share = (ones + 2) / (WARM + 4)
     steps = np.array([0 - ones / WARM, 1 - ones / WARM])
     np.testing.assert_allclose(scaled.deviation[WARM:, 0], steps / np.sqrt(share * (1 - share)))
@@ -64,14 +68,14 @@ def test_a_stream_that_was_constant_has_a_hundredth_of_its_value_as_unit(
 ) -> None:
     values = np.full(WARM + 3, value)
     values[-2:] += [2 * unit, 100 * unit]
-    scaled = Reference(WARM).scale(Observations.of(values))
+    scaled = scale(Reference(WARM), Observations.of(values))
     np.testing.assert_allclose(scaled.deviation[WARM:, 0], [0, 2, 5], rtol=1e-6)
     np.testing.assert_allclose(scaled.bounded[WARM:, 0], [0, 2, 5], rtol=1e-6)
 
 
 def test_a_stream_of_mostly_one_value_is_bounded_by_its_range() -> None:
     values = np.where(np.arange(WARM + 40) % 4 == 0, 30.0, 10.0)
-    scaled = Reference(WARM).scale(Observations.of(values))
+    scaled = scale(Reference(WARM), Observations.of(values))
     assert set(scaled.bounded[WARM:, 0].round(12)) == {-0.25, 0.75}
     assert scaled.deviation[WARM:, 0].std() == pytest.approx(1)
 
@@ -81,7 +85,7 @@ def test_a_few_giants_in_the_warm_up_do_not_stretch_the_scale(outlier: float) ->
     values = np.random.default_rng(2).normal(size=256)
     values[[10, 99, 200]] = outlier
     reference = Reference(256)
-    reference.scale(Observations.of(values, ("x",)))
+    scale(reference, Observations.of(values, ("x",)))
     mean, deviation = reference.mean_and_deviation("x")
     assert abs(mean) < 0.2
     assert 0.8 < deviation < 1.3
@@ -98,7 +102,7 @@ def test_a_few_giants_in_the_warm_up_do_not_stretch_the_scale(outlier: float) ->
 def test_whatever_comes_usable_values_are_finite_afterwards_and_others_are_nan(values) -> None:
     column = np.array(values)
     reference = Reference(30)
-    scaled = reference.scale(Observations.of(column, ("x",)))
+    scaled = scale(reference, Observations.of(column, ("x",)))
     good = np.abs(column) <= 1e100
     warm = np.cumsum(good) <= 30
     for found in (scaled.deviation[:, 0], scaled.bounded[:, 0]):
@@ -112,11 +116,11 @@ def test_each_stream_warms_up_by_its_own_values_at_any_batch_cut() -> None:
     values = rng.normal(size=(800, 5))
     values[rng.random(values.shape) < [0, 0.1, 0.5, 0.9, 1]] = np.nan
     whole, parts = Reference(WARM), Reference(WARM)
-    expected = whole.scale(Observations.of(values))
+    expected = scale(whole, Observations.of(values))
     begin, found = 0, []
     while begin < len(values):
         end = begin + int(rng.integers(1, 90))
-        found.append(parts.scale(Observations.of(values[begin:end])))
+        found.append(scale(parts, Observations.of(values[begin:end])))
         state = parts.snapshot()
         parts = Reference(WARM)
         parts.restore(state)
@@ -133,10 +137,10 @@ def test_each_stream_warms_up_by_its_own_values_at_any_batch_cut() -> None:
 
 def test_a_reference_is_not_changed_by_what_comes_after_it() -> None:
     reference = Reference(WARM)
-    reference.scale(Observations.of(np.random.default_rng(4).normal(size=(WARM, 2))))
+    scale(reference, Observations.of(np.random.default_rng(4).normal(size=(WARM, 2))))
     before, changes = reference.snapshot(), reference.changes
     rows = Observations.of(np.full((1000, 2), 40.0))
-    reference.scale(rows)
+    scale(reference, rows)
     assert (reference.snapshot(), reference.changes) == (before, changes)
     assert (rows.values == 40).all()
 
@@ -144,12 +148,12 @@ def test_a_reference_is_not_changed_by_what_comes_after_it() -> None:
 def test_a_snapshot_of_another_warm_up_keeps_its_references_and_new_streams_get_theirs() -> None:
     rows = np.random.default_rng(5).normal(size=(300, 1))
     first = Reference(WARM)
-    first.scale(Observations.of(rows, ("old",)))
+    scale(first, Observations.of(rows, ("old",)))
     second = Reference(128)
     second.restore(first.snapshot())
     assert second.is_ready("old")
     assert second.summary("old") == first.summary("old")
-    second.scale(Observations.of(np.column_stack([rows, rows]), ("old", "new")))
+    scale(second, Observations.of(np.column_stack([rows, rows]), ("old", "new")))
     assert second.is_ready("new")
     assert second.mean_and_deviation("old") == first.mean_and_deviation("old")
     assert second.summary("new").count == second.warmup_values
@@ -164,7 +168,7 @@ def test_a_snapshot_of_something_else_is_refused() -> None:
 def test_the_histogram_counts_every_value_once() -> None:
     rng = np.random.default_rng(6)
     reference = Reference(256)
-    reference.scale(Observations.of(np.exp(rng.normal(size=(256, 1))), ("x",)))
+    scale(reference, Observations.of(np.exp(rng.normal(size=(256, 1))), ("x",)))
     edges = reference.edges("x")
     sample = np.exp(np.random.default_rng(6).normal(size=256))
     assert edges[0] == pytest.approx(np.quantile(sample, 0.01))
@@ -181,7 +185,7 @@ def test_the_histogram_counts_every_value_once() -> None:
 @pytest.mark.parametrize("values", [[0.0], [0.0, 1.0], [3.0, 5.0, 100.0], [-1.0, 0.0, 2.0, 9.0]])
 def test_a_stream_of_few_values_has_a_bar_for_each(values: list[float]) -> None:
     reference = Reference(WARM)
-    reference.scale(Observations.of(np.resize(values, WARM), ("x",)))
+    scale(reference, Observations.of(np.resize(values, WARM), ("x",)))
     counts = reference.summary("x").counts
     assert counts == np.bincount(np.arange(WARM) % len(values)).tolist()
 
@@ -195,9 +199,9 @@ def test_one_absurd_value_among_the_first_does_not_blind_a_stream_of_mostly_zero
     rng = np.random.default_rng(3)
     values = np.where(rng.random(WARM) < 0.3, rng.normal(10, 3, WARM), 0.0)
     clean, poisoned = Reference(WARM), Reference(WARM)
-    clean.scale(Observations.of(values, ("x",)))
+    scale(clean, Observations.of(values, ("x",)))
     values[7] = 1e30
-    poisoned.scale(Observations.of(values, ("x",)))
+    scale(poisoned, Observations.of(values, ("x",)))
     _, usual = clean.mean_and_deviation("x")
     _, found = poisoned.mean_and_deviation("x")
     assert found < 2 * usual

@@ -357,7 +357,7 @@ class Whole(int):
         [[1]], deque([[1]]), (Holder(),), np.array(["text"]), np.array([None]), np.float32(1), 1j, Holder().__init__,
         np.random.default_rng(0), b"bytes",
     ],
-    ids=str,
+    ids=lambda part: type(part).__name__,
 )  # fmt: skip
 def test_what_cannot_be_kept_exactly_is_refused(part) -> None:
     holder = Holder()

@@ -26,7 +26,7 @@ def series(**changed: Any) -> Series:
 
 def batch(events: Sequence[dict[str, Any]], begin: int = 0) -> EventBatch:
     pairs = [
-        (Origin(begin + i, 0, i), Prediction(**({"prediction_id": "p"} | event)))
+        (Origin(begin + i, 0, begin + i), Prediction(**({"prediction_id": "p"} | event)))
         for i, event in enumerate(events)
     ]
     (found,) = EventBatch.of("m", pairs)
@@ -70,9 +70,9 @@ def test_a_stream_that_stops_is_counted_value_by_value(junk: object) -> None:
     of = series()
     of.observe(features(noise(100)))
     assert of.observe(batch([{"features": {"x": junk}}] * 30, 100)) == []
-    assert of.metrics()["unusable_values"] == 30
+    assert of.inputs.unusable()["feature:x"] == 30
     of.observe(batch([{"features": {}}] * 12, 130))
-    assert of.metrics()["unusable_values"] == 42
+    assert of.inputs.unusable()["feature:x"] == 42
 
 
 def test_a_stream_is_missed_from_its_first_value_on_and_not_before() -> None:
@@ -83,7 +83,7 @@ def test_a_stream_is_missed_from_its_first_value_on_and_not_before() -> None:
     for at, row in enumerate(rows):
         single.observe(batch([row], at))
     for of in (whole, single):
-        assert of.inputs.unusable() == {"feature:x": 3, "feature:y": 1}
+        assert of.inputs.unusable() == {"feature:x": 3, "feature:y": 1, "category:x": 1}
     assert whole.inputs.snapshot() == single.inputs.snapshot()
 
 
@@ -95,13 +95,13 @@ def test_a_constant_says_nothing_until_it_changes() -> None:
     assert found[0].offset < 600
 
 
-def test_text_is_no_number_and_a_new_category_no_alarm() -> None:
+def test_text_is_a_category_and_a_single_new_one_no_alarm() -> None:
     of = series()
     rows = [{"features": {"color": "red", "x": 1.0}}] * 200 + [
         {"features": {"color": "mauve", "x": 1.0}}
     ]
     assert of.observe(batch(rows)) == []
-    assert streams(of) == {"feature:x"}
+    assert streams(of) == {"feature:x", "category:color"}
 
 
 def test_made_up_names_do_not_fill_memory(
@@ -150,7 +150,7 @@ def test_the_first_prediction_decides_what_kind_of_task_it_is(first, is_regressi
     assert of.is_regression is is_regression
     of.observe(batch([{"prediction": 2.5}], 1))
     assert of.is_regression is (True if is_regression is None else is_regression)
-    assert ("prediction" in streams(of)) == bool(of.is_regression)
+    assert ("prediction" in streams(of)) == (of.is_regression is not None)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
