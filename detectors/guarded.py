@@ -8,7 +8,7 @@ from ..core.columns import Floats
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .autocorrelation import WINDOW
-from .base import Observations, usable
+from .base import HUGE, Observations, usable
 from .e_detector import EDetector
 from .guard import DependenceGuard, Kind
 
@@ -43,31 +43,38 @@ class GuardedEDetector:
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return what has opened, moved and settled, in the order of the rows."""
-        return self.judge(batch, self.detector.reference.learn(batch))
-
-    def judge(self, batch: Observations, values: Floats) -> list[Verdict]:
-        """Do the same with the (n, k) values that `Reference.learn` has left of the batch."""
+        values = self.detector.reference.learn(batch)
         found: list[Verdict] = []
         begin = 0
         while begin < len(batch):
             end, counted = self.reach(batch, begin)
-            part = batch.take(slice(begin, end))
-            found += self.detector.judge(part, values[begin:end])
-            self.guard.update(part)
-            self._rows += counted
-            if counted and self._rows % WINDOW == 0:
-                self._apply()
+            found += self.judge(batch.take(slice(begin, end)), values[begin:end], counted)
             begin = end
+        return found
+
+    def judge(self, batch: Observations, values: Floats, counted: int) -> list[Verdict]:
+        """Do the same with rows no more than `reach` says, of which so many count.
+
+        Takes the (n, k) values that `Reference.learn` has left of the batch.
+        """
+        found = self.detector.judge(batch, values)
+        self.guard.update(batch)
+        self._rows += counted
+        if counted and self._rows % WINDOW == 0:
+            self._apply()
         return found
 
     def reach(self, batch: Observations, begin: int = 0) -> tuple[int, int]:
         """Return up to which row, from `begin`, no regime can change, and how many rows on the way count."""
-        watched = [j for j, name in enumerate(batch.names) if not name.startswith("missing:")]
-        counts = np.cumsum(usable(batch.values[begin:, watched]).any(axis=1))
+        values = batch.values[begin:]
         wanted = WINDOW - self._rows % WINDOW
+        if np.abs(values[:, 0]).max(initial=0.0) <= HUGE:
+            counted = min(wanted, len(values))  # the usual case: each row has a value
+            return begin + counted, counted
+        counts = np.cumsum(usable(values).any(axis=1))
         end = int(np.searchsorted(counts, wanted)) + 1
         if end > len(counts):
-            return len(batch), int(counts[-1]) if len(counts) else 0
+            return len(batch), int(counts[-1])
         return begin + end, wanted
 
     def _apply(self) -> None:

@@ -25,7 +25,7 @@ from .reference import Reference, summarise
 from .streams import StreamTable
 
 _RECENT: Final = 128
-"""Values kept of each stream, for the picture of a change and for its onset."""
+"""Values kept of each stream, for the picture of a change and for its onset; a power of two."""
 _BLOCKS: Final = 64
 """Means kept of each stream, each of `_RECENT` values: how far back an onset is looked for."""
 _FOR_MISSING: Final = 0.1  # of the budget; the others' delay grows by 0.1 nats
@@ -38,19 +38,20 @@ def _remember(
     values: Floats, scaled: Floats, streams: Ints, recent: Floats, blocks: Floats, total: Floats,
     seen: Ints, odd: Ints,
 ) -> None:  # fmt: skip
-    size = recent.shape[1]
     for j in range(streams.shape[0]):
         k = streams[j]
+        count, part = seen[k], total[k]
         for i in range(values.shape[0]):
             if abs(values[i, j]) <= HUGE:
-                recent[k, seen[k] % size] = values[i, j]
-                seen[k] += 1
-                total[k] += scaled[i, j]  # NaN while the stream is new
-                if seen[k] % size == 0:
-                    blocks[k, (seen[k] // size - 1) % blocks.shape[1]] = total[k] / size
-                    total[k] = 0.0
+                recent[k, count & (_RECENT - 1)] = values[i, j]
+                count += 1
+                part += scaled[i, j]  # NaN while the stream is new
+                if count & (_RECENT - 1) == 0:
+                    blocks[k, (count // _RECENT - 1) % _BLOCKS] = part / _RECENT
+                    part = 0.0
             else:
                 odd[k] += 1
+        seen[k], total[k] = count, part
 
 
 class StreamMonitor:
@@ -148,17 +149,23 @@ class StreamMonitor:
         found: list[Verdict] = []
         begin = 0
         while begin < len(batch):
-            end, _ = self.guarded.reach(batch, begin)
-            end = self._follow_missing(batch, begin, end)
-            found += self._part(batch.take(slice(begin, end)))
+            end, counted = self.guarded.reach(batch, begin)
+            followed = self._follow_missing(batch, begin, end)
+            if followed < end:
+                end, counted = followed, int(usable(batch.values[begin:followed]).any(axis=1).sum())
+            part = batch if end - begin == len(batch) else batch.take(slice(begin, end))
+            found += self._part(part, counted)
             begin = end
         return found
 
-    def _part(self, batch: Observations) -> list[Verdict]:
-        """Take rows in within which no stream begins, and no regime changes but after the last."""
+    def _part(self, batch: Observations, counted: int) -> list[Verdict]:
+        """Take rows in within which no stream begins, and no regime changes but after the last.
+
+        So many of them count as holding a value.
+        """
         values = self.reference.learn(batch)
         kinds = {name: self.guarded.kind(name) for name in batch.names}  # before they may change
-        found = self._guarded(batch, values) + self._ordered(batch, kinds)
+        found = self._guarded(batch, values, counted) + self._ordered(batch, kinds)
         numbers = [j for j, name in enumerate(batch.names) if name not in batch.categories]
         if len(numbers) < len(batch.names):
             others = [j for j, name in enumerate(batch.names) if name in batch.categories]
@@ -178,8 +185,10 @@ class StreamMonitor:
         )
         return found
 
-    def _guarded(self, batch: Observations, values: Floats) -> list[Verdict]:
+    def _guarded(self, batch: Observations, values: Floats, counted: int) -> list[Verdict]:
         """Run the e-detector over the streams, and over those of their missing values."""
+        if not self._missing:
+            return self.guarded.judge(batch, values, counted)
         numbers = self._streams.numbers(batch.names)
         followed = [j for j in np.argsort(numbers).tolist() if batch.names[j] in self._missing]
         if followed:
@@ -187,7 +196,7 @@ class StreamMonitor:
             names = (*batch.names, *(self._missing[batch.names[j]] for j in followed))
             batch = replace(batch, names=names, values=np.column_stack([batch.values, bits]))
             values = np.column_stack([values, bits])
-        return self.guarded.judge(batch, values)
+        return self.guarded.judge(batch, values, counted)
 
     def _ordered(self, batch: Observations, kinds: dict[str, Kind]) -> list[Verdict]:
         """Run the natural-size test over the streams that are ordered in time."""
@@ -222,21 +231,23 @@ class StreamMonitor:
 
     def _follow_missing(self, batch: Observations, begin: int, end: int) -> int:
         """Begin the streams of missing values at row `begin`; return the row at which the next one begins."""
-        numbers = self._streams.numbers(batch.names)
+        missing = ~usable(batch.values[begin:end])
+        columns = np.flatnonzero(missing.any(axis=0))
+        if not len(columns):
+            return end
+        numbers = self._streams.numbers(batch.names)[columns]
         # By number, not by column: the order of columns is the batch's.
-        for column in np.argsort(numbers).tolist():
-            name, number = batch.names[column], int(numbers[column])
+        for at in np.argsort(numbers).tolist():
+            name, number = batch.names[columns[at]], int(numbers[at])
             if name in self._missing or number >= MISSING_FOLLOWED:
                 continue
-            missing = np.flatnonzero(~usable(batch.values[begin:end, column]))
-            if not len(missing):
+            first = int(missing[:, columns[at]].argmax())
+            if first:
+                end = min(end, begin + first)
                 continue
-            if missing[0] == 0:
-                self._missing[name] = f"missing:{name}"
-                zeros = int(self._streams["seen"][number])
-                self.guarded.detector.begin_zeros(self._missing[name], zeros)
-            else:
-                end = begin + int(missing[0])
+            self._missing[name] = f"missing:{name}"
+            zeros = int(self._streams["seen"][number])
+            self.guarded.detector.begin_zeros(self._missing[name], zeros)
         return end
 
     def figures(self) -> dict[str, float]:

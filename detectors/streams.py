@@ -22,6 +22,8 @@ class StreamTable:
     def __init__(self, columns: dict[str, Any]) -> None:
         self._new = {name: np.asarray(value) for name, value in columns.items()}
         self._index: dict[str, int] = {}
+        self._asked: tuple[str, ...] = ()
+        self._found = np.empty(0, np.int64)
         self.arrays: dict[str, NDArray[Any]] = {
             name: np.empty((0, *value.shape), value.dtype) for name, value in self._new.items()
         }
@@ -42,14 +44,17 @@ class StreamTable:
         return self._index.get(name)
 
     def numbers(self, names: tuple[str, ...]) -> Ints:
-        """Return (k,) numbers, making rows for new streams."""
-        try:
-            return np.array([self._index[name] for name in names], np.int64)
-        except KeyError:
-            self._add([name for name in names if name not in self._index])
-            return self.numbers(names)
+        """Return (k,) numbers, making rows for new streams; not to be changed."""
+        if names == self._asked:  # nearly always the same as last time
+            return self._found
+        self._add([name for name in names if name not in self._index])
+        self._asked = names
+        self._found = np.array([self._index[name] for name in names], np.int64)
+        return self._found
 
     def _add(self, names: list[str]) -> None:
+        if not names:
+            return
         for name in names:
             self._index.setdefault(name, len(self._index))
         count = len(self._index)
@@ -69,4 +74,5 @@ class StreamTable:
     def load(self, names: list[str], arrays: dict[str, NDArray[Any]]) -> None:
         """Replace everything by what `state` gave."""
         self._index = {name: number for number, name in enumerate(names)}
+        self._asked = ()
         self.arrays = {name: arrays[name] for name in self._new}
