@@ -24,6 +24,7 @@ from scipy.signal import lfilter
 from tocsin.core.verdict import Verdict
 from tocsin.detectors.base import Observations
 from tocsin.detectors.episodes import incidents
+from tocsin.detectors.guard import DependenceGuard
 from tocsin.detectors.natural_size import NaturalSize
 
 from .common import Figures
@@ -41,6 +42,7 @@ from .common_injected import (
     merged,
     river_flags,
     table,
+    trial,
     trials,
 )  # fmt: skip
 
@@ -95,10 +97,30 @@ def main() -> None:
             asked.row_seconds, asked.block_seconds, asked.season_seconds,
         )  # fmt: skip
     figures = Figures("ordered")
+    warned(figures, setting, int(asked.seeds.split(",")[0]), asked.trials)
     injected(figures, setting, [int(seed) for seed in asked.seeds.split(",")], asked.trials)
     if asked.data is None:
         synthetic(figures)
     figures.exit()
+
+
+def warned(figures: Figures, setting: Setting, seed: int, count: int) -> None:
+    """Report what the guard says of the warm-up: in the order of time, and shuffled."""
+    data = setting.data
+    names = (*(f"feature:{data.columns[j]}" for j in data.values), "label")
+
+    def is_ordered(tried: Trial) -> bool:
+        seen = int(np.searchsorted(tried.rows, tried.watched, side="right"))
+        values = np.column_stack([tried.x[:seen, data.values], tried.y[:seen]]).astype(np.float64)
+        guard = DependenceGuard()
+        guard.update(Observations.of(values, names))
+        return guard.overall().kind == "ordered"
+
+    figures.report("guard_says_ordered_in_time_order", is_ordered(clean(data)), least=1)
+    shuffled = [
+        trial(data, KINDS[0], MODES[0], number, seed, ordered=False) for number in range(count)
+    ]
+    figures.report("guard_says_ordered_shuffled", sum(map(is_ordered, shuffled)), most=count / 50)
 
 
 def injected(figures: Figures, setting: Setting, seeds: list[int], count: int) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import redis
 
@@ -32,7 +33,7 @@ def snippets(language: str, text: str = README) -> list[str]:
 
 
 PUBLISH, WATCH, SUBSCRIBE = snippets("python")
-DEMO, OWN_WORKER, OWN_DATA, REAL = snippets("sh")
+DEMO, OWN_WORKER, OWN_DATA, REAL, BACKTEST = snippets("sh")
 (YAML,) = snippets("yaml")
 (OUTPUT,) = snippets("")
 
@@ -137,8 +138,23 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     settings = load(file)
     assert settings.of("fraud").features == ["amount", "hour"]
     assert settings.of("fraud").labels.window == 60 * 86400
-    assert settings.of("fraud").drift.warmup_values == 500
-    assert settings.of("other").drift.warmup_values == 500
+    assert settings.of("fraud").drift.budget_days == 30
+    assert settings.of("other").drift.budget_days == 30
+
+
+def test_a_file_is_replayed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{x},{int(x > 0)},{int(x > 0)}"
+        for x in rng.normal(size=12_000) + np.repeat([0, 2], [10_000, 2000])
+    ]
+    (tmp_path / "data.csv").write_text("\n".join(["x,truth,answer", *rows]))
+    done = subprocess.run(
+        [sys.executable, "-m", "tocsin.cli.main", *shlex.split(BACKTEST)[1:]], cwd=tmp_path,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "e_detector" in done.stdout
 
 
 def test_commands_are_understood() -> None:
