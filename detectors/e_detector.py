@@ -259,7 +259,7 @@ class EDetector:
     ) -> list[Verdict]:
         """Run the kernel over rows `begin` to `end`, and do what its events ask for."""
         found: list[Verdict] = []
-        arrays = Streams(*(self._table[name] for name in Streams._fields))
+        arrays = self._table.as_tuple(Streams)
         event = np.zeros(3, np.int64)
         row, column = begin, 0
         part = values[:end]
@@ -396,6 +396,7 @@ class EDetector:
         s = self._table.arrays
         self._drop(k)
         s["counts"][k], s["groups"][k], s["size"][k] = 0.0, 0.0, 0.0
+        s["latest"][k] = 0
         s["begin"][k] = s["seen"][k]
 
     def _restore_reference(self, k: int) -> None:
@@ -506,7 +507,7 @@ _NEW: Final[dict[str, Any]] = {
     "ring": np.zeros(kernel.RING, np.uint8), "recent": np.full(kernel.RECENT, np.nan), "seen": 0,
     "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0, "learnt": _LEARNT,
     "stake": 0.0, "down": 0.5, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
-    "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "idle": 0,
+    "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "latest": np.zeros((len(bets.WINDOWS), bets.CELLS), np.int16), "idle": 0,
 }  # fmt: skip
 _BETS: Final = {NUMBERS: bets.BETS, BITS: bets.RATE_BETS, CATEGORIES: bets.CATEGORY_BETS}
 

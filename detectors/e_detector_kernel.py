@@ -2,6 +2,7 @@
 
 # numba decides what is a number and what an array's element:
 # pyright: reportArgumentType=false, reportReturnType=false, reportOperatorIssue=false
+# mypy: disable-error-code="arg-type"
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ UNSETTLED: Final = 3
 """What ends a run of the kernel."""
 
 RING: Final = 1024
-"""Cells kept of each stream."""
+"""Cells kept of each stream; a power of two, as the two below."""
 RECENT: Final = 128
 """Values kept of each stream."""
 BLOCK: Final = 128
@@ -38,6 +39,8 @@ _GROWTH: Final = 1 / (1 - 1 / 250)  # what it has learnt fades over so many valu
 _HEAVIEST: Final = 1e12
 _PRIOR: Final = 4.0  # values of prior in each of its cells
 _LARGEST: Final = 1e30
+_BEFORE: Final = np.tri(8, k=-1)
+"""Row q is 1 in the q places before q: weighed by it, a sum over some of eight needs no loop of unknown length."""
 
 
 class Streams(NamedTuple):
@@ -68,6 +71,8 @@ class Streams(NamedTuple):
         (k,) share of it that a stream of bits stakes on a falling rate.
     lanes, lane
         (k,) interleaved copies of the bets, and the first of them.
+    latest
+        (k, windows, 64) how many of a window's latest values lay in each cell, of categories.
     """
 
     key: NDArray[np.uint64]
@@ -90,6 +95,7 @@ class Streams(NamedTuple):
     down: Floats
     lanes: Ints
     lane: Ints
+    latest: NDArray[np.int16]
 
 
 class Rules(NamedTuple):
@@ -122,30 +128,37 @@ def _cell(edges: Floats, k: int, x: float) -> int:
     """Return the first of stream k's 63 upper edges that is x or more; 63 if there is none."""
     low = 0
     for step in (32, 16, 8, 4, 2, 1):
-        if edges[k, low + step - 1] < x:
-            low += step
+        low += step * (edges[k, low + step - 1] < x)  # no branch, which would be guessed wrong
     return low
 
 
 @inlined
+def _before(counts: Floats, k: int, first: int, place: int) -> float:
+    """Return the sum of the first `place` of stream k's eight counts from `first` on."""
+    a = b = c = d = 0.0
+    for q in range(0, 8, 4):
+        a += counts[k, first + q] * _BEFORE[place, q]
+        b += counts[k, first + q + 1] * _BEFORE[place, q + 1]
+        c += counts[k, first + q + 2] * _BEFORE[place, q + 2]
+        d += counts[k, first + q + 3] * _BEFORE[place, q + 3]
+    return (a + b) + (c + d)
+
+
+@inlined
 def _rank(
-    counts: Floats, groups: Floats, size: Floats, k: int, c: int, u: float, fixed: bool
+    counts: Floats, groups: Floats, size: Floats, k: int, c: int, u: float, weight: float
 ) -> int:
-    """Return the cell of the p-value of a value in cell c, and count the value.
+    """Return the cell of the p-value of a value in cell c, and count the value as so many.
 
     The smoothed conformal p-value of Vovk, Gammerman and Shafer 2005, equation 2.20, the value among the
     reference and itself.
     """
-    below = 0.0
-    for g in range(c >> 3):
-        below += groups[k, g]
-    for q in range((c >> 3) << 3, c):
-        below += counts[k, q]
+    group = c >> 3
+    below = _before(groups, k, 0, group) + _before(counts, k, group << 3, c & 7)
     own, n = counts[k, c] + 1.0, size[k] + 1.0
-    if not fixed:
-        counts[k, c] = own
-        groups[k, c >> 3] += 1.0
-        size[k] = n
+    counts[k, c] += weight
+    groups[k, group] += weight
+    size[k] += weight
     return min(int((below + u * own) / n * 64.0), 63)
 
 
@@ -186,105 +199,110 @@ def _learn(
     learnt[k, coarse] += learnt[k, _COARSE + 1]
     learnt[k, _COARSE] += learnt[k, _COARSE + 1]
     learnt[k, _COARSE + 1] *= _GROWTH
-    if learnt[k, _COARSE + 1] > _HEAVIEST:
-        for q in range(_COARSE + 2):
-            learnt[k, q] /= _HEAVIEST
     return won
 
 
 @compiled
 def _bit(
-    s: Streams, r: Rules, k: int, c: int, u: float, fixed: bool, evidence: Floats, beyond: Floats,
-    lane: int,
+    counts: Floats, size: Floats, k: int, c: int, u: float, fixed: bool, warm: float, slack: float,
+    tolerance: float, gate: float, rising: float, falling: float, odds: Floats, stakes: Floats,
+    evidence: Floats, beyond: Floats, lane: int,
 ) -> float:  # fmt: skip
-    """Take a bit in; return what all bets have won together, -1 if none was made."""
-    ones, n = s.counts[k, 1], s.size[k]
+    """Take a bit in; return what all bets have won together, -1 if none was made.
+
+    It is given what it needs of `Rules` one by one: a call that hands over the tuple takes as long as this.
+    """
+    ones, n = counts[k, 1], size[k]
     theta = (ones + 0.5) / (n + 1.0)
     ones += c
     n += 1.0
     if not fixed:
-        s.counts[k, c] += 1.0
-        s.size[k] = n
-    if n <= r.warm:
+        counts[k, c] += 1.0
+        size[k] = n
+    if n <= warm:
         return -1.0
     if fixed:
         is_one = c == 1
     else:
         p = u * ones / n if c == 1 else (ones + u * (n - ones)) / n
         is_one = p < theta
-    count = r.odds.shape[0]
-    up, down = min(theta + r.slack, 1.0), max(theta - r.slack, 0.0)
-    high, low = up + r.rate_tolerance, down - r.rate_tolerance
-    total = 0.0
-    falling = s.stake[k] * s.down[k]
-    rising = s.stake[k] - falling
+    high, low = min(theta + slack, 1.0), max(theta - slack, 0.0)
+    total = _odds(evidence, lane, odds, stakes, rising, falling, high, low, is_one)
+    if gate > 0.0:
+        high, low = high + tolerance, low - tolerance
+        _odds(beyond, lane, odds, stakes, rising, falling, high, low, is_one)
+    return total
+
+
+@compiled
+def _odds(
+    evidence: Floats, lane: int, odds: Floats, stakes: Floats, rising: float, falling: float,
+    high: float, low: float, is_one: bool,
+) -> float:  # fmt: skip
+    """Settle the bets on rates above `high` and below `low`; return what they have won together."""
+    count, total = odds.shape[0], 0.0
     for q in range(count):
-        odds, stake = r.odds[q], r.odds_stakes[q] * rising
-        won = (evidence[lane, q] + stake) * (odds if is_one else 1.0) / (1.0 - up + odds * up)
+        up, down = odds[q], 1.0 / odds[q]
+        won = (evidence[lane, q] + stakes[q] * rising) * (up if is_one else 1.0)
+        won = won / (1.0 - high + up * high) if high < 1.0 else 0.0
         evidence[lane, q] = won
         total += won
-        odds, stake = 1.0 / odds, r.odds_stakes[q] * falling
-        won = (evidence[lane, count + q] + stake) * (odds if is_one else 1.0)
-        won /= 1.0 - down + odds * down
+        won = (evidence[lane, count + q] + stakes[q] * falling) * (down if is_one else 1.0)
+        won = won / (1.0 - low + down * low) if low > 0.0 else 0.0
         evidence[lane, count + q] = won
         total += won
-    if r.gate > 0.0:
-        for q in range(count):
-            odds, stake = r.odds[q], r.odds_stakes[q] * rising
-            won = (beyond[lane, q] + stake) * (odds if is_one else 1.0)
-            beyond[lane, q] = won / (1.0 - high + odds * high) if high < 1.0 else 0.0
-            odds, stake = 1.0 / odds, r.odds_stakes[q] * falling
-            won = (beyond[lane, count + q] + stake) * (odds if is_one else 1.0)
-            beyond[lane, count + q] = won / (1.0 - low + odds * low) if low > 0.0 else 0.0
     return total
 
 
 @compiled
 def _category(
-    s: Streams, r: Rules, k: int, c: int, u: float, fixed: bool, evidence: Floats, lane: int
-) -> float:
+    counts: Floats, size: Floats, ring: Bytes, seen: int, begin: int, k: int, c: int, u: float,
+    fixed: bool, warm: float, slack: float, stake: float, windows: Ints, latest: NDArray[np.int16],
+    rates: Floats, evidence: Floats, lane: int,
+) -> float:  # fmt: skip
     """Take a category in; return what all bets have won together, -1 if none was made."""
-    cells = s.counts.shape[1]
-    n = s.size[k]
+    cells = counts.shape[1]
+    n = size[k]
     below = 0.0
     for q in range(c):
-        below += s.counts[k, q]
-    p = (below + u * (s.counts[k, c] + 1.0)) / (n + 1.0)
+        below += counts[k, q]
+    p = (below + u * (counts[k, c] + 1.0)) / (n + 1.0)
     total = -1.0
-    if n >= r.warm:
-        # The cell of the p-value among the shares before this value; nearly always the value's own.
-        prior = 0.5 / cells
-        found, upto = cells - 1, 0.0
-        for q in range(cells):
-            upto += (s.counts[k, q] + prior) / (n + 0.5)
+    if n >= warm:
+        # The cell of the p-value among the shares before this value; nearly always the value's own. Half
+        # a value of prior is for what was never seen, half for all known categories together.
+        prior, last = 0.5 / (cells - 1), cells - 1
+        found, upto = last, 0.0
+        for q in range(last):
+            upto += (counts[k, q] + prior) / (n + 1.0)
             if p < upto:
                 found = q
                 break
         if fixed:
             found = c
-        theta = (s.counts[k, found] + prior) / (n + 0.5) + r.slack
-        unseen = min((s.counts[k, cells - 1] + prior) / (n + 0.5) + r.slack, 0.9)
-        stake = s.stake[k] / (r.windows.shape[0] + r.unseen.shape[0])
-        available = s.seen[k] - s.begin[k]
-        hits, at, total = 0, 0, 0.0
-        for w in range(r.windows.shape[0]):
-            window = min(r.windows[w], available)
-            while at < window:
-                at += 1
-                hits += s.ring[k, (s.seen[k] - at) % RING] == found
+        unseen = min((counts[k, last] + 0.5) / (n + 1.0) + slack, 0.9)
+        theta = (counts[k, found] + prior) / (n + 1.0) + slack if found < last else unseen
+        stake /= windows.shape[0] + rates.shape[0]
+        total = 0.0
+        for w in range(windows.shape[0]):
+            window, hits = min(windows[w], seen - begin), latest[k, w, found]
             # Half on the reference's shares, half on those of the window with ten values of prior.
             gain = 0.5 + 0.5 * (hits / theta + 10.0) / (window + 10.0)
             evidence[lane, w] = (evidence[lane, w] + stake) * gain
             total += evidence[lane, w]
-        for w in range(r.unseen.shape[0]):
-            rate = max(r.unseen[w], min(4.0 * unseen, 0.9))
+        for w in range(rates.shape[0]):
+            rate = max(rates[w], min(4.0 * unseen, 0.9))
             gain = rate / unseen if found == cells - 1 else (1.0 - rate) / (1.0 - unseen)
-            q = r.windows.shape[0] + w
+            q = windows.shape[0] + w
             evidence[lane, q] = (evidence[lane, q] + stake) * gain
             total += evidence[lane, q]
+    for w in range(windows.shape[0]):
+        latest[k, w, c] += 1
+        if seen - begin >= windows[w]:
+            latest[k, w, ring[k, (seen - windows[w]) % RING]] -= 1
     if not fixed:
-        s.counts[k, c] += 1.0
-        s.size[k] = n + 1.0
+        counts[k, c] += 1.0
+        size[k] = n + 1.0
     return total
 
 
@@ -353,63 +371,72 @@ def run(
     # Locals, so that the loops below need not take the arrays out of their tuple.
     kinds, phase, edges, counts, groups, size = s.kind, s.phase, s.edges, s.counts, s.groups, s.size
     keys, ring, recent, seens, still, opened = s.key, s.ring, s.recent, s.seen, s.still, s.opened
-    blocks, block, learnt, stakes, lanes, lane_of = (
-        s.blocks,
-        s.block,
-        s.learnt,
-        s.stake,
-        s.lanes,
-        s.lane,
-    )
-    table, weights, scores, warm, gate = r.table, r.weights, r.scores, r.warm, r.gate
+    blocks, block, learnt, stakes = s.blocks, s.block, s.learnt, s.stake
+    lanes, lane_of = s.lanes, s.lane
+    table, weights, scores, deflation = r.table, r.weights, r.scores, r.deflation
+    warm, gate, odds, odds_stakes, downs = r.warm, r.gate, r.odds, r.odds_stakes, s.down
+    cells, ties = np.empty(streams.shape[0], np.int64), np.empty(streams.shape[0])
     for i in range(at, values.shape[0]):
+        # What follows from the row alone comes first, so that the waits of many streams overlap.
+        # Unsigned numbers, here and below: of a signed one it is asked whether it counts from the end.
         for j in range(column, streams.shape[0]):
-            k = streams[j]
+            cells[j] = _cell(edges, np.uint64(streams[j]), values[i, j])
+        for j in range(column, streams.shape[0]):
+            ties[j] = uniform(keys[np.uint64(streams[j])], offsets[i], rows[i])
+        for j in range(column, streams.shape[0]):
+            k = np.uint64(streams[j])
             x = values[i, j]
             kind = kinds[k]
             if kind == 0 or not abs(x) <= HUGE:
                 continue
-            u = uniform(keys[k], offsets[i], rows[i])
-            seen = seens[k]
-            lane = lane_of[k]
+            c, u, stake, seen = cells[j], ties[j], stakes[k], seens[k]
+            lane = np.uint64(lane_of[k])
             if lanes[k] > 1:
-                lane += seen % lanes[k]
+                lane += np.uint64(seen % lanes[k])
             fixed = r.fixed and phase[k] == 0
             score, won = 0.0, -1.0
             if kind == NUMBERS:
-                c = _cell(edges, k, x)
                 score = scores[c]
-                cell = _rank(counts, groups, size, k, c, u, fixed)
+                cell = _rank(counts, groups, size, k, c, u, 0.0 if fixed else 1.0)
                 if size[k] > warm:
-                    stake = stakes[k]
                     won = _bet(evidence, lane, stake, weights, table, cell)
-                    won += _learn(evidence, lane, stake, weights, learnt, k, cell)
+                    if lanes[k] == 1:  # else it would learn from what the next value depends on
+                        won += _learn(evidence, lane, stake, weights, learnt, k, cell)
+                        if learnt[k, _COARSE + 1] > _HEAVIEST:
+                            for q in range(_COARSE + 2):
+                                learnt[k, q] /= _HEAVIEST
                     if gate > 0.0:
-                        for q in range(16):
+                        for q in range(table.shape[1]):
                             sure = (beyond[lane, q] + weights[q] * stake) * table[cell, q]
-                            beyond[lane, q] = sure * r.deflation[q]
+                            beyond[lane, q] = sure * deflation[q]
             elif kind == BITS:
                 c = 1 if x != 0.0 else 0
                 score = float(c)
-                won = _bit(s, r, k, c, u, fixed, evidence, beyond, lane)
+                falling = stake * downs[k]
+                won = _bit(
+                    counts, size, k, c, u, fixed, warm, r.slack, r.rate_tolerance, gate,
+                    stake - falling, falling, odds, odds_stakes, evidence, beyond, lane,
+                )  # fmt: skip
             else:
-                c = _cell(edges, k, x)
                 if c == edges.shape[1] or edges[k, c] != x:
                     c = edges.shape[1]  # not among the known ones
-                won = _category(s, r, k, c, u, fixed, evidence, lane)
-            ring[k, seen % RING] = c
-            recent[k, seen % RECENT] = x
+                won = _category(
+                    counts, size, ring, seen, s.begin[k], k, c, u,
+                    fixed, warm, r.slack, stake, r.windows, s.latest, r.unseen, evidence, lane,
+                )  # fmt: skip
+            ring[k, seen & (RING - 1)] = c
+            recent[k, seen & (RECENT - 1)] = x
             block[k] += score
             seen += 1
             seens[k] = seen
-            if seen % BLOCK == 0:
+            if seen & (BLOCK - 1) == 0:
                 blocks[k, (seen // BLOCK - 1) % blocks.shape[1]] = block[k]
                 block[k] = 0.0
             what = NOTHING
-            wanted = 1.0 if phase[k] == 0 else min(1.0, r.inner * stakes[k])
+            wanted = 1.0 if phase[k] == 0 else min(1.0, r.inner * stake)
             if won >= wanted and won > 0.0:
                 is_any = gate == 0.0 or kind == CATEGORIES
-                if is_any or _is_beyond(evidence, beyond, lane, gate * stakes[k]):
+                if is_any or _is_beyond(evidence, beyond, lane, gate * stake):
                     what = ALARM
             if what == NOTHING and phase[k] == 1:
                 since = seen - still[k] - r.window

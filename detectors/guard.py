@@ -140,7 +140,7 @@ class DependenceGuard:
             return []
         self.changes += 1
         streams = self._streams.numbers(batch.names)
-        state = State(*(self._streams[name] for name in State._fields))
+        state = self._streams.as_tuple(State)
         changed = np.empty(((len(batch) // WINDOW + 1) * len(batch.names), 2), np.int64)
         hits = kernel.update(batch.values, streams, state, self._room, changed)
         return [name for _, name in sorted((i, batch.names[j]) for i, j in changed[:hits].tolist())]

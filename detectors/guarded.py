@@ -8,7 +8,7 @@ from ..core.columns import Floats
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .autocorrelation import WINDOW
-from .base import HUGE, Observations, usable
+from .base import Observations, usable
 from .e_detector import EDetector
 from .guard import DependenceGuard, Kind
 
@@ -64,12 +64,17 @@ class GuardedEDetector:
             self._apply()
         return found
 
-    def reach(self, batch: Observations, begin: int = 0) -> tuple[int, int]:
-        """Return up to which row, from `begin`, no regime can change, and how many rows on the way count."""
+    def reach(
+        self, batch: Observations, begin: int = 0, *, is_clean: bool = False
+    ) -> tuple[int, int]:
+        """Return up to which row, from `begin`, no regime can change, and how many rows on the way count.
+
+        All do where the batch is clean: each value is usable.
+        """
         values = batch.values[begin:]
         wanted = WINDOW - self._rows % WINDOW
-        if np.abs(values[:, 0]).max(initial=0.0) <= HUGE:
-            counted = min(wanted, len(values))  # the usual case: each row has a value
+        if is_clean:
+            counted = min(wanted, len(values))
             return begin + counted, counted
         counts = np.cumsum(usable(values).any(axis=1))
         end = int(np.searchsorted(counts, wanted)) + 1

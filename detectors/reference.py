@@ -55,6 +55,21 @@ def _collect(values: Floats, streams: Ints, sample: Floats, taken: Ints, last: I
                     last[j] = i
 
 
+@compiled
+def _scale(
+    values: Floats, low: Floats, high: Floats, center: Floats, deviation: Floats, width: Floats,
+    scaled: Floats, bounded: Floats,
+) -> None:  # fmt: skip
+    """Fill (n, k) values cut, centred and divided by either unit; NaN where a value is not usable."""
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            x = values[i, j]
+            cut = min(max(x, low[j]), high[j]) if abs(x) <= HUGE else np.nan
+            cut -= center[j]
+            scaled[i, j] = cut / deviation[j]
+            bounded[i, j] = cut / width[j]
+
+
 class Reference:
     """The first values of each stream, and the scale that they give.
 
@@ -95,12 +110,12 @@ class Reference:
         """Return (n, k) values in units of the reference, NaN in streams that are still new."""
         streams = self._streams.numbers(names)
         s = self._streams.arrays
-        cut = np.minimum(np.maximum(values, s["low"][streams]), s["high"][streams])
-        cut[~(np.abs(values) <= HUGE)] = np.nan
-        cut -= s["center"][streams]
-        bounded = cut / s["range"][streams]
-        cut /= s["deviation"][streams]
-        return Scaled(cut, bounded)
+        found = Scaled(np.empty_like(values), np.empty_like(values))
+        _scale(
+            values, s["low"][streams], s["high"][streams], s["center"][streams],
+            s["deviation"][streams], s["range"][streams], found.deviation, found.bounded,
+        )  # fmt: skip
+        return found
 
     def _learn(self, values: Floats, streams: Ints) -> Floats:
         """Take rows into samples; return the values with those rows blanked."""

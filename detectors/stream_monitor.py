@@ -147,10 +147,11 @@ class StreamMonitor:
         self.changes += 1
         self._streams.numbers(batch.names)
         found: list[Verdict] = []
+        is_clean = bool(np.abs(batch.values).max() <= HUGE)
         begin = 0
         while begin < len(batch):
-            end, counted = self.guarded.reach(batch, begin)
-            followed = self._follow_missing(batch, begin, end)
+            end, counted = self.guarded.reach(batch, begin, is_clean=is_clean)
+            followed = end if is_clean else self._follow_missing(batch, begin, end)
             if followed < end:
                 end, counted = followed, int(usable(batch.values[begin:followed]).any(axis=1).sum())
             part = batch if end - begin == len(batch) else batch.take(slice(begin, end))
@@ -166,24 +167,35 @@ class StreamMonitor:
         values = self.reference.learn(batch)
         kinds = {name: self.guarded.kind(name) for name in batch.names}  # before they may change
         found = self._guarded(batch, values, counted) + self._ordered(batch, kinds)
-        numbers = [j for j, name in enumerate(batch.names) if name not in batch.categories]
-        if len(numbers) < len(batch.names):
-            others = [j for j, name in enumerate(batch.names) if name in batch.categories]
-            unusable = (~usable(batch.values[:, others])).sum(axis=0)
-            streams = self._streams.numbers(tuple(batch.names[j] for j in others))
-            self._streams["unusable"][streams] += unusable
-            self._streams["seen"][streams] += len(batch) - unusable
-            names = tuple(batch.names[j] for j in numbers)
-            batch = replace(
-                batch, names=names, values=np.ascontiguousarray(batch.values[:, numbers])
-            )
-            values = np.ascontiguousarray(values[:, numbers])
+        if batch.categories:
+            batch, values = self._without_categories(batch, values)
         if batch.names:
             found += self._advised(batch, values, kinds)
+        if not found:
+            return found
         found.sort(
             key=lambda verdict: (verdict.offset, verdict.row, verdict.subject, verdict.detector)
         )
         return found
+
+    def _without_categories(
+        self, batch: Observations, values: Floats
+    ) -> tuple[Observations, Floats]:
+        """Count the values of categories; return what is left of the streams."""
+        s, columns = self._streams, {True: list[int](), False: list[int]()}
+        for j, name in enumerate(batch.names):
+            columns[name in batch.categories].append(j)
+        numbers = s.numbers(batch.names)[columns[True]]
+        count = usable(batch.values[:, columns[True]]).sum(axis=0)
+        s["seen"][numbers] += count
+        s["unusable"][numbers] += len(batch) - count
+        left = Observations(
+            names=tuple(batch.names[j] for j in columns[False]),
+            values=np.ascontiguousarray(batch.values[:, columns[False]]),
+            offsets=batch.offsets,
+            rows=batch.rows,
+        )
+        return left, np.ascontiguousarray(values[:, columns[False]])
 
     def _guarded(self, batch: Observations, values: Floats, counted: int) -> list[Verdict]:
         """Run the e-detector over the streams, and over those of their missing values."""
@@ -218,8 +230,8 @@ class StreamMonitor:
     ) -> list[Verdict]:
         """Run ADWIN and Page-Hinkley; advisory where a stream's regime is known."""
         scaled = self.reference.scale(batch.names, values)
-        found = self._page_hinkley.update(replace(batch, values=scaled.deviation))
-        found += self._adwin.update(replace(batch, values=scaled.bounded))
+        found = self._page_hinkley.update(_with(batch, scaled.deviation))
+        found += self._adwin.update(_with(batch, scaled.bounded))
         if not found:
             self._remember(batch.values, scaled.deviation, batch.names)
             return []
@@ -393,3 +405,7 @@ def since_change(values: Floats, weights: Floats | None = None) -> int:
     sums = np.cumsum((values * counts)[::-1])[looked_at]
     gap = sums / after - (total - sums) / (n - after)
     return int(after[np.argmax(gap**2 * after * (n - after))])
+
+
+def _with(batch: Observations, values: Floats) -> Observations:
+    return Observations(names=batch.names, values=values, offsets=batch.offsets, rows=batch.rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Ints
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 class StreamTable:
@@ -23,6 +25,7 @@ class StreamTable:
         self._new = {name: np.asarray(value) for name, value in columns.items()}
         self._index: dict[str, int] = {}
         self._asked: tuple[str, ...] = ()
+        self._tuples: dict[type, Any] = {}
         self._found = np.empty(0, np.int64)
         self.arrays: dict[str, NDArray[Any]] = {
             name: np.empty((0, *value.shape), value.dtype) for name, value in self._new.items()
@@ -58,6 +61,7 @@ class StreamTable:
         for name in names:
             self._index.setdefault(name, len(self._index))
         count = len(self._index)
+        self._tuples = {}
         for name, array in self.arrays.items():
             if len(array) < count:
                 room = max(count, 2 * len(array))
@@ -65,6 +69,14 @@ class StreamTable:
                 grown[: len(array)] = array
                 grown[len(array) :] = self._new[name]
                 self.arrays[name] = grown
+
+    def as_tuple(self, kind: type[T]) -> T:
+        """Return the columns that a named tuple names; the same one as long as no stream is added."""
+        found = self._tuples.get(kind)
+        if found is None:
+            fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+            found = self._tuples[kind] = kind(*(self.arrays[name] for name in fields))
+        return found
 
     def state(self) -> tuple[list[str], dict[str, NDArray[Any]]]:
         """Return names and arrays, for a snapshot."""
@@ -75,4 +87,5 @@ class StreamTable:
         """Replace everything by what `state` gave."""
         self._index = {name: number for number, name in enumerate(names)}
         self._asked = ()
+        self._tuples = {}
         self.arrays = {name: arrays[name] for name in self._new}
