@@ -158,7 +158,7 @@ class PageHinkley:
         hits = _update(
             batch.values, streams, float(self.min_instances), self.delta,
             self.threshold, self.alpha, self.mode != "down", self.mode != "up",
-            *(self._streams[name] for name in _NEW), found, statistic,  # type: ignore[call-arg]
+            *self._streams.arrays.values(), found, statistic,  # type: ignore[call-arg]
         )  # fmt: skip
         return [
             Verdict(

@@ -182,20 +182,20 @@ class StreamMonitor:
         self, batch: Observations, values: Floats
     ) -> tuple[Observations, Floats]:
         """Count the values of categories; return what is left of the streams."""
-        s, columns = self._streams, {True: list[int](), False: list[int]()}
-        for j, name in enumerate(batch.names):
-            columns[name in batch.categories].append(j)
-        numbers = s.numbers(batch.names)[columns[True]]
-        count = usable(batch.values[:, columns[True]]).sum(axis=0)
+        is_category = [name in batch.categories for name in batch.names]
+        s, others = self._streams, np.flatnonzero(is_category)
+        numbers = s.numbers(batch.names)[others]
+        count = usable(batch.values[:, others]).sum(axis=0)
         s["seen"][numbers] += count
         s["unusable"][numbers] += len(batch) - count
+        kept = np.flatnonzero(np.logical_not(is_category))
         left = Observations(
-            names=tuple(batch.names[j] for j in columns[False]),
-            values=np.ascontiguousarray(batch.values[:, columns[False]]),
+            names=tuple(batch.names[j] for j in kept.tolist()),
+            values=np.ascontiguousarray(batch.values[:, kept]),
             offsets=batch.offsets,
             rows=batch.rows,
         )
-        return left, np.ascontiguousarray(values[:, columns[False]])
+        return left, np.ascontiguousarray(values[:, kept])
 
     def _guarded(self, batch: Observations, values: Floats, counted: int) -> list[Verdict]:
         """Run the e-detector over the streams, and over those of their missing values."""

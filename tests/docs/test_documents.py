@@ -23,7 +23,11 @@ from tocsin.core.alert import Kind
 from tocsin.core.keys import Keys
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "deploy/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "deploy/README.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+]
 README = (ROOT / "README.md").read_text()
 
 
