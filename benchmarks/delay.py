@@ -83,9 +83,7 @@ def main() -> None:
     makes: dict[str, Callable[[], EDetector]] = {
         "A = 1e6": lambda: EDetector(STREAMS * BUDGET),
         "A = 83,333": lambda: EDetector(STREAMS * ADWIN_RATE),
-        f"A = 1e6, tolerance {TOLERANCE}": lambda: EDetector(
-            STREAMS * BUDGET, tolerance=TOLERANCE
-        ),
+        f"A = 1e6, tolerance {TOLERANCE}": lambda: EDetector(STREAMS * BUDGET, tolerance=TOLERANCE),
     }
     for place, (change, (shift, scale, most, most_at_adwins)) in enumerate(CHANGES.items()):
         runs = list(streams(options.seed, place, shift, scale, options.runs))

@@ -85,7 +85,8 @@ class Episodes:
                 done.append(Step(key, "settled", "unsettled", block - now.opened, now.before))
                 del self.open[key]
             elif alarm is not None:
-                furthest = max(now.furthest, alarm[0], key=lambda level: abs(level - now.before))
+                before = now.before
+                furthest = max(now.furthest, alarm[0], key=lambda level: abs(level - before))
                 self.open[key] = now._replace(alarmed=block, furthest=furthest)
                 done.append(Step(key, "moved", "", block - now.opened, now.before))
             elif block - now.alarmed >= self.gap:

@@ -14,6 +14,7 @@ from .e_detector_kernel import BITS, CATEGORIES, Rules
 from .onset import Onset, onset
 from .streams import StreamTable
 
+_ALIKE: Final = 0.1  # largest distance of two distribution functions that count as the same regime
 _COARSE: Final = 4  # cells in one bin of a picture, and in one cell of the bet that learns
 
 
@@ -59,6 +60,8 @@ class StreamHistory:
             return onset(gains, np.ones(size, np.int64), speeds, best)
         # What those bets win that are a line in the sum of bits or scores, the blocks tell too.
         aligned = size - (-(seen - size) % kernel.BLOCK)
+        if kind != BITS:
+            blocks = blocks - kernel.BLOCK * self._mean_score(k, size)
         earlier = blocks[:, None] * slopes - kernel.BLOCK * tolls
         counts = np.append(np.full(len(blocks), kernel.BLOCK), np.ones(aligned, np.int64))
         return onset(np.concatenate([earlier, gains[size - aligned :]]), counts, speeds, best)
@@ -73,15 +76,27 @@ class StreamHistory:
         blocks = s["blocks"][k][np.arange(oldest, newest) % s["blocks"].shape[1]]
         return np.asarray(blocks[np.isfinite(blocks)])
 
+    def _mean_score(self, k: int, size: int) -> float:
+        """Return the mean score before the latest `size` values: 0 only if the cells held equal shares."""
+        before, _ = self.split(k, size)
+        total = before.sum()
+        return float(before @ self._rules.scores / total) if total else 0.0
+
     def _gains(self, k: int) -> Floats:
-        """Return (cells, bets) what each bet on numbers wins by a value in each cell, as its logarithm."""
+        """Return (cells, bets) what each bet on numbers wins by a value in each cell, as its logarithm.
+
+        On average over the p-values that values in the cell have.
+        """
         s = self._table.arrays
         counts = s["counts"][k]
-        middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1.0)
-        cells = np.minimum((middle * bets.CELLS).astype(np.int64), bets.CELLS - 1)
+        upto = np.append(0.0, np.cumsum(counts)) / max(counts.sum(), 1.0)
+        low, high = upto[:-1], np.maximum(upto[1:], upto[:-1] + 1e-6)
         shares = (s["learnt"][k][:16] + 0.01) / (s["learnt"][k][16] + 0.16)
-        won = np.column_stack([self._rules.table[cells], 16 * shares[cells // _COARSE]])
-        return np.asarray(np.log(won))
+        table = np.column_stack([self._rules.table, 16 * np.repeat(shares, _COARSE)])
+        grid = np.arange(bets.CELLS + 1) / bets.CELLS
+        columns = [np.append(0.0, np.cumsum(column)) / bets.CELLS for column in table.T]
+        won = [(np.interp(high, grid, c) - np.interp(low, grid, c)) / (high - low) for c in columns]
+        return np.asarray(np.log(np.maximum(np.transpose(won), 1e-12)))
 
     def _category_gains(self, k: int, cells: Ints) -> Floats:
         """Return (n,) logarithms of how much more frequent each value's category is of late."""
@@ -98,6 +113,26 @@ class StreamHistory:
         after = np.bincount(cells, minlength=bets.CELLS).astype(np.float64)
         grown = not (self._rules.fixed and s["phase"][k] == 0)
         return np.maximum(s["counts"][k] - after * grown, 0.0), after
+
+    def change(self, k: int, bet: bets.Bet, before: Floats, after: Floats) -> str:
+        """Return the kind of change that a bet has won by, of which these are the cells before and after."""
+        if self._table["kind"][k] != CATEGORIES:
+            return bet.change
+        share, usual = after[-1] / max(after.sum(), 1.0), before[-1] / max(before.sum(), 1.0)
+        return "new category" if after[-1] > 1 and share > 5 * usual else "shares"
+
+    def has_returned(self, k: int) -> bool:
+        """Whether a stream is again what it was before its change."""
+        s = self._table.arrays
+        counts, before = s["counts"][k], s["before"][k]
+        total = max(counts.sum(), 1.0)
+        after = counts / total
+        if s["kind"][k] == BITS:
+            error = 2 * np.sqrt(max(after[1] * after[0], 1e-12) / total)
+            return bool(abs(after[1] - before[1]) <= max(self._rules.rate_tolerance, error))
+        if s["kind"][k] == CATEGORIES:
+            return bool(np.abs(after - before).sum() / 2 <= _ALIKE)
+        return bool(np.abs(np.cumsum(after - before)).max() <= _ALIKE)
 
     def latest(self, k: int, count: int) -> Floats:
         """Return at most `count` of a stream's latest values."""

@@ -165,7 +165,8 @@ class StreamMonitor:
         So many of them count as holding a value.
         """
         values = self.reference.learn(batch)
-        kinds = {name: self.guarded.kind(name) for name in batch.names}  # before they may change
+        kinds: dict[str, Kind] = {}  # before they may change
+        kinds.update((name, self.guarded.kind(name)) for name in batch.names)
         found = self._guarded(batch, values, counted) + self._ordered(batch, kinds)
         if batch.categories:
             batch, values = self._without_categories(batch, values)

@@ -1,0 +1,97 @@
+"""What an e-detector begins with: its rules, the state of a new stream, and the cells that its reference gives it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from ..core.columns import Floats, Ints
+from . import bets
+from . import e_detector_kernel as kernel
+from .e_detector_kernel import CATEGORIES, Rules
+from .reference import Reference
+
+_EDGES: Final = bets.CELLS - 1
+_INNER: Final = (
+    10  # windows between two false absorptions, so that one costs a tenth of the closings
+)
+_PATIENCE: Final = 10  # windows after which an open stream is closed as unsettled
+_GATE: Final = (
+    3  # windows: a change within the tolerance wins so much by chance once in so many values
+)
+_ERRORS: Final = 1.25  # standard errors by which the halves of a window at rest may differ (chosen)
+
+LEARNT: Final = np.append(np.zeros(17), 1.0)  # nothing yet, and the weight of the next value
+NEW: Final[dict[str, Any]] = {
+    "key": np.uint64(0), "kind": 0, "phase": 0, "edges": np.full(_EDGES, np.nan),
+    "counts": np.zeros(bets.CELLS), "groups": np.zeros(bets.CELLS // 8), "size": 0.0,
+    "ring": np.zeros(kernel.RING, np.uint8), "recent": np.full(kernel.RECENT, np.nan), "seen": 0,
+    "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0, "learnt": LEARNT,
+    "stake": 0.0, "down": 0.5, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
+    "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "changed": 0, "latest": np.zeros((len(bets.WINDOWS), bets.CELLS), np.int16), "idle": 0,
+}  # fmt: skip
+PARTLY: Final = (("before", "phase", 1), ("latest", "kind", CATEGORIES))
+"""What a snapshot holds of some streams only, those of which a column has a value; of others nobody asks."""
+
+
+def rules(
+    tolerance: float,
+    rate_tolerance: float,
+    fixed: bool,
+    window: int,
+    warm: int,
+    reference: Reference,
+) -> Rules:
+    """Return the rules of `e_detector.EDetector`'s parameters."""
+    weights, table = bets.weights().copy(), bets.table()
+    slack = 0.0
+    if fixed:
+        fair = bets.fixed_reference(reference.warmup_values)
+        table, weights[-1] = table * fair[:-1], 0.0
+        slack = bets.distance_bound(reference.warmup_values)
+    return Rules(
+        table=table,
+        scores=bets.scores(),
+        weights=weights,
+        deflation=bets.deflation(tolerance),
+        odds=bets.ODDS,
+        odds_stakes=bets.ODDS_STAKES,
+        windows=bets.WINDOWS,
+        unseen=bets.UNSEEN_RATES,
+        fixed=fixed,
+        slack=slack,
+        gate=float(_GATE * window) if tolerance or rate_tolerance else 0.0,
+        tolerance=tolerance,
+        rate_tolerance=rate_tolerance,
+        warm=0.0 if fixed else float(warm),
+        window=window,
+        errors=_ERRORS,
+        inner=float(_INNER * window),
+        patience=_PATIENCE * window,
+    )
+
+
+def edges(sample: Floats) -> Floats:
+    """Return (63,) upper edges of cells that hold about equal shares of (n,) values.
+
+    A value that fills a cell by itself gets one: what is less than it and what is more fall beside it.
+    """
+    found = np.quantile(sample, np.arange(1, bets.CELLS) / bets.CELLS, method="lower")
+    repeated = np.append(found[1:] == found[:-1], False)
+    first = repeated & ~np.append(False, repeated[:-1])
+    found[first] = np.nextafter(found[first], -np.inf)
+    return np.asarray(found)
+
+
+def known_categories(sample: Floats) -> Floats:
+    """Return (63,) the most frequent categories, sorted, NaN behind them."""
+    values, counts = np.unique(sample, return_counts=True)
+    kept = np.sort(values[np.argsort(-counts, kind="stable")[:_EDGES]])
+    return np.append(kept, np.full(_EDGES - len(kept), np.nan))
+
+
+def cells_of(values: Floats, known: Floats) -> Ints:
+    """Return (n,) the cells of categories, the last one where a category is not known."""
+    place = np.searchsorted(known[np.isfinite(known)], values)
+    return np.where(known[np.minimum(place, _EDGES - 1)] == values, place, _EDGES)

@@ -1,0 +1,96 @@
+"""What an e-detector says: a stream has changed, still does, or has come to rest."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from ..core.verdict import Summary, Verdict
+from .onset import Onset
+
+Outcome = Literal["returned", "new regime", "unsettled"]
+
+
+class Change(NamedTuple):
+    """A change of a stream: what kind, since when, and what was before and after it."""
+
+    name: str
+    place: tuple[int, int]  # offset and row of the event that decided it
+    change: str
+    began: Onset
+    reference: Summary
+    current: Summary
+    sigma: float
+
+
+def changed(
+    what: Change,
+    *,
+    opens: bool,
+    is_learnt: bool,
+    evidence: float,
+    stake: float,
+    threshold: float,
+    budget_events: float,
+) -> Verdict:
+    """Claim that a stream has changed, where it opens, or else that it still does.
+
+    Parameters
+    ----------
+    what
+        The change.
+    opens, is_learnt
+        Whether it is a new one; whether it is owed to the model's learning.
+    evidence, stake, threshold
+        What was won on the stream, 1 for an alarm; what is staked on a value; what was to be reached, in
+        stakes.
+    budget_events
+        The budget, in events.
+    """
+    size = None
+    if what.current.mean is not None and what.reference.mean is not None:
+        size = what.current.mean - what.reference.mean
+    chance = evidence * budget_events
+    return Verdict(
+        detector="e_detector",
+        subject=what.name,
+        offset=what.place[0],
+        row=what.place[1],
+        statistic=evidence / stake,
+        threshold=threshold,
+        unit="Shiryaev-Roberts sum of bets",
+        phase="opened" if opens else "moved",
+        lasts=not is_learnt,
+        advisory=is_learnt,
+        change=what.change,
+        size=size,
+        size_sigmas=None if size is None or not what.sigma > 0 else size / what.sigma,
+        delay_events=what.began.delay,
+        delay_low=what.began.low,
+        delay_high=what.began.high,
+        chance_events=chance if opens else None,
+        evidence=f"would happen by chance once in {chance:.1g} events" if opens else "",
+        reference=what.reference,
+        current=what.current,
+    )
+
+
+def at_rest(
+    name: str, place: tuple[int, int], values: int, window: int, outcome: Outcome,
+    reference: Summary, current: Summary,
+) -> Verdict:  # fmt: skip
+    """Claim that a stream has come to rest, for so many values, or is given up."""
+    return Verdict(
+        detector="e_detector",
+        subject=name,
+        offset=place[0],
+        row=place[1],
+        statistic=float(values),
+        threshold=float(window),
+        unit="values at rest",
+        phase="settled",
+        lasts=True,
+        outcome=outcome,
+        evidence="restless" if outcome == "unsettled" else f"at rest for {values} values",
+        reference=reference,
+        current=current,
+    )

@@ -1,0 +1,116 @@
+"""Claims that make one incident."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tocsin.core.verdict import Verdict
+from tocsin.detectors.merging import Merging, beginnings
+
+
+def claim(
+    subject: str, phase: str = "opened", *, lasts: bool = True, advisory: bool = False
+) -> Verdict:
+    made = Verdict(
+        detector="e_detector", subject=subject, offset=0, row=0, statistic=1, threshold=1
+    )
+    return msgspec.structs.replace(made, phase=phase, lasts=lasts, advisory=advisory)
+
+
+def test_streams_that_change_while_another_is_open_belong_to_it() -> None:
+    merging = Merging(pause=10, join=100)
+    assert merging.add(1000, claim("a")) == 1
+    assert merging.add(1050, claim("b")) == 1
+    assert merging.add(1060, claim("a", "settled")) == 1
+    assert merging.is_open
+    assert merging.add(1149, claim("c")) == 1  # b is still open, and came in less than 100 before
+    assert merging.add(1160, claim("b", "settled")) == 1
+    assert merging.add(1170, claim("c", "settled")) == 1
+    assert not merging.is_open
+
+
+@pytest.mark.parametrize(("at", "number"), [(1110, 1), (1111, 2)])
+def test_what_opens_within_the_pause_after_the_end_is_more_of_it(at: int, number: int) -> None:
+    merging = Merging(pause=10, join=1000)
+    merging.add(1000, claim("a"))
+    merging.add(1100, claim("a", "settled"))
+    assert merging.add(at, claim("b")) == number
+    assert merging.is_open
+
+
+@pytest.mark.parametrize(("at", "number"), [(1150, 1), (1151, 2)])
+def test_a_stream_that_never_rests_hides_no_other_for_ever(at: int, number: int) -> None:
+    merging = Merging(pause=10, join=100)
+    merging.add(1000, claim("restless"))
+    merging.add(1050, claim("a"))
+    assert merging.add(1140, claim("restless", "moved")) == 1
+    assert merging.add(at, claim("b")) == number
+    assert merging.add(at + 1, claim("restless", "moved")) == 1
+    # The rest of an older incident's stream ends nothing newer.
+    assert merging.add(at + 2, claim("restless", "settled")) == 1
+    assert merging.is_open
+
+
+def test_what_moves_goes_on_with_what_it_belonged_to() -> None:
+    merging = Merging(pause=10, join=100)
+    assert merging.add(900, claim("a", "moved")) is None  # since before we looked
+    merging.add(1000, claim("a"))
+    merging.add(1100, claim("a", "settled"))
+    assert merging.add(1500, claim("a", "moved")) == 1
+    assert merging.is_open
+    merging.add(1600, claim("a", "settled"))
+    assert merging.add(1605, claim("b")) == 1
+
+
+def test_advice_joins_what_is_open_and_holds_nothing_open() -> None:
+    merging = Merging(pause=10, join=100)
+    assert merging.add(900, claim("a", advisory=True)) is None
+    merging.add(1000, claim("b"))
+    assert merging.add(1010, claim("a", advisory=True)) == 1
+    merging.add(1020, claim("b", "settled"))
+    assert not merging.is_open
+    assert merging.add(1025, claim("a", advisory=True)) is None
+    assert merging.add(1040, claim("c")) == 2
+
+
+def test_a_rest_of_what_never_opened_says_nothing() -> None:
+    merging = Merging(pause=10, join=100)
+    assert merging.add(5, claim("a", "settled")) is None
+    assert merging.add(6, claim("b")) == 1
+
+
+def test_alarms_of_a_moment_are_one_incident_a_pause_apart() -> None:
+    alarms = [(at, claim("a", lasts=False)) for at in (10, 100, 190, 400, 401)]
+    assert beginnings(alarms, pause=90) == [10, 400]
+    assert beginnings(alarms, pause=0) == [10, 100, 190, 400, 401]
+
+
+def test_detectors_of_one_stream_settle_one_by_one() -> None:
+    merging = Merging(pause=0, join=100)
+    other = msgspec.structs.replace(claim("a"), detector="natural_size")
+    merging.add(10, claim("a"))
+    assert merging.add(20, other) == 1
+    merging.add(30, claim("a", "settled"))
+    assert merging.is_open
+    assert merging.add(40, msgspec.structs.replace(other, phase="settled")) == 1
+    assert not merging.is_open
+
+
+def test_it_goes_on_from_its_state() -> None:
+    claims = [(10, claim("a")), (40, claim("b")), (60, claim("a", "settled")), (70, claim("b", "settled")),
+              (75, claim("a")), (90, claim("a", "settled")), (300, claim("c")), (500, claim("d"))]  # fmt: skip
+    whole = Merging(pause=10, join=100)
+    expected = [whole.add(at, c) for at, c in claims]
+    assert expected == [1, 1, 1, 1, 1, 1, 2, 3]
+    for cut in range(len(claims)):
+        first, second = Merging(pause=10, join=100), Merging(pause=10, join=100)
+        numbers = [first.add(at, c) for at, c in claims[:cut]]
+        second.load(msgspec.json.decode(msgspec.json.encode(first.state())))
+        assert numbers + [second.add(at, c) for at, c in claims[cut:]] == expected
+
+
+@pytest.mark.parametrize(("pause", "join"), [(-1, 10), (0, 0)])
+def test_it_says_what_it_cannot_do(pause: int, join: int) -> None:
+    with pytest.raises(ValueError, match=f"got {pause} and {join}"):
+        Merging(pause, join)

@@ -1,0 +1,69 @@
+"""The onset of a change: an estimate that is right in the middle, and an interval that covers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+
+from tocsin.core.columns import Floats
+from tocsin.detectors import bets
+from tocsin.detectors.onset import Onset, onset
+
+
+def gains(values: Floats) -> Floats:
+    """What the bets on numbers win by N(0,1) values whose law is known."""
+    cells = np.searchsorted(ndtri(np.arange(1, bets.CELLS) / bets.CELLS), values)
+    return np.column_stack([np.log(bets.table())[cells], np.zeros(len(values))])
+
+
+def estimate(values: Floats, best: int, counts: np.ndarray | None = None) -> Onset:
+    ones = np.ones(len(values), np.int64) if counts is None else counts
+    return onset(gains(values), ones, bets.speeds(), best)
+
+
+def best_for(shift: float) -> int:
+    return next(k for k, b in enumerate(bets.BETS) if b.size == shift and "location" in b.change)
+
+
+@pytest.mark.parametrize(("shift", "after"), [(1.0, 35), (2.0, 12), (0.5, 130), (-1.0, 35)])
+def test_the_interval_covers_the_onset(shift: float, after: int) -> None:
+    rng, covered, errors = np.random.default_rng(3), 0, []
+    for _ in range(400):
+        values = rng.normal(size=800)
+        values[-after:] += shift
+        found = estimate(values, best_for(shift))
+        assert 1 <= found.low <= found.delay <= found.high <= 800
+        covered += found.low <= after <= found.high
+        errors.append(found.delay - after)
+    assert covered / 400 >= 0.88  # 95 % of beginnings if they were as likely as bets are staked
+    assert abs(np.median(errors)) <= max(2, after / 10)
+
+
+def test_an_abrupt_change_is_placed_to_the_value() -> None:
+    values = np.concatenate([np.random.default_rng(0).normal(size=500), np.full(20, 2.5)])
+    found = estimate(values, best_for(2.0))
+    assert found.delay == pytest.approx(20, abs=1)
+    assert found.high - found.low <= 6
+
+
+def test_rows_that_are_sums_count_as_so_many_values() -> None:
+    """What lies further back is known by blocks only: the delay is in values all the same."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=1024)
+    values[-300:] += 1
+    fine = gains(values)
+    blocks = np.add.reduceat(fine[:896], np.arange(0, 896, 128))
+    counts = np.concatenate([np.full(7, 128), np.ones(128, np.int64)])
+    found = onset(np.concatenate([blocks, fine[896:]]), counts, bets.speeds(), best_for(1.0))
+    assert abs(found.delay - 300) <= 128
+    assert found.low <= 300 + 128
+
+
+def test_one_value_is_enough() -> None:
+    assert estimate(np.array([5.0]), best_for(2.0)) == Onset(1, 1, 1, 1)
+
+
+def test_long_evidence_does_not_overflow() -> None:
+    found = estimate(np.full(5000, 3.0), best_for(2.0))
+    assert found.delay == pytest.approx(5000, abs=5)
