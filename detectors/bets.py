@@ -20,7 +20,7 @@ _SHIFT_STAKES: Final = (0.6, 4.0, 2.2, 1.6, 0.3)
 _SCALE_STAKES: Final = (0.3, 0.4, 0.5, 1.2, 2.4, 0.5)
 """Relative stakes. Equal ones find a shift of 0.25 sigma 26 values later and one of 1 sigma 1 sooner; a stake
 that is doubled comes ln 2 / KL values sooner, and small shifts have most to gain (chosen on seeds 0-1499)."""
-ODDS_STAKES: Final = np.array([1.0, 1.3, 1.7, 3.2, 2.5, 1.0, 0.4]) / 11.1
+ODDS_STAKES: Final = np.array([0.7, 1.1, 1.6, 3.3, 2.9, 1.3, 0.4]) / 11.3
 """Stakes of the bets on odds, upwards and downwards alike. A large change wins so much a value that a
 small stake costs it next to nothing, and most chance alarms are short bursts that large odds win."""
 _SHAPE_SHARE: Final = 0.02

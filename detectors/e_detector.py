@@ -85,7 +85,7 @@ class EDetector:
     categories the cell of a p-value is looked up among the shares so far, which are not quite a function of the p-values
     before; there the bound is a measured one (benchmark `false-alarms`). A stream that depends on its own past voids the
     bound: see `guard`. So does a model that learns, whose errors change by themselves: on `learning` streams the bound is a
-    measured one even where nothing is learnt (40 to 70 % of the budget was spent, at rates of 0.01 to 0.5), and
+    measured one even where nothing is learnt (about half of the budget was spent, at rates of 0.01 to 0.5), and
     falls are kept out of the alarms instead. Ties are broken by a hash of (stream, offset, row), so a replay says the same.
 
     After `opened` the stream's reference starts anew and is absorbed (`moved`) as long as evidence goes on;

@@ -122,6 +122,10 @@ REGISTER: dict[str, tuple[Make, Case]] = {
     "e_detector on bits": (
         lambda: EDetector(1e5, rate_tolerance=0.02), bit_case(false_alarms=1, delay=150),
     ),
+    "e_detector of a model that learns": (
+        lambda: EDetector(1e5, rate_tolerance=0.02, learning=frozenset(["error"])),
+        bit_case(false_alarms=1, delay=150),
+    ),
     "e_detector with a tolerance": (lambda: EDetector(tolerance=0.1), normal_case(delay=100)),
     "e_detector that keeps its reference": (
         lambda: EDetector(policy="keep", window=200), normal_case(delay=100),
