@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -335,31 +335,24 @@ def merged(alarms: Iterable[int], gap: int) -> list[int]:
     return first
 
 
-def adwin_alarms(tried: Trial, streams: Floats, begin: int, gap: int) -> list[int]:
-    """Return the alarms of River's ADWIN, with its defaults, on each of (n, k) streams, merged.
+def adwin(tried: Trial, streams: Floats, begin: int, delta: float = 0.002) -> list[int]:
+    """Return the rows, of those watched, at which River's ADWIN flags any of (n, k) streams.
 
-    Run compiled, as `tocsin.detectors.adwin`, which raises River's flags; `river_flags` says if it does.
+    Run compiled, as `tocsin.detectors.adwin`, which raises River's flags; `river_adwin` of `common_detection`
+    says if it does.
 
     Parameters
     ----------
     begin
         The first position that it sees.
-    gap
-        Rows within which alarms are one.
+    delta
+        Its significance; River's default.
     """
-    found = Adwin().update(Observations.of(streams[begin:]))
+    found = Adwin(delta).update(Observations.of(streams[begin:]))
     rows = tried.rows[np.array([begin + verdict.offset for verdict in found], np.int64)]
-    return merged(rows[rows > tried.watched].tolist(), gap)
+    return rows[rows > tried.watched].tolist()
 
 
-def river_flags(stream: Floats) -> list[int]:
-    """Return the positions at which River's own ADWIN flags (n,) values."""
-    from river import drift
-
-    adwin: Any = drift.ADWIN()  # type: ignore[no-untyped-call]
-    found = []
-    for position, value in enumerate(stream.tolist()):
-        adwin.update(value)
-        if adwin.drift_detected:
-            found.append(position)
-    return found
+def adwin_alarms(tried: Trial, streams: Floats, begin: int, gap: int) -> list[int]:
+    """Return the same with River's defaults, of alarms within `gap` rows the first."""
+    return merged(adwin(tried, streams, begin), gap)

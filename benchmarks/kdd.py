@@ -24,6 +24,7 @@ from tocsin.detectors.e_detector import EDetector
 from tocsin.detectors.merging import beginnings
 
 from .common import Figures
+from .common_detection import river_adwin
 from .common_injected import (
     KINDS,
     MODES,
@@ -32,9 +33,9 @@ from .common_injected import (
     Table,
     Tally,
     Trial,
+    adwin,
     electricity,
     merged,
-    river_flags,
     table,
     trial,
 )  # fmt: skip
@@ -87,7 +88,7 @@ def main() -> None:
             figures.report(f"published: {name}, {mode}_f1", value)
     errors = trial(data, KINDS[0], MODES[0], 0, seeds[0], ordered=False).errors
     ours = {verdict.offset for verdict in Adwin().update(Observations.of(errors))}
-    figures.report("adwin_flags_not_river's", len(ours ^ {*river_flags(errors)}), most=0)
+    figures.report("adwin_flags_not_river's", len(ours ^ {*river_adwin(errors)}), most=0)
     figures.exit()
 
 
@@ -146,13 +147,6 @@ def incidents(tried: Trial, names: tuple[str, ...], streams: Floats, budget: flo
     detector = EDetector(budget, learning=frozenset(["error"]))
     claims = detector.update(Observations.of(np.ascontiguousarray(streams), names))
     rows = tried.rows[np.array(beginnings((v.offset, v) for v in claims), np.int64)]
-    return [row for row in rows.tolist() if row > tried.watched]
-
-
-def adwin(tried: Trial, streams: Floats, begin: int, delta: float = 0.002) -> list[int]:
-    """Return the rows, of those watched, at which River's ADWIN flags any of (n, k) streams from `begin` on."""
-    found = Adwin(delta).update(Observations.of(np.ascontiguousarray(streams[begin:])))
-    rows = tried.rows[np.array([begin + verdict.offset for verdict in found], np.int64)]
     return [row for row in rows.tolist() if row > tried.watched]
 
 

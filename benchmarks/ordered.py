@@ -28,6 +28,7 @@ from tocsin.detectors.guard import DependenceGuard
 from tocsin.detectors.natural_size import NaturalSize
 
 from .common import Figures
+from .common_detection import river_adwin
 from .common_injected import (
     KINDS,
     MODES,
@@ -40,7 +41,6 @@ from .common_injected import (
     clean,
     electricity,
     merged,
-    river_flags,
     table,
     trial,
     trials,
@@ -172,7 +172,7 @@ def injected(figures: Figures, setting: Setting, seeds: list[int], count: int) -
                 figures.report(f"{name}_{mode}_f1", pool.mean(name, mode, "f1"))
     errors = untouched.errors
     same = sorted(adwin_alarms(untouched._replace(watched=-1), errors[:, None], 0, 0))
-    figures.report("adwin_flags_not_river's", len({*same} ^ {*river_flags(errors)}), most=0)
+    figures.report("adwin_flags_not_river's", len({*same} ^ {*river_adwin(errors)}), most=0)
 
 
 def others(pool: Contest, setting: Setting, tried: Trial) -> None:

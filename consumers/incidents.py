@@ -22,13 +22,9 @@ _SEVERITY: Final[dict[str, alerts.Severity]] = {
     "data drift": "warning", "prediction drift": "warning", "concept drift": "critical",
     "adversarial input": "critical", "pipeline": "critical",
 }  # fmt: skip
-
-
 _RANK: Final = ("info", "warning", "critical")
 _DRIFTS: Final = frozenset(["data drift", "prediction drift", "concept drift"])
-_PATIENCE: Final = (
-    10  # times `resolve_events`, after which a stream that has gone holds no incident open
-)
+_PATIENCE: Final = 10  # times `resolve_events`: then a stream that has gone holds nothing open
 _GRACE: Final = 4  # a part of `resolve_events` from the last stream's rest to the end
 
 

@@ -111,9 +111,7 @@ class Rules(NamedTuple):
     unseen: Floats
     fixed: bool
     slack: float  # what a reference that never grows may be wrong by; 0 for one that grows
-    gate: (
-        float  # values whose stakes an alarm must have won beyond the tolerance; 0 for no tolerance
-    )
+    gate: float  # values whose stakes must be won beyond the tolerance; 0 for no tolerance
     tolerance: float
     rate_tolerance: float
     warm: float

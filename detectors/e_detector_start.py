@@ -13,13 +13,10 @@ from .e_detector_kernel import CATEGORIES, Rules
 from .reference import Reference
 
 _EDGES: Final = bets.CELLS - 1
-_INNER: Final = (
-    10  # windows between two false absorptions, so that one costs a tenth of the closings
-)
+_INNER: Final = 10  # windows between two false absorptions: one costs a tenth of the closings
 _PATIENCE: Final = 10  # windows after which an open stream is closed as unsettled
-_GATE: Final = (
-    3  # windows: a change within the tolerance wins so much by chance once in so many values
-)
+_GATE: Final = 3
+"""Windows: a change within the tolerance wins so much by chance once in so many values."""
 _ERRORS: Final = 1.25  # standard errors by which the halves of a window at rest may differ (chosen)
 
 LEARNT: Final = np.append(np.zeros(17), 1.0)  # nothing yet, and the weight of the next value

@@ -196,13 +196,3 @@ def stream_seed(stream: str, seed: int = 0) -> int:
     """Return the seed, of 63 bits, of a stream's own generator: a hash of its name and a seed."""
     digest = blake2b(f"{seed}:{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def river_adwin(delta: float) -> RiverBank:
-    """Return a bank of River's ADWIN; see `adwin.Adwin` for what it does."""
-    return river_detector("adwin", delta=delta)
-
-
-def river_page_hinkley(delta: float, threshold: float, alpha: float) -> RiverBank:
-    """Return a bank of River's Page-Hinkley; see `page_hinkley.PageHinkley` for what it does."""
-    return river_detector("page_hinkley", delta=delta, threshold=threshold, alpha=alpha)

@@ -126,10 +126,12 @@ class StreamMonitor:
         )
         self._adwin: Detector = Adwin(adwin_delta)
         if river:
-            from .river_bank import river_adwin, river_page_hinkley
+            from .river_bank import river_detector
 
-            self._page_hinkley = river_page_hinkley(ph_delta, ph_threshold, 1.0)
-            self._adwin = river_adwin(adwin_delta)
+            self._page_hinkley = river_detector(
+                "page_hinkley", delta=ph_delta, threshold=ph_threshold, alpha=1.0
+            )
+            self._adwin = river_detector("adwin", delta=adwin_delta)
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
@@ -165,8 +167,8 @@ class StreamMonitor:
         So many of them count as holding a value.
         """
         values = self.reference.learn(batch)
-        kinds: dict[str, Kind] = {}  # before they may change
-        kinds.update((name, self.guarded.kind(name)) for name in batch.names)
+        # As they are before they may change.
+        kinds: dict[str, Kind] = {name: self.guarded.kind(name) for name in batch.names}
         found = self._guarded(batch, values, counted) + self._ordered(batch, kinds)
         if batch.categories:
             batch, values = self._without_categories(batch, values)

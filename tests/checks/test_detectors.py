@@ -26,9 +26,7 @@ from tocsin.detectors.reference import Reference
 from tocsin.detectors.river_bank import (
     RIVER_NAMES,
     RiverBank,
-    river_adwin,
     river_detector,
-    river_page_hinkley,
 )
 from tocsin.detectors.stream_monitor import StreamMonitor
 from tocsin.testing import (
@@ -69,8 +67,8 @@ REGISTER: dict[str, tuple[Make, Case]] = {
         lambda: Adwin(1e-6, clock=1, max_buckets=2, min_window_length=1, grace_period=0),
         normal_case(delay=100),
     ),
-    "river adwin": (lambda: river_adwin(1e-4), normal_case(delay=100)),
-    "river page_hinkley": (lambda: river_page_hinkley(0.15, 60, 1), normal_case()),
+    "river adwin": (lambda: river_detector("adwin", delta=1e-4), normal_case(delay=100)),
+    "river page_hinkley": (lambda: river_detector("page_hinkley", delta=0.15, threshold=60, alpha=1), normal_case()),
     # KSWIN costs 160 us a value, so its runs are short: at River's defaults, and without false alarms.
     "river kswin": (
         lambda: river_detector("kswin"),
