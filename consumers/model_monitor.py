@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.alert import Alert, Kind
 from ..core.batch import EventBatch, LabelBatch
-from ..core.columns import Ints, Strings, groups, stack, take
+from ..core.columns import Floats, Ints, Strings, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.verdict import Verdict
@@ -76,12 +76,13 @@ class ModelMonitor:
             series.pairs.trim()
         before = {code: series.events.count for code, series in self._series.items()}
         pairs_before = {code: series.pairs.count for code, series in self._series.items()}
-        for batch in batches:
+        classes = [self._classes.numbers(batch.prediction) for batch in batches]
+        for batch, predicted in zip(batches, classes, strict=True):
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
-                verdicts.setdefault(code, []).extend(self._of(code).observe(part))
+                verdicts.setdefault(code, []).extend(self._of(code).observe(part, predicted[rows]))
         pairs: dict[int, list[Ints]] = {}
-        for code, place, found in self._judge(batches, labels):
+        for code, place, found in self._judge(batches, classes, labels):
             verdicts.setdefault(code, []).extend(found)
             pairs.setdefault(code, []).append(place)
         if not any(verdicts.values()) and not any(s.incidents.open for s in self._series.values()):
@@ -105,14 +106,14 @@ class ModelMonitor:
         return self._series[environment]
 
     def _judge(
-        self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]
+        self, batches: Sequence[EventBatch], classes: list[Floats], labels: Sequence[LabelBatch]
     ) -> Iterator[tuple[int, Ints, list[Verdict]]]:
         """Join labels to predictions and run what watches errors.
 
         Yields an environment, the positions of new pairs and what is claimed about them.
         """
         pairs, corrections = self.join.update(
-            self._join_predictions(batches), self._join_labels(labels)
+            self._join_predictions(batches, classes), self._join_labels(labels)
         )
         for pair in pairs:
             for code, of in groups(pair.environment):
@@ -121,7 +122,9 @@ class ModelMonitor:
         for correction in corrections:
             self._of(correction.environment).correct(correction)
 
-    def _join_predictions(self, batches: Sequence[EventBatch]) -> Predictions:
+    def _join_predictions(
+        self, batches: Sequence[EventBatch], classes: list[Floats]
+    ) -> Predictions:
         if not batches:
             none = np.empty(0, np.int64)
             nan = np.empty(0)
@@ -134,7 +137,7 @@ class ModelMonitor:
             np.concatenate([batch.rows for batch in batches]),
             np.concatenate([batch.times for batch in batches]),
             np.concatenate([batch.environment for batch in batches]),
-            np.concatenate([self._classes.numbers(batch.prediction) for batch in batches]),
+            np.concatenate(classes),
             np.concatenate([self._classes.numbers(batch.label) for batch in batches]),
         )
 

@@ -121,8 +121,8 @@ class PendingTable:
             for log, name in ((self._rows_log, "rows"), (self._outcomes_log, "outcomes")):
                 fields.update((f"{name}:{n}", None) for n in log.forget(self.first))
             self._forgotten = False
-        changed = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, int)
-        changed = changed[(changed < self._written) & (changed >= self.first)]
+        changed = np.concatenate([*self._changed, np.empty(0, np.int64)])
+        changed = np.unique(changed[(changed < self._written) & (changed >= self.first)])
         new = np.arange(max(self._written, self.first), self.count)
         self._written, self._changed = self.count, []
         for log, name, rows, columns in (

@@ -76,25 +76,28 @@ class Series:
         self._watched: dict[str, int] = {}
         self._classes = ClassNumbers()
 
-    def observe(self, batch: EventBatch) -> list[Verdict]:
-        """Run the detectors of inputs, scores and logits over predictions."""
+    def observe(self, batch: EventBatch, predicted: Floats) -> list[Verdict]:
+        """Run the detectors of inputs, scores and logits over predictions.
+
+        Their classes are the (n,) `predicted`, as `ClassNumbers` has them.
+        """
         if self.is_regression is None:
             self.is_regression = _is_regression(batch)
         self.events.add(batch.times, batch.offsets)
         found: list[Verdict] = []
-        for rows in self._streams(batch):
+        for rows in self._streams(batch, predicted):
             found += self._run("drift", self.inputs, rows)
         if self.settings.attack.enabled and batch.logits is not None:
             found += self._run("adversarial", self.attack, batch)
         return found
 
-    def _streams(self, batch: EventBatch) -> Iterator[Observations]:
+    def _streams(self, batch: EventBatch, predicted: Floats) -> Iterator[Observations]:
         """Yield the numeric features and the score of a batch, cut where a stream has its first value.
 
         From there on the stream is watched: a row without a value misses it. What else came in the same
         batch does not matter.
         """
-        names, values = self._columns(batch)
+        names, values = self._columns(batch, predicted)
         if self._watched.keys() == set(names):
             yield self._observations(batch, names, values, slice(None))
             return
@@ -127,7 +130,7 @@ class Series:
             shown = (*known, *new, *dense)
             yield self._observations(batch, shown, columns, slice(begin, end))
 
-    def _columns(self, batch: EventBatch) -> tuple[tuple[str, ...], Floats]:
+    def _columns(self, batch: EventBatch, predicted: Floats) -> tuple[tuple[str, ...], Floats]:
         """Return the names and (n, k) values of what is watched of predictions.
 
         Numeric features, text features as `category:...`, the score, and the prediction.
@@ -148,7 +151,7 @@ class Series:
             parts.append(batch.prediction.numbers)
             names.append("prediction")
         elif batch.prediction.present.any():
-            parts.append(self._classes.numbers(batch.prediction))
+            parts.append(predicted)
             names.append("prediction")
         return tuple(names), np.column_stack(parts)
 

@@ -145,6 +145,13 @@ class DependenceGuard:
         hits = kernel.update(batch.values, streams, state, self._room, changed)
         return [name for _, name in sorted((i, batch.names[j]) for i, j in changed[:hits].tolist())]
 
+    def kind_and_lag(self, name: str) -> tuple[Kind, int]:
+        """Return what `regime` does, without the reason."""
+        k = self._streams.number(name)
+        if k is None:
+            return _NOT_YET.kind, _NOT_YET.lag
+        return _KINDS[self._streams["kind"][k]], int(self._streams["lag"][k])
+
     def regime(self, name: str) -> Regime:
         """Return what a stream is; `unknown` before its first check, and if it was never seen."""
         k = self._streams.number(name)

@@ -85,10 +85,10 @@ class GuardedEDetector:
     def _apply(self) -> None:
         """Let the guard's regimes take effect."""
         for name in self.detector.streams():
-            regime = self.guard.regime(name)
-            self._kinds[name] = regime.kind
-            if regime.kind != "unknown" and not name.startswith("missing:"):
-                self.detector.bet_on(name, 0 if regime.kind == "ordered" else regime.lag)
+            kind, lag = self.guard.kind_and_lag(name)
+            self._kinds[name] = kind
+            if kind != "unknown" and not name.startswith("missing:"):
+                self.detector.bet_on(name, 0 if kind == "ordered" else lag)
 
     def kind(self, name: str) -> Kind:
         """Return the kind of regime that is in effect for a stream."""

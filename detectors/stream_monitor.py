@@ -135,6 +135,9 @@ class StreamMonitor:
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
+        self._asked: tuple[tuple[str, ...], frozenset[str]] | None = None
+        self._kept = self._categories = np.empty(0, np.int64)  # columns, of what was asked last
+        self._kept_names: tuple[str, ...] = ()
         self._streams = StreamTable(
             {
                 "recent": np.full(_RECENT, np.nan), "blocks": np.full(_BLOCKS, np.nan),
@@ -157,11 +160,11 @@ class StreamMonitor:
             if followed < end:
                 end, counted = followed, int(usable(batch.values[begin:followed]).any(axis=1).sum())
             part = batch if end - begin == len(batch) else batch.take(slice(begin, end))
-            found += self._part(part, counted)
+            found += self._part(part, counted, is_clean=is_clean)
             begin = end
         return found
 
-    def _part(self, batch: Observations, counted: int) -> list[Verdict]:
+    def _part(self, batch: Observations, counted: int, *, is_clean: bool) -> list[Verdict]:
         """Take rows in within which no stream begins, and no regime changes but after the last.
 
         So many of them count as holding a value.
@@ -171,7 +174,7 @@ class StreamMonitor:
         kinds: dict[str, Kind] = {name: self.guarded.kind(name) for name in batch.names}
         found = self._guarded(batch, values, counted) + self._ordered(batch, kinds)
         if batch.categories:
-            batch, values = self._without_categories(batch, values)
+            batch, values = self._without_categories(batch, values, is_clean=is_clean)
         if batch.names:
             found += self._advised(batch, values, kinds)
         if not found:
@@ -182,23 +185,26 @@ class StreamMonitor:
         return found
 
     def _without_categories(
-        self, batch: Observations, values: Floats
+        self, batch: Observations, values: Floats, *, is_clean: bool
     ) -> tuple[Observations, Floats]:
         """Count the values of categories; return what is left of the streams."""
-        is_category = [name in batch.categories for name in batch.names]
-        s, others = self._streams, np.flatnonzero(is_category)
-        numbers = s.numbers(batch.names)[others]
-        count = usable(batch.values[:, others]).sum(axis=0)
+        asked = (batch.names, batch.categories)
+        if asked != self._asked:
+            self._asked = asked
+            is_category = np.array([name in batch.categories for name in batch.names])
+            self._kept, self._categories = np.flatnonzero(~is_category), np.flatnonzero(is_category)
+            self._kept_names = tuple(batch.names[j] for j in self._kept.tolist())
+        s = self._streams
+        numbers = s.numbers(batch.names)[self._categories]
+        count = len(batch) if is_clean else usable(batch.values[:, self._categories]).sum(axis=0)
         s["seen"][numbers] += count
         s["unusable"][numbers] += len(batch) - count
-        kept = np.flatnonzero(np.logical_not(is_category))
-        left = Observations(
-            names=tuple(batch.names[j] for j in kept.tolist()),
-            values=np.ascontiguousarray(batch.values[:, kept]),
-            offsets=batch.offsets,
-            rows=batch.rows,
+        left = np.take(batch.values, self._kept, axis=1)
+        numbers_only = Observations(
+            names=self._kept_names, values=left, offsets=batch.offsets, rows=batch.rows
         )
-        return left, np.ascontiguousarray(values[:, kept])
+        is_same = values is batch.values
+        return numbers_only, left if is_same else np.take(values, self._kept, axis=1)
 
     def _guarded(self, batch: Observations, values: Floats, counted: int) -> list[Verdict]:
         """Run the e-detector over the streams, and over those of their missing values."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tocsin.consumers import series as series_module
+from tocsin.consumers.class_numbers import ClassNumbers
 from tocsin.consumers.join import Correction, Pairs
 from tocsin.consumers.series import Series, score
 from tocsin.consumers.settings import ModelSettings
@@ -37,6 +38,10 @@ def features(values: np.ndarray, begin: int = 0, name: str = "x") -> EventBatch:
     return batch([{"features": {name: float(value)}} for value in values], begin)
 
 
+def observe(of: Series, events: EventBatch) -> list[Verdict]:
+    return of.observe(events, ClassNumbers().numbers(events.prediction))
+
+
 def noise(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=count)
 
@@ -53,9 +58,9 @@ def test_a_value_of_no_use_is_counted_and_changes_no_verdict(junk: float) -> Non
     """NaN and infinity cannot come by the wire, but from whoever builds batches by hand."""
     values = np.concatenate([noise(400), noise(200, 1) + 4])
     clean, dirty = series(), series()
-    expected = clean.observe(features(values))
+    expected = observe(clean, features(values))
     mixed = np.insert(values, np.arange(0, 600, 3), junk)
-    found = dirty.observe(features(mixed))
+    found = observe(dirty, features(mixed))
     where = np.flatnonzero(np.abs(mixed) < 1e100)
     assert [where[v.offset] for v in expected] == [v.offset for v in found]
     assert [(v.detector, v.current) for v in found] == [(v.detector, v.current) for v in expected]
@@ -68,10 +73,10 @@ def test_a_value_of_no_use_is_counted_and_changes_no_verdict(junk: float) -> Non
 @pytest.mark.parametrize("junk", [None, "a text", 1e300])
 def test_a_stream_that_stops_is_counted_value_by_value(junk: object) -> None:
     of = series()
-    of.observe(features(noise(100)))
-    assert of.observe(batch([{"features": {"x": junk}}] * 30, 100)) == []
+    observe(of, features(noise(100)))
+    assert observe(of, batch([{"features": {"x": junk}}] * 30, 100)) == []
     assert of.inputs.unusable()["feature:x"] == 30
-    of.observe(batch([{"features": {}}] * 12, 130))
+    observe(of, batch([{"features": {}}] * 12, 130))
     assert of.inputs.unusable()["feature:x"] == 42
 
 
@@ -79,9 +84,9 @@ def test_a_stream_is_missed_from_its_first_value_on_and_not_before() -> None:
     events = [{}, {"x": None}, {"x": 1.0}, {"y": 2.0}, {"x": "text", "y": 1}, {"z": None}]
     rows = [{"features": row} for row in events]
     whole, single = series(), series()
-    whole.observe(batch(rows))
+    observe(whole, batch(rows))
     for at, row in enumerate(rows):
-        single.observe(batch([row], at))
+        observe(single, batch([row], at))
     for of in (whole, single):
         assert of.inputs.unusable() == {"feature:x": 3, "feature:y": 1, "category:x": 1}
     assert whole.inputs.snapshot() == single.inputs.snapshot()
@@ -89,8 +94,8 @@ def test_a_stream_is_missed_from_its_first_value_on_and_not_before() -> None:
 
 def test_a_constant_says_nothing_until_it_changes() -> None:
     of = series()
-    assert of.observe(features(np.full(500, 7.0))) == []
-    found = of.observe(features(np.full(100, 7.5), 500))
+    assert observe(of, features(np.full(500, 7.0))) == []
+    found = observe(of, features(np.full(100, 7.5), 500))
     assert found[0].subject == "feature:x"
     assert found[0].offset < 600
 
@@ -100,7 +105,7 @@ def test_text_is_a_category_and_a_single_new_one_no_alarm() -> None:
     rows = [{"features": {"color": "red", "x": 1.0}}] * 200 + [
         {"features": {"color": "mauve", "x": 1.0}}
     ]
-    assert of.observe(batch(rows)) == []
+    assert observe(of, batch(rows)) == []
     assert streams(of) == {"feature:x", "category:color"}
 
 
@@ -109,14 +114,14 @@ def test_made_up_names_do_not_fill_memory(
 ) -> None:
     monkeypatch.setattr(series_module, "_MAX_STREAMS", 50)
     of = series()
-    of.observe(features(noise(300)))
+    observe(of, features(noise(300)))
     with caplog.at_level(logging.WARNING):
         for begin in range(300, 600, 10):
             rows = [{"features": {"x": 0.5, f"made-up-{begin + i}": 1.0}} for i in range(10)]
-            of.observe(batch(rows, begin))
+            observe(of, batch(rows, begin))
     assert len(streams(of)) == 50
     assert caplog.text.count("no more features are watched") == 1
-    found = of.observe(features(noise(100) + 5, 600))
+    found = observe(of, features(noise(100) + 5, 600))
     assert {verdict.subject for verdict in found} == {"feature:x"}
 
 
@@ -132,7 +137,7 @@ def test_made_up_names_do_not_fill_memory(
 )  # fmt: skip
 def test_the_features_that_are_named_are_watched(wanted: Any, watched: set[str]) -> None:
     of = series(features=wanted)
-    of.observe(batch([{"features": {"a": 1, "b": True}, "scores": {"y": 0.5}}] * 3))
+    observe(of, batch([{"features": {"a": 1, "b": True}, "scores": {"y": 0.5}}] * 3))
     assert streams(of) == watched
 
 
@@ -146,9 +151,9 @@ def test_the_features_that_are_named_are_watched(wanted: Any, watched: set[str])
 )  # fmt: skip
 def test_the_first_prediction_decides_what_kind_of_task_it_is(first, is_regression) -> None:
     of = series()
-    of.observe(batch([first]))
+    observe(of, batch([first]))
     assert of.is_regression is is_regression
-    of.observe(batch([{"prediction": 2.5}], 1))
+    observe(of, batch([{"prediction": 2.5}], 1))
     assert of.is_regression is (True if is_regression is None else is_regression)
     assert ("prediction" in streams(of)) == (of.is_regression is not None)
 
@@ -156,7 +161,7 @@ def test_the_first_prediction_decides_what_kind_of_task_it_is(first, is_regressi
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_a_task_that_is_said_is_not_guessed(task: str) -> None:
     of = series(task=task)
-    of.observe(batch([{"prediction": 1 if task == "regression" else 1.5}]))
+    observe(of, batch([{"prediction": 1 if task == "regression" else 1.5}]))
     assert of.is_regression is (task == "regression")
 
 
@@ -216,17 +221,17 @@ def test_labels_that_turn_wrong_are_an_error_that_drifts() -> None:
 def test_a_detector_is_set_aside_once_and_the_error_s_text_stays_in_the_log() -> None:
     of = series()
     of.inputs.update = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]
-    (verdict,) = of.observe(features(noise(5), 40))
+    (verdict,) = observe(of, features(noise(5), 40))
     assert isinstance(verdict, Verdict)
     assert (verdict.subject, verdict.offset) == ("detector:drift", 44)
     assert verdict.evidence == "ZeroDivisionError; see the worker's log"
-    assert of.observe(features(noise(5), 45)) == []
+    assert observe(of, features(noise(5), 45)) == []
     assert of.broken == {"drift": "ZeroDivisionError"}
 
 
 def test_a_part_is_stored_when_it_changed_and_only_then() -> None:
     of = series(task="classification")
-    of.observe(features(noise(30)))
+    observe(of, features(noise(30)))
     everything = {
         "series", "inputs", "inputs_reference", "errors", "errors_reference", "performance", "incidents",
     }  # fmt: skip
@@ -234,7 +239,7 @@ def test_a_part_is_stored_when_it_changed_and_only_then() -> None:
     assert set(of.dirty()) == {"series"}
     of.judge(pairs([1.0], [1.0]))
     assert set(of.dirty()) == {"series", "errors", "errors_reference", "performance"}
-    of.observe(features(noise(100), 30))
+    observe(of, features(noise(100), 30))
     assert set(of.dirty()) == {"series", "inputs", "inputs_reference"}
-    of.observe(features(noise(100), 130))  # the reference is made: it is not written again
+    observe(of, features(noise(100), 130))  # the reference is made: it is not written again
     assert set(of.dirty()) == {"series", "inputs"}
