@@ -23,16 +23,26 @@ _EVENT = (
     b'{"prediction_id":"%d","features":{"a":%d.5,"b":true,"c":"x"},"prediction":"1","label":"0",'
     b'"scores":{"0":0.25,"1":0.12345678901234567},"time":"2026-01-01T00:00:00Z"}'
 )
+_TIME = 1_767_225_600 * 10**9  # the same, in nanoseconds
+
+
+def warm_up_records() -> list[Records]:
+    """Return events twice, each in another kind of buffer; of the second ones the shape is known."""
+    partition = Partition("warm", 0)
+    made = []
+    for offset in range(3):
+        lines = b"\n".join(_EVENT % (i, i) for i in range(100 * offset, 100 * offset + 100))
+        made.append(Records.of(partition, [PlainRecord(offset, _TIME, b"k", lines)]))
+        made[-1].kinds[:] = Kind.LINES
+    return [made[0], Records.concat(made[1:])]
 
 
 def warm() -> None:
     """Run a few events through everything that is compiled."""
-    partition = Partition("warm", 0)
-    lines = b"\n".join(_EVENT % (i, i) for i in range(4))
-    records = Records.of(partition, [PlainRecord(0, 0, b"k", lines)])
-    records.kinds[:] = Kind.LINES
     settings = ModelSettings()
-    PartitionPipeline(partition, lambda _: settings, decoder=Decoder()).process(records)
+    pipeline = PartitionPipeline(Partition("warm", 0), lambda _: settings, decoder=Decoder())
+    for records in warm_up_records():
+        pipeline.process(records)
     StreamMonitor().update(Observations.of(np.zeros((4, 2))))
     spans = np.empty((0, 8), np.int64)
     for buffer in (bytes(8), bytearray(8)):  # what was decompressed, and what came from a socket

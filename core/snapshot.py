@@ -49,10 +49,14 @@ def pack(kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArra
     """
     layout = [_Layout(name, array.dtype.str, array.shape) for name, array in arrays.items()]
     head = _encode_head(_Head(kind, version, meta, layout))
-    body = b"".join(
-        [len(head).to_bytes(4, "little"), head, *(array.tobytes() for array in arrays.values())]
-    )
-    return b"".join([_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body])
+    body: list[Any] = [
+        len(head).to_bytes(4, "little"), head,
+        *(np.ascontiguousarray(array) for array in arrays.values()),
+    ]  # fmt: skip
+    checksum = 0
+    for part in body:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join([_MAGIC, checksum.to_bytes(4, "little"), *body])
 
 
 def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
