@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -47,16 +48,18 @@ def pack(kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArra
     arrays
         Numpy arrays of booleans, integers or floats.
     """
-    layout = [_Layout(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+    # Plain tuples, and names of types looked up: a commit packs a dozen states of each model.
+    layout: Any = [(name, _type_name(array.dtype), array.shape) for name, array in arrays.items()]
     head = _encode_head(_Head(kind, version, meta, layout))
-    body: list[Any] = [
-        len(head).to_bytes(4, "little"), head,
-        *(np.ascontiguousarray(array) for array in arrays.values()),
-    ]  # fmt: skip
-    checksum = 0
-    for part in body:
-        checksum = zlib.crc32(part, checksum)
-    return b"".join([_MAGIC, checksum.to_bytes(4, "little"), *body])
+    body = b"".join(
+        [len(head).to_bytes(4, "little"), head, *(array.tobytes() for array in arrays.values())]
+    )
+    return b"".join([_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body])
+
+
+@cache
+def _type_name(dtype: np.dtype[Any]) -> str:
+    return dtype.str
 
 
 def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
