@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from ..core.columns import Ints
 from ..core.lifecycle import State, Step, advance
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
+from ..detectors.merging import Merging
 
 _MEMBERS: Final = 50  # streams listed in an alert
 _SEVERITY: Final[dict[str, alerts.Severity]] = {
@@ -24,8 +26,7 @@ _SEVERITY: Final[dict[str, alerts.Severity]] = {
 }  # fmt: skip
 _RANK: Final = ("info", "warning", "critical")
 _DRIFTS: Final = frozenset(["data drift", "prediction drift", "concept drift"])
-_PATIENCE: Final = 10  # times `resolve_events`: then a stream that has gone holds nothing open
-_GRACE: Final = 4  # a part of `resolve_events` from the last stream's rest to the end
+_PATIENCE: Final = 20  # times `resolve_events`: then a stream that has gone holds nothing open
 
 
 class Onset(NamedTuple):
@@ -77,18 +78,18 @@ class Moment(NamedTuple):
     prediction_id: str | None
 
 
+Group = tuple[str, str]
+"""What may merge: drifts of all kinds; claims about one client; claims of one other kind."""
+
+
 class Incident(msgspec.Struct):
     """An open incident."""
 
     alert: bytes  # the alert that opened it, encoded
-    group: str
-    subject: str
+    group: Group
+    number: int  # among those of its group
     severity: str
-    opened: int  # clock at which the latest stream came in
-    last: int  # clock of the latest claim
     members: dict[str, Member]
-    moving: set[str]  # members that will say when they have settled
-    rested: int | None = None  # clock at which the last of those has settled
 
 
 class Incidents:
@@ -99,12 +100,14 @@ class Incidents:
     model, environment, partition
         Whose they are.
     merge_events
-        A claim within so many events of the last one joins its incident; one about a stream that is not
-        in it, only within so many events of the latest stream that came in, so that a restless stream hides no other.
-        Drifts of all kinds join one another; claims about clients only those about the same client.
+        A stream that changes while an incident is open joins it within so many events of the latest stream that came
+        in, so that a restless stream hides no other. Drifts of all kinds join one another; claims about
+        clients only those about the same client.
     resolve_events
-        An incident of detectors that only raise alarms ends after so many events without a claim. One of
-        streams that say when they settle ends a quarter of that after the last one has.
+        An incident ends so many events after the last of its streams has settled, or after the last claim of a
+        detector that only raises alarms.
+    keeps
+        Whether streams stay open until they return, however long that takes (policy `keep`).
     runbook
         Where to read what to do; `{kind}` becomes the kind.
 
@@ -122,16 +125,19 @@ class Incidents:
         merge_events: int,
         resolve_events: int,
         runbook: str,
+        keeps: bool = False,
     ) -> None:
         self.model = model
         self.environment = environment
         self.partition = partition
         self.merge_events = merge_events
         self.resolve_events = resolve_events
+        self.keeps = keeps
         self.runbook = runbook
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
         self._open: list[Incident] = []
+        self._merging: dict[Group, Merging] = {}
 
     @property
     def open(self) -> int:
@@ -140,55 +146,49 @@ class Incidents:
 
     def due(self, clock: int) -> int | None:
         """Return the clock at which the next incident ends, if that is at most `clock`."""
-        ends = min(map(self._end_of, self._open), default=None)
-        return ends if ends is not None and ends <= clock else None
+        end = min(map(self._end_of, self._open), default=inf)
+        return int(end) if end <= clock else None
 
-    def _end_of(self, incident: Incident) -> int:
-        if incident.moving:
-            return incident.last + _PATIENCE * self.resolve_events
-        if incident.rested is not None:
-            return incident.rested + max(1, self.resolve_events // _GRACE)
-        return incident.last + self.resolve_events
+    def _end_of(self, incident: Incident) -> int | float:
+        end = self._merging[incident.group].end_of(incident.number)
+        return inf if end is None else end
+
+    def _merging_of(self, group: Group) -> Merging:
+        if group not in self._merging:
+            patience = None if self.keeps else _PATIENCE * self.resolve_events
+            self._merging[group] = Merging(self.resolve_events, self.merge_events, patience)
+        return self._merging[group]
 
     def claim(self, claim: Claim) -> Alert | None:
         """Take a claim in; return the alert, if it opens an incident or makes one more severe."""
         self.changes += 1
         v = claim.verdict
-        group = "drift" if claim.kind in _DRIFTS else claim.kind
-        subject = v.subject if claim.kind == "adversarial input" else ""
-        key = f"{v.subject} {v.detector}"
-        if v.phase == "settled":
-            self._settle(key, claim)
+        group = (
+            "drift" if claim.kind in _DRIFTS else claim.kind,
+            v.subject if claim.kind == "adversarial input" else "",
+        )
+        number = self._merging_of(group).add(claim.clock, v)
+        if number is None:
             return None
         for incident in self._open:
-            if (incident.group, incident.subject) != (group, subject):
-                continue
-            since = incident.last if _has(incident, v.subject) else incident.opened
-            if key in incident.moving or claim.clock - since <= self.merge_events:
-                return self._join(incident, key, claim)
-        if v.advisory:
-            return None
+            if (incident.group, incident.number) == (group, number):
+                return self._join(incident, claim)
         opened = self._alert(claim)
-        moving = {key} if v.lasts else set[str]()
-        self._open.append(
-            Incident(
-                alerts.encode(opened), group, subject, opened.severity, claim.clock, claim.clock,
-                {key: _member(v)}, moving,
-            )
-        )  # fmt: skip
+        members = {_key(v): _member(v)}
+        encoded = alerts.encode(opened)
+        self._open.append(Incident(encoded, group, number, opened.severity, members))
         return opened
 
-    def _join(self, incident: Incident, key: str, claim: Claim) -> Alert | None:
+    def _join(self, incident: Incident, claim: Claim) -> Alert | None:
         """Take a claim into an open incident; return an alert if that makes it more severe."""
-        v = claim.verdict
-        incident.last = claim.clock
-        if not v.advisory and not _has(incident, v.subject):
-            incident.opened = claim.clock
+        v, key = claim.verdict, _key(claim.verdict)
+        if v.phase == "settled":
+            if key in incident.members:
+                member = incident.members[key]
+                incident.members[key] = msgspec.structs.replace(member, outcome=v.outcome)
+            return None
         if key in incident.members or len(incident.members) < _MEMBERS:
             incident.members[key] = _member(v)
-            if v.lasts:
-                incident.moving.add(key)
-                incident.rested = None
         severity = _SEVERITY[claim.kind]
         if v.advisory or _RANK.index(severity) <= _RANK.index(incident.severity):
             return None
@@ -199,21 +199,18 @@ class Incidents:
             members=sorted(incident.members.values(), key=_strength, reverse=True),
         )
 
-    def _settle(self, key: str, claim: Claim) -> None:
-        for incident in self._open:
-            if key in incident.moving:
-                incident.moving.remove(key)
-                incident.last = claim.clock
-                incident.rested = None if incident.moving else claim.clock
-                incident.members[key] = msgspec.structs.replace(
-                    incident.members[key], outcome=claim.verdict.outcome
-                )
-
     def end(self, clock: int, moment: Moment) -> list[Alert]:
         """End the incidents that are due at `clock`; return their last alerts."""
         self.changes += 1
         over = [i for i in self._open if self._end_of(i) <= clock]
         self._open = [i for i in self._open if self._end_of(i) > clock]
+        lasting = {incident.group for incident in self._open}
+        # Groups of clients come and go; that of drifts remembers how many there were.
+        self._merging = {
+            group: merging
+            for group, merging in self._merging.items()
+            if group in lasting or group[0] == "drift"
+        }
         return [self._resolved(incident, moment) for incident in over]
 
     def _name(self) -> str:
@@ -293,12 +290,19 @@ class Incidents:
 
     def snapshot(self) -> bytes:
         """Return the whole state."""
-        return pack("incidents", 2, {"open": [msgspec.to_builtins(i) for i in self._open]}, {})
+        meta = {
+            "open": [msgspec.to_builtins(incident) for incident in self._open],
+            "merging": [[*group, merging.state()] for group, merging in self._merging.items()],
+        }
+        return pack("incidents", 3, meta, {})
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
-        meta: dict[str, Any] = unpack("incidents", 2, state)[0]
+        meta: dict[str, Any] = unpack("incidents", 3, state)[0]
         self._open = msgspec.convert(meta["open"], list[Incident])
+        self._merging = {}
+        for kind, subject, merging in meta["merging"]:
+            self._merging_of((kind, subject)).load(merging)
 
 
 class Timeline:
@@ -355,8 +359,8 @@ class Timeline:
         self._kept = [(time, offset) for time, offset in state[1]]
 
 
-def _has(incident: Incident, subject: str) -> bool:
-    return any(member.subject == subject for member in incident.members.values())
+def _key(verdict: Verdict) -> str:
+    return f"{verdict.subject} {verdict.detector}"
 
 
 def _member(verdict: Verdict) -> Member:

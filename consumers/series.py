@@ -68,6 +68,7 @@ class Series:
             partition,
             merge_events=settings.incidents.merge_events,
             resolve_events=settings.incidents.resolve_events,
+            keeps=settings.drift.policy == "keep",
             runbook=settings.runbook,
         )
         self.broken: dict[str, str] = {}

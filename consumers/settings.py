@@ -28,6 +28,7 @@ from pydantic_settings import (
 
 from ..core.errors import ConfigError
 from ..core.limits import Limits
+from ..detectors.merging import JOIN, PAUSE
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -243,15 +244,15 @@ class IncidentSettings(_Group):
     Parameters
     ----------
     merge_events
-        A claim of drift within so many events of the last one joins its incident; of a stream
-        that is not in it yet, within so many of the latest stream that came in.
+        A stream that changes while an incident is open joins it within so many events of the latest stream that
+        came in; later it is an incident of its own.
     resolve_events
-        An incident of detectors that only raise alarms is resolved after so many events without a claim; one
-        of streams that say when they have settled a quarter of that after the last one.
+        An incident is resolved so many events after its last stream has settled, or after the last claim of detectors
+        that only raise alarms.
     """
 
-    merge_events: int = Field(default=1000, gt=0)
-    resolve_events: int = Field(default=2000, gt=0)
+    merge_events: int = Field(default=JOIN, gt=0)
+    resolve_events: int = Field(default=PAUSE, gt=0)
 
 
 class ModelSettings(_Group):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from ..core.verdict import Verdict
 
 PAUSE: Final = 1000
@@ -18,24 +20,37 @@ Key = tuple[str, str]
 """Stream and detector."""
 
 
+class _Part(msgspec.Struct, array_like=True):
+    """A stream's part in an incident."""
+
+    number: int
+    last: int  # its latest claim
+    rested: (
+        int | None
+    )  # when it settled, or was claimed if a claim lasts but a moment; None while it moves
+
+
 class Merging:
     """Tells for one claim after another which incident it belongs to.
 
-    An incident is open from its first stream's `opened` until all its streams have settled; what opens
-    meanwhile, or soon after, belongs to it. Where a detector only raises alarms, each lasts for a moment,
-    so that alarms a pause apart are one incident.
+    A stream is part of an incident from its claim until it has settled, and for a pause more; where a detector
+    only raises alarms, each lasts for a moment. An incident lasts as long as one of its streams is part of it.
+    What opens meanwhile belongs to it, unless the latest stream came in too long ago.
 
     Parameters
     ----------
     pause
-        Events after an incident's end within which what opens belongs to it.
+        Events after a stream's rest within which what it does, or what opens, is more of the same.
     join
         Events after the latest stream came in within which another may come in.
+    patience
+        Events after its latest claim when a stream that has not settled is taken for one that is gone; None
+        for never.
 
     Raises
     ------
     ValueError
-        `pause` is negative or `join` not positive.
+        `pause` is negative, `join` or `patience` not positive.
 
     Examples
     --------
@@ -47,24 +62,19 @@ class Merging:
     [1, 1, 2]
     """
 
-    def __init__(self, pause: int = PAUSE, join: int = JOIN) -> None:
-        if pause < 0 or join < 1:
+    def __init__(self, pause: int = PAUSE, join: int = JOIN, patience: int | None = None) -> None:
+        if pause < 0 or join < 1 or (patience is not None and patience < 1):
             raise ValueError(
-                "pause must be 0 events or more and join 1 or more, so that streams that change together are one "
-                f"incident; got {pause} and {join}"
+                "pause must be 0 events or more, join and patience 1 or more, so that streams that change together "
+                f"are one incident; got {pause}, {join} and {patience}"
             )
         self.pause = pause
         self.join = join
+        self.patience = patience
         self.begun = 0
         """Incidents so far."""
-        self._open: dict[Key, int] = {}  # streams that have not settled, and their incidents
+        self._parts: dict[Key, _Part] = {}
         self._came = 0  # when the latest stream came in
-        self._ended: int | None = None  # when the latest incident came to its end
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a stream of the latest incident has not settled."""
-        return self.begun in self._open.values()
 
     def add(self, at: int, claim: Verdict) -> int | None:
         """Take a claim in; return the number of its incident, from 1 on, None if there is none.
@@ -76,46 +86,64 @@ class Merging:
         at
             How many events there were up to this one; none comes before the one before.
         claim
-            Of any detector; an advisory one joins what is open.
+            Of any detector; an advisory one joins what lasts, and prolongs nothing.
         """
+        lasting = {part.number for part in self._parts.values() if not self._is_over(part, at)}
+        self._parts = {k: part for k, part in self._parts.items() if part.number in lasting}
         key = (claim.subject, claim.detector)
-        own = self._open.get(key)
+        part = self._parts.get(key)
+        if part is not None and claim.phase != "moved" and self._is_over(part, at):
+            part = None  # a stream that others hold open must not hide what it does later
         if claim.phase == "settled":
-            self._open.pop(key, None)
-            if own == self.begun and not self.is_open:
-                self._ended = at
-            return own
-        if own is not None:
-            return own
+            if part is None:
+                return None
+            part.rested = at
+            return part.number
         if claim.advisory:
-            return self.begun if self.is_open else None
-        if claim.phase == "opened":
-            self.begun += self._is_new(at)
-            self._came = at
-        if not self.begun:
+            latest = self.begun if self.lasts(self.begun) else None
+            return latest if part is None else part.number
+        if part is not None:
+            part.last, part.rested = at, None if claim.lasts else at
+            return part.number
+        if claim.phase != "opened" and not self.begun:
             return None  # it moves since before we looked
-        if claim.lasts:
-            self._open[key] = self.begun
-        elif not self.is_open:
-            self._ended = at
+        self.begun += not self.lasts(self.begun) or at - self._came > self.join
+        self._came = at
+        self._parts[key] = _Part(self.begun, at, None if claim.lasts else at)
         return self.begun
 
-    def _is_new(self, at: int) -> bool:
-        if self.is_open:
-            return at - self._came > self.join
-        return self._ended is None or at - self._ended > self.pause
+    def _is_over(self, part: _Part, at: int) -> bool:
+        end = self._end(part)
+        return end is not None and at >= end
+
+    def _end(self, part: _Part) -> int | None:
+        if part.rested is not None:
+            # What takes place at one event is one thing, also without a pause.
+            return part.rested + max(self.pause, 1)
+        return None if self.patience is None else part.last + self.patience
+
+    def lasts(self, number: int) -> bool:
+        """Whether an incident has not ended, as far as the latest claim tells."""
+        return any(part.number == number for part in self._parts.values())
+
+    def end_of(self, number: int) -> int | None:
+        """Return at which event an incident ends that lasts, if no more is claimed; None while its end is not to be seen."""
+        ends = [self._end(part) for part in self._parts.values() if part.number == number]
+        known = [end for end in ends if end is not None]
+        return max(known) if len(known) == len(ends) else None
 
     def state(self) -> dict[str, Any]:
         """Return what `load` takes."""
-        return {
-            "begun": self.begun, "came": self._came, "ended": self._ended,
-            "open": [[*key, number] for key, number in self._open.items()],
-        }  # fmt: skip
+        parts = [[*key, part] for key, part in self._parts.items()]
+        return {"begun": self.begun, "came": self._came, "parts": parts}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self.begun, self._came, self._ended = state["begun"], state["came"], state["ended"]
-        self._open = {(subject, detector): number for subject, detector, number in state["open"]}
+        self.begun, self._came = state["begun"], state["came"]
+        self._parts = {
+            (subject, detector): msgspec.convert(part, _Part)
+            for subject, detector, part in state["parts"]
+        }
 
 
 def beginnings(

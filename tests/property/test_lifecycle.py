@@ -88,16 +88,12 @@ def claim(clock: int, subject: str, how: str) -> Claim:
 class One:
     """An incident as it should be."""
 
-    def __init__(self, about: tuple[str, str], clock: int, severe: bool) -> None:
-        self.about, self.opened, self.last, self.severe = about, clock, clock, severe
-        self.members: set[str] = set()
-        self.moving: set[str] = set()
-        self.rested: int | None = None
+    def __init__(self, about: tuple[str, str], severe: bool) -> None:
+        self.about, self.severe = about, severe
+        self.ends: dict[str, int] = {}  # when each stream's part in it ends
 
     def end(self) -> int:
-        if self.moving:
-            return self.last + 10 * RESOLVE
-        return self.last + RESOLVE if self.rested is None else self.rested + RESOLVE // 4
+        return max(self.ends.values())
 
 
 class Expected:
@@ -105,43 +101,36 @@ class Expected:
 
     def __init__(self) -> None:
         self.open: list[One] = []
+        self.came: dict[tuple[str, str], int] = {}
 
     def claim(self, clock: int, subject: str, how: str) -> bool:
         """Take a claim in; return whether there is an alert."""
-        if how == "settled":
-            for incident in self.open:
-                if subject in incident.moving:
-                    incident.moving.remove(subject)
-                    incident.last = clock
-                    incident.rested = None if incident.moving else clock
-            return False
-        drift = "drift" in KINDS[subject]
-        about = ("drift", "") if drift else (KINDS[subject], subject)
+        about = ("drift", "") if "drift" in KINDS[subject] else (KINDS[subject], subject)
+        own = [i for i in self.open if i.about == about]
+        home = next((i for i in own if i.ends.get(subject, -1) > clock), None)
         severe = KINDS[subject] in SEVERE
-        for incident in self.open:
-            since = incident.last if subject in incident.members else incident.opened
-            if incident.about != about or (
-                subject not in incident.moving and clock - since > MERGE
-            ):
-                continue
-            incident.last = clock
-            if how != "advisory" and subject not in incident.members:
-                incident.opened = clock
-            incident.members.add(subject)
-            if how == "lasting":
-                incident.moving.add(subject)
-                incident.rested = None
-            worse = severe and not incident.severe and how != "advisory"
-            incident.severe = incident.severe or worse
-            return worse
-        if how == "advisory":
+        if how == "settled":
+            if home is not None:
+                home.ends[subject] = clock + RESOLVE
             return False
-        new = One(about, clock, severe)
-        new.members.add(subject)
-        if how == "lasting":
-            new.moving.add(subject)
-        self.open.append(new)
-        return True
+        if home is None and how == "advisory":
+            home = own[-1] if own else None
+            if home is None:
+                return False
+        is_new = home is None
+        if home is None:
+            joins = bool(own) and clock - self.came[about] <= MERGE
+            home = own[-1] if joins else One(about, severe)
+            self.came[about] = clock
+            if not joins:
+                self.open.append(home)
+        if how != "advisory":
+            home.ends[subject] = clock + (20 * RESOLVE if how == "lasting" else RESOLVE)
+        if is_new and not joins:
+            return True
+        worse = severe and not home.severe and how != "advisory"
+        home.severe = home.severe or worse
+        return worse
 
     def end(self, clock: int) -> int:
         before = len(self.open)

@@ -46,7 +46,7 @@ def test_a_claim_joins_the_incident_of_its_kind_within_the_merge_window(gap, ope
     assert found.open == 1 + opens
 
 
-def test_the_window_begins_with_the_latest_claim_not_with_the_first() -> None:
+def test_an_incident_ends_so_long_after_the_latest_claim_not_after_the_first() -> None:
     found = incidents()
     opened = [found.claim(claim(clock)) is not None for clock in range(0, 100, 10)]
     assert opened == [True] + [False] * 9
@@ -102,12 +102,12 @@ def test_an_incident_lasts_until_the_last_of_its_streams_has_settled() -> None:
     found.claim(claim(100, outcome="returned", **about))
     assert found.due(200) is None
     found.claim(claim(120, "feature:y", outcome="new regime", **about))
-    assert found.due(200) == 130
+    assert found.due(200) == 160
     # What goes on after its rest, but before the end, is the same.
-    assert found.claim(claim(125, phase="moved", lasts=True, detector="e_detector")) is None
+    assert found.claim(claim(145, phase="moved", lasts=True, detector="e_detector")) is None
     assert found.due(200) is None
     found.claim(claim(150, outcome="new regime", **about))
-    (resolved,) = found.end(160, moment(160))
+    (resolved,) = found.end(190, moment(190))
     assert resolved.outcome == "new regime"
     assert resolved.summary.startswith("feature:x and 1 more: at rest at a new level")
 
@@ -115,8 +115,13 @@ def test_an_incident_lasts_until_the_last_of_its_streams_has_settled() -> None:
 def test_a_stream_that_never_comes_again_holds_its_incident_open_for_a_bounded_time() -> None:
     found = incidents(resolve=40)
     found.claim(claim(0, lasts=True))
-    assert found.due(399) is None
-    assert found.due(10_000) == 400
+    assert found.due(799) is None
+    assert found.due(10_000) == 800
+    kept = Incidents(
+        "m", "production", 0, merge_events=10, resolve_events=40, runbook="", keeps=True
+    )
+    kept.claim(claim(0, lasts=True))
+    assert kept.due(10**9) is None
 
 
 def test_an_incident_that_is_over_says_who_took_part_the_strongest_first() -> None:
