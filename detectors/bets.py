@@ -127,16 +127,14 @@ def deflation(tolerance: float) -> Floats:
     return np.append(1 / worst, 0.0 if tolerance > 0 else 1.0)
 
 
-def fixed_reference(size: int, confidence: float = 0.05) -> Floats:
-    """Return (bets,) factors that keep bets fair against a reference of `size` values that never grows.
+def fixed_reference(eps: float) -> Floats:
+    """Return (bets - 1,) factors that keep bets fair against a reference that never grows.
 
-    The reference's distribution function is within eps of the true one, see `distance_bound`, and a bet's
-    mean is then at most 1 + eps V, where V is the total variation of its column. The bet that learns is
-    not made.
+    Its distribution function is within eps of the true one, see `distance_bound`, and a bet's mean is then
+    at most 1 + eps V, where V is the total variation of its column. The bet that learns is not made.
     """
-    eps = distance_bound(size, confidence)
     variation = np.abs(np.diff(table(), axis=0)).sum(axis=0)
-    return np.append(1 / (1 + eps * variation), 0.0)
+    return np.asarray(1 / (1 + eps * variation))
 
 
 def distance_bound(size: int, confidence: float = 0.05) -> float:

@@ -62,8 +62,8 @@ class EDetector:
         `adapt`: a stream that has settled at something else has a new reference. `keep`: it stays open
         until it returns.
     fixed
-        Whether the reference is never added to ("versus training"): the bound is kept by smaller bets,
-        which costs delay.
+        Whether references are never added to ("versus training"); that of a stream that `reference` was trained on never
+        is. The bound is kept by smaller bets, which costs delay, and the stream is open until it returns.
     window
         Values over which a stream must be at rest to have settled, an even number up to 1024.
     warm
@@ -135,8 +135,6 @@ class EDetector:
             raise ValueError(f"window must be even and 20 to {kernel.RING}, got {window}")
         if policy not in ("adapt", "keep"):
             raise ValueError(f"policy must be adapt or keep, got {policy!r}")
-        if fixed and policy != "keep":
-            raise ValueError("a fixed reference is never left: it needs policy='keep'")
         if fixed and learning:
             raise ValueError(
                 f"{sorted(learning)} would need a reference that forgets, and a fixed one never changes: "
@@ -150,7 +148,7 @@ class EDetector:
         self._waits = waits
         self._reserved = reserved
         self.fixed = fixed
-        self._rules = rules(tolerance, rate_tolerance, fixed, window, warm, self.reference)
+        self._rules = rules(tolerance, rate_tolerance, window, warm, self.reference)
         self._table = StreamTable(NEW)
         self._history = StreamHistory(self._table, self._rules)
         self._evidence = np.zeros((0, bets.MOST_BETS))
@@ -205,6 +203,7 @@ class EDetector:
         s, sample = self._table.arrays, self.reference.sample(name)
         self._add_lane(name, k)
         s["bets"][k] = not self._waits
+        s["fixed"][k] = self.fixed or self.reference.is_trained(name)
         if is_category:
             s["kind"][k] = CATEGORIES
             s["edges"][k] = known_categories(sample)
@@ -221,7 +220,7 @@ class EDetector:
             s["kind"][k] = NUMBERS
             s["edges"][k] = edges(sample)
             s["center"][k], s["sigma"][k] = self.reference.mean_and_deviation(name)
-            if self.fixed:
+            if s["fixed"][k]:
                 self._count(k, np.searchsorted(s["edges"][k], sample))
 
     def _add_lane(self, name: str, k: int) -> None:
@@ -356,16 +355,17 @@ class EDetector:
         outcome: Outcome = "new regime" if settled else "unsettled"
         if settled and self._history.has_returned(k):
             outcome = "returned"
-        if self.policy == "keep" and outcome != "returned":
+        keeps = self.policy == "keep" or bool(s["fixed"][k])
+        if keeps and outcome != "returned":
             return None
         reference = self._history.summary(k, before * s["before_size"][k])
         current = self._history.summary(k, counts, self._history.latest(k, kernel.RECENT))
         rested = int(s["seen"][k] - s["still"][k])
         s["phase"][k], s["rested"][k] = 0, s["seen"][k]
         self._drop(k)
-        if self.policy == "keep":
+        if keeps:
             self._restore_reference(k)
-        elif s["kind"][k] == NUMBERS and 1 / (after**2).sum() < _FEWEST_CELLS and not self.fixed:
+        elif s["kind"][k] == NUMBERS and 1 / (after**2).sum() < _FEWEST_CELLS:
             self._remake(k)
         count = len(self._table)
         if not (s["apart"][k] or ((s["phase"][:count] == 1) & ~s["apart"][:count]).any()):
@@ -409,7 +409,8 @@ class EDetector:
         """Begin all streams anew but those that have settled since: the regime is a new one for all."""
         s, count = self._table.arrays, len(self._table)
         for k in range(count):
-            if k != last and s["kind"][k] and not s["apart"][k] and s["opened"][k] < 0:
+            is_other = k != last and s["kind"][k] and not (s["apart"][k] or s["fixed"][k])
+            if is_other and s["opened"][k] < 0:
                 self._restart(k)
                 s["rested"][k] = s["seen"][k]
         s["opened"][:count][~s["apart"][:count]] = -1
@@ -479,11 +480,11 @@ class EDetector:
         for name, column, value in PARTLY:
             arrays[name] = arrays[name][arrays[column] == value]
         arrays |= {"evidence": self._evidence, "beyond": self._beyond}
-        return pack("e_detector", 2, {"names": names, "budget": self.budget.state()}, arrays)
+        return pack("e_detector", 3, {"names": names, "budget": self.budget.state()}, arrays)
 
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; the reference is restored beside it."""
-        meta, arrays = unpack("e_detector", 2, state)
+        meta, arrays = unpack("e_detector", 3, state)
         self._evidence, self._beyond = arrays.pop("evidence"), arrays.pop("beyond")
         for name, column, value in PARTLY:
             whole = np.zeros((len(meta["names"]), *NEW[name].shape), NEW[name].dtype)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints
 from .base import HUGE
+from .bets import CELLS
 from .compiled import compiled, inlined
 from .tie_break import uniform
 
@@ -69,6 +70,8 @@ class Streams(NamedTuple):
         (k,) what is staked on each value, over all bets; evidence of 1 is an alarm.
     down
         (k,) share of it that a stream of bits stakes on a falling rate.
+    fixed
+        (k,) whether its reference never grows.
     lanes, lane
         (k,) interleaved copies of the bets, and the first of them.
     latest
@@ -93,6 +96,7 @@ class Streams(NamedTuple):
     learnt: Floats
     stake: Floats
     down: Floats
+    fixed: NDArray[np.bool_]
     lanes: Ints
     lane: Ints
     latest: NDArray[np.int16]
@@ -101,7 +105,9 @@ class Streams(NamedTuple):
 class Rules(NamedTuple):
     """What does not change with the stream; see `e_detector.EDetector`."""
 
-    table: Floats  # (cells, bets - 1)
+    table: (
+        Floats  # (2 * cells, bets - 1): for references that grow, and below for those that never do
+    )
     scores: Floats  # (cells,)
     weights: Floats  # (bets,)
     deflation: Floats  # (bets,)
@@ -109,8 +115,7 @@ class Rules(NamedTuple):
     odds_stakes: Floats
     windows: Ints
     unseen: Floats
-    fixed: bool
-    slack: float  # what a reference that never grows may be wrong by; 0 for one that grows
+    slack: float  # what a reference that never grows may be wrong by
     gate: float  # values whose stakes must be won beyond the tolerance; 0 for no tolerance
     tolerance: float
     rate_tolerance: float
@@ -372,7 +377,7 @@ def run(
     blocks, block, learnt, stakes = s.blocks, s.block, s.learnt, s.stake
     lanes, lane_of = s.lanes, s.lane
     table, weights, scores, deflation = r.table, r.weights, r.scores, r.deflation
-    warm, gate, odds, odds_stakes, downs = r.warm, r.gate, r.odds, r.odds_stakes, s.down
+    gate, odds, odds_stakes, downs, fixeds = r.gate, r.odds, r.odds_stakes, s.down, s.fixed
     cells, ties = np.empty(streams.shape[0], np.int64), np.empty(streams.shape[0])
     for i in range(at, values.shape[0]):
         # What follows from the row alone comes first, so that the waits of many streams overlap.
@@ -391,28 +396,32 @@ def run(
             lane = np.uint64(lane_of[k])
             if lanes[k] > 1:
                 lane += np.uint64(seen % lanes[k])
-            fixed = r.fixed and phase[k] == 0
+            # A reference that never grows needs no warm-up, and has a table of its own.
+            fixed = fixeds[k] and phase[k] == 0
+            warm, slack, row = (0.0, r.slack, CELLS) if fixeds[k] else (r.warm, 0.0, 0)
             score, won = 0.0, -1.0
             if kind == NUMBERS:
                 score = scores[c]
                 cell = _rank(counts, groups, size, k, c, u, 0.0 if fixed else 1.0)
                 if size[k] > warm:
-                    won = _bet(evidence, lane, stake, weights, table, cell)
-                    if lanes[k] == 1:  # else it would learn from what the next value depends on
+                    won = _bet(evidence, lane, stake, weights, table, row + cell)
+                    if (
+                        lanes[k] == 1 and not row
+                    ):  # else it would learn from what the next value depends on
                         won += _learn(evidence, lane, stake, weights, learnt, k, cell)
                         if learnt[k, _COARSE + 1] > _HEAVIEST:
                             for q in range(_COARSE + 2):
                                 learnt[k, q] /= _HEAVIEST
                     if gate > 0.0:
                         for q in range(table.shape[1]):
-                            sure = (beyond[lane, q] + weights[q] * stake) * table[cell, q]
+                            sure = (beyond[lane, q] + weights[q] * stake) * table[row + cell, q]
                             beyond[lane, q] = sure * deflation[q]
             elif kind == BITS:
                 c = 1 if x != 0.0 else 0
                 score = float(c)
                 falling = stake * downs[k]
                 won = _bit(
-                    counts, size, k, c, u, fixed, warm, r.slack, r.rate_tolerance, gate,
+                    counts, size, k, c, u, fixed, warm, slack, r.rate_tolerance, gate,
                     stake - falling, falling, odds, odds_stakes, evidence, beyond, lane,
                 )  # fmt: skip
             else:
@@ -420,7 +429,7 @@ def run(
                     c = edges.shape[1]  # not among the known ones
                 won = _category(
                     counts, size, ring, seen, s.begin[k], k, c, u,
-                    fixed, warm, r.slack, stake, r.windows, s.latest, r.unseen, evidence, lane,
+                    fixed, warm, slack, stake, r.windows, s.latest, r.unseen, evidence, lane,
                 )  # fmt: skip
             ring[k, seen & (RING - 1)] = c
             recent[k, seen & (RECENT - 1)] = x

@@ -25,7 +25,7 @@ NEW: Final[dict[str, Any]] = {
     "counts": np.zeros(bets.CELLS), "groups": np.zeros(bets.CELLS // 8), "size": 0.0,
     "ring": np.zeros(kernel.RING, np.uint8), "recent": np.full(kernel.RECENT, np.nan), "seen": 0,
     "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0, "learnt": LEARNT,
-    "stake": 0.0, "down": 0.5, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
+    "stake": 0.0, "down": 0.5, "fixed": False, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
     "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "changed": 0, "latest": np.zeros((len(bets.WINDOWS), bets.CELLS), np.int16), "idle": 0,
 }  # fmt: skip
 PARTLY: Final = (("before", "phase", 1), ("latest", "kind", CATEGORIES))
@@ -35,33 +35,26 @@ PARTLY: Final = (("before", "phase", 1), ("latest", "kind", CATEGORIES))
 def rules(
     tolerance: float,
     rate_tolerance: float,
-    fixed: bool,
     window: int,
     warm: int,
     reference: Reference,
 ) -> Rules:
     """Return the rules of `e_detector.EDetector`'s parameters."""
-    weights, table = bets.weights().copy(), bets.table()
-    slack = 0.0
-    if fixed:
-        fair = bets.fixed_reference(reference.warmup_values)
-        table, weights[-1] = table * fair[:-1], 0.0
-        slack = bets.distance_bound(reference.warmup_values)
+    table, slack = bets.table(), reference.distance()
     return Rules(
-        table=table,
+        table=np.vstack([table, table * bets.fixed_reference(slack)]),
         scores=bets.scores(),
-        weights=weights,
+        weights=bets.weights(),
         deflation=bets.deflation(tolerance),
         odds=bets.ODDS,
         odds_stakes=bets.ODDS_STAKES,
         windows=bets.WINDOWS,
         unseen=bets.UNSEEN_RATES,
-        fixed=fixed,
         slack=slack,
         gate=float(_GATE * window) if tolerance or rate_tolerance else 0.0,
         tolerance=tolerance,
         rate_tolerance=rate_tolerance,
-        warm=0.0 if fixed else float(warm),
+        warm=float(warm),
         window=window,
         errors=_ERRORS,
         inner=float(_INNER * window),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from ..core.columns import Floats, Ints
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Summary
-from .base import HUGE, Observations
+from .base import HUGE, Observations, usable
+from .bets import distance_bound
 from .compiled import compiled
 from .streams import StreamTable
 
@@ -19,6 +21,8 @@ thousand false alarms in 4 million values (log-normal with sigma 1.5), cut none 
 _ABSURD: Final = 100.0  # times the median; chosen: beyond what a log-normal of width 1.5 reaches
 _MAD_TO_SIGMA: Final = 1.482602218505602  # 1 / Phi^-1(3/4)
 _BINS: Final = 16
+_KEPT: Final = 2048
+"""Values kept of a trained reference; the step between two adds 0.0002 to what its size of millions allows."""
 
 
 class Scaled(NamedTuple):
@@ -92,7 +96,10 @@ class Reference:
         self.warmup_values = warmup_values
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
+        self.population: int | None = None
+        """How many values trained references were drawn from, at least."""
         self._streams = _table(warmup_values)
+        self._trained: dict[str, Floats] = {}
 
     def is_ready(self, name: str) -> bool:
         """Whether a stream has its scale."""
@@ -130,12 +137,11 @@ class Reference:
                 blank[:, j] = np.nan
             else:
                 blank[: last[j] + 1, j] = np.nan
-                self._fit(int(streams[j]))
+                self._fit(int(streams[j]), self._streams["sample"][streams[j]])
         return blank
 
-    def _fit(self, k: int) -> None:
+    def _fit(self, k: int, sample: Floats) -> None:
         s = self._streams.arrays
-        sample = s["sample"][k]
         if np.isin(sample, (0.0, 1.0)).all():
             ones = float(sample.sum())
             share = (ones + 2) / (len(sample) + 4)
@@ -163,8 +169,55 @@ class Reference:
         return bool(np.isin(self.sample(name), (0.0, 1.0)).all())
 
     def sample(self, name: str) -> Floats:
-        """Return the (warmup_values,) first values of a ready stream."""
+        """Return the (n,) values that a ready stream's reference is made of: its first ones, or those it was trained on."""
+        trained = self._trained.get(name)
+        if trained is not None:
+            return trained
         return np.asarray(self._streams["sample"][self._number(name)])
+
+    def train(self, samples: Mapping[str, Floats], population: int) -> None:
+        """Make references of what streams were in training.
+
+        Parameters
+        ----------
+        samples
+            Stream to (n,) usable values, 30 or more; of more than 2,048 so many order statistics are kept.
+        population
+            How many values each of them was drawn from, at least.
+
+        Raises
+        ------
+        ValueError
+            A stream has too few values, or has its reference already.
+        """
+        for name, values in samples.items():
+            if len(values) < 30 or not usable(values).all():
+                raise ValueError(
+                    f"{name}: a reference is 30 usable values or more, got {len(values)}"
+                )
+            if self.is_ready(name):
+                raise ValueError(f"{name} has its reference already: train before the first values")
+        self.population = min(population, self.population or population)
+        self.changes += 1
+        for name, values in samples.items():
+            self._trained[name] = _order_statistics(values)
+            (number,) = self._streams.numbers((name,)).tolist()
+            self._streams["taken"][number] = self.warmup_values
+            self._fit(number, self._trained[name])
+
+    def is_trained(self, name: str) -> bool:
+        """Whether a stream's reference is what it was in training."""
+        return name in self._trained
+
+    def distance(self, confidence: float = 0.05) -> float:
+        """Return how far the distribution functions of references may be from the true ones.
+
+        Exceeded by one of the trained ones with probability `confidence`; see `bets.distance_bound`. Half a step
+        of the order statistics more.
+        """
+        size, streams = self.population or self.warmup_values, max(1, len(self._trained))
+        steps = 0.5 / _KEPT if size > _KEPT else 0.0
+        return distance_bound(size, confidence / streams) + steps
 
     def cut(self, name: str, values: Floats) -> Floats:
         """Return (n,) values of a ready stream, cut as the detectors see them."""
@@ -182,7 +235,7 @@ class Reference:
         Sixteen bins of one width from its 1 % to its 99 % point; one bin a value where it took four
         values or fewer.
         """
-        sample = self._streams["sample"][self._number(name)]
+        sample = self.sample(name)
         distinct = np.unique(sample)
         if len(distinct) <= 4:
             middle = (distinct[:-1] + distinct[1:]) / 2
@@ -195,7 +248,7 @@ class Reference:
 
     def summary(self, name: str) -> Summary:
         """Return the reference of a ready stream."""
-        return summarise(self._streams["sample"][self._number(name)], self.edges(name))
+        return summarise(self.sample(name), self.edges(name))
 
     def _number(self, name: str) -> int:
         number = self._streams.number(name)
@@ -206,11 +259,18 @@ class Reference:
     def snapshot(self) -> bytes:
         """Return the whole state."""
         names, arrays = self._streams.state()
-        return pack("reference", 1, {"names": names, "warmup": self.warmup_values}, arrays)
+        meta = {
+            "names": names, "warmup": self.warmup_values, "population": self.population,
+            "trained": list(self._trained),
+        }  # fmt: skip
+        trained = {f"trained:{i}": sample for i, sample in enumerate(self._trained.values())}
+        return pack("reference", 2, meta, arrays | trained)
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; all references keep the size that they were begun with."""
-        meta, arrays = unpack("reference", 1, state)
+        meta, arrays = unpack("reference", 2, state)
+        self._trained = {name: arrays.pop(f"trained:{i}") for i, name in enumerate(meta["trained"])}
+        self.population = meta["population"]
         self.warmup_values = int(meta["warmup"])
         self._streams = _table(self.warmup_values)
         loaded: dict[str, Any] = arrays
@@ -227,6 +287,14 @@ def _deviation(sample: Floats, median: float) -> float:
     if not len(usual):
         return 0.0
     return float(sample[distance <= _ABSURD * np.median(usual)].std())
+
+
+def _order_statistics(values: Floats) -> Floats:
+    """Return (n,) values in their order; of more than are kept, the middles of as many equal shares."""
+    ordered = np.sort(values)
+    if len(ordered) <= _KEPT:
+        return ordered
+    return ordered[((np.arange(_KEPT) + 0.5) * len(ordered) / _KEPT).astype(np.int64)]
 
 
 def _table(warmup_values: int) -> StreamTable:

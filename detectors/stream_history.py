@@ -92,7 +92,7 @@ class StreamHistory:
         upto = np.append(0.0, np.cumsum(counts)) / max(counts.sum(), 1.0)
         low, high = upto[:-1], np.maximum(upto[1:], upto[:-1] + 1e-6)
         shares = (s["learnt"][k][:16] + 0.01) / (s["learnt"][k][16] + 0.16)
-        table = np.column_stack([self._rules.table, 16 * np.repeat(shares, _COARSE)])
+        table = np.column_stack([self._rules.table[: bets.CELLS], 16 * np.repeat(shares, _COARSE)])
         grid = np.arange(bets.CELLS + 1) / bets.CELLS
         columns = [np.append(0.0, np.cumsum(column)) / bets.CELLS for column in table.T]
         won = [(np.interp(high, grid, c) - np.interp(low, grid, c)) / (high - low) for c in columns]
@@ -111,7 +111,7 @@ class StreamHistory:
         seen, size = int(s["seen"][k]), min(delay, kernel.RING)
         cells = s["ring"][k][np.arange(seen - size, seen) % kernel.RING]
         after = np.bincount(cells, minlength=bets.CELLS).astype(np.float64)
-        grown = not (self._rules.fixed and s["phase"][k] == 0)
+        grown = not (s["fixed"][k] and s["phase"][k] == 0)
         return np.maximum(s["counts"][k] - after * grown, 0.0), after
 
     def change(self, k: int, bet: bets.Bet, before: Floats, after: Floats) -> str:

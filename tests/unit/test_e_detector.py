@@ -406,7 +406,6 @@ def test_a_fixed_reference_sees_what_a_growing_one_gets_used_to() -> None:
         ({"window": 101}, "window must be even"),
         ({"window": 5000}, "window must be even"),
         ({"policy": "forget"}, "policy must be adapt or keep"),
-        ({"fixed": True}, "needs policy='keep'"),
         ({"budget": 0}, "budget must be positive"),
     ],
 )

@@ -1,0 +1,147 @@
+"""A reference that streams were trained on: alarms against it, beside streams that learn as they go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tocsin.core.verdict import Verdict
+from tocsin.detectors.base import Observations
+from tocsin.detectors.e_detector import EDetector
+from tocsin.detectors.reference import Reference
+
+TRAINED = 100_000
+
+
+def training(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def trained(columns: int = 1, rows: int = TRAINED) -> Reference:
+    reference = Reference()
+    made = training(0, (rows, columns))
+    reference.train({f"x{j}": made[:, j] for j in range(columns)}, rows)
+    return reference
+
+
+def observed(values: np.ndarray, *names: str) -> Observations:
+    values = np.asarray(values, np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    return Observations.of(values, names or tuple(f"x{j}" for j in range(values.shape[1])))
+
+
+def opened(verdicts: list[Verdict]) -> list[Verdict]:
+    return [v for v in verdicts if v.phase == "opened"]
+
+
+def test_what_is_as_in_training_raises_no_more_than_the_budget() -> None:
+    found = 0
+    for seed in range(1, 5):
+        detector = EDetector(1e4, reference=trained(10))
+        found += len(opened(detector.update(observed(training(seed, (20_000, 10))))))
+    assert found <= 8 + 3 * np.sqrt(8)
+
+
+def test_a_stream_that_was_never_as_in_training_is_found_at_once() -> None:
+    """A growing reference would take the first values for the usual ones."""
+    values = training(1, (2000, 1)) + 1.0
+    (first, *_) = opened(EDetector(reference=trained()).update(observed(values)))
+    assert (first.change, first.offset < 80, first.delay_events) == (
+        "location up",
+        True,
+        first.offset + 1,
+    )
+    assert first.reference is not None
+    assert first.reference.count == 2048
+    assert opened(EDetector(reference=Reference()).update(observed(values))) == []
+
+
+@pytest.mark.parametrize("policy", ["adapt", "keep"])
+def test_it_is_open_until_it_is_as_in_training_again_and_then_watched_on(policy: str) -> None:
+    shift = np.concatenate(
+        [np.zeros(3000), np.full(6000, 1.0), np.zeros(4000), np.full(2000, -1.0)]
+    )
+    values = training(2, (15_000, 2))
+    values[:, 0] += shift
+    detector = EDetector(reference=trained(2), policy=policy)  # type: ignore[arg-type]
+    found = detector.update(observed(values))
+    of_first = [v for v in found if v.subject == "x0" and v.phase != "moved"]
+    assert [v.phase for v in of_first] == ["opened", "settled", "opened"]
+    assert of_first[1].outcome == "returned"
+    assert 9000 < of_first[1].offset < 11_500
+    assert 13_000 <= of_first[2].offset < 13_100
+    # The other stream has kept its reference.
+    later = training(3, (500, 2)) + np.array([-1.0, 1.5])
+    assert [v.subject for v in opened(detector.update(observed(later)))] == ["x1"]
+
+
+def test_bits_and_categories_too() -> None:
+    rng = np.random.default_rng(4)
+    reference = Reference()
+    usual = {
+        "bit": (rng.random(TRAINED) < 0.1) * 1.0,
+        "kind": rng.choice(4, TRAINED, p=[0.4, 0.3, 0.2, 0.1]) * 1.0,
+    }
+    reference.train(usual, TRAINED)
+    values = (
+        np.column_stack([rng.random(6000) < 0.1, rng.choice(4, 6000, p=[0.4, 0.3, 0.2, 0.1])]) * 1.0
+    )
+    values[3000:, 0] = rng.random(3000) < 0.25
+    values[3000:, 1] = 3 - values[3000:, 1]
+    rows = Observations.of(values, ("bit", "kind"))
+    batch = Observations(
+        names=rows.names,
+        values=rows.values,
+        offsets=rows.offsets,
+        rows=rows.rows,
+        categories=frozenset(["kind"]),
+    )
+    first = {
+        v.subject: v.offset for v in reversed(opened(EDetector(reference=reference).update(batch)))
+    }
+    assert all(3000 <= first[name] < 3400 for name in ("bit", "kind")), first
+
+
+def test_streams_that_training_says_nothing_of_have_a_reference_that_grows() -> None:
+    detector = EDetector(reference=trained())
+    values = training(5, (6000, 2))
+    values[4000:, 1] += 1
+    found = detector.update(observed(values, "x0", "new"))
+    assert [(v.subject, 4000 <= v.offset < 4100) for v in opened(found)] == [("new", True)]
+    assert [v.outcome for v in found if v.phase == "settled"] == ["new regime"]
+
+
+def test_it_goes_on_from_a_snapshot() -> None:
+    values = training(6, (4000, 3))
+    values[2000:, 0] += 0.7
+    whole = EDetector(reference=trained(2))
+    expected = whole.update(observed(values, "x0", "x1", "live"))
+    first, second = EDetector(reference=trained(2)), EDetector(reference=trained(2))
+    found = first.update(observed(values, "x0", "x1", "live").take(slice(0, 2100)))
+    second.restore(first.snapshot())
+    found += second.update(observed(values, "x0", "x1", "live").take(slice(2100, None)))
+    assert found == expected
+    assert second.snapshot() == whole.snapshot()
+
+
+def test_a_larger_sample_is_believed_more() -> None:
+    small, large = trained(rows=1000), trained(rows=TRAINED)
+    assert small.distance() > 5 * large.distance()
+    assert len(large.sample("x0")) == 2048
+    truth = training(7, (TRAINED,))
+    edges = np.linspace(-3, 3, 50)
+    for reference in (small, large):
+        kept = reference.sample("x0")
+        gaps = np.searchsorted(kept, edges) / len(kept) - (truth[:, None] <= edges).mean(axis=0)
+        assert np.abs(gaps).max() <= reference.distance() + 2 * large.distance()
+
+
+def test_training_is_refused_with_too_little_and_after_the_first_values() -> None:
+    reference = Reference(30)
+    with pytest.raises(ValueError, match="a: a reference is 30 usable values or more, got 29"):
+        reference.train({"a": np.arange(29.0)}, 29)
+    with pytest.raises(ValueError, match="usable"):
+        reference.train({"a": np.append(np.arange(50.0), np.nan)}, 51)
+    reference.learn(observed(training(8, (40, 1))))
+    with pytest.raises(ValueError, match="x0 has its reference already"):
+        reference.train({"x0": np.arange(50.0)}, 50)
