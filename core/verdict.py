@@ -50,7 +50,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Whether the detector will say when the stream has settled.
     change
         What kind of change: `location up`, `location down`, `scale up`, `scale down`, `shape`,
-        `rate up`, `rate down` (of errors, of values that are missing), `new category`, `shares`, and of
+        `rate up`, `rate down` (of errors), `missing`, `missing less`, `new category`, `shares`, and of
         ordered streams also `flip rate up`, `flip rate down`, `schema`.
     size, size_sigmas
         After less before, in the stream's own unit and in standard deviations of the reference.

@@ -87,8 +87,10 @@ class GuardedEDetector:
         for name in self.detector.streams():
             kind, lag = self.guard.kind_and_lag(name)
             self._kinds[name] = kind
-            if kind != "unknown" and not name.startswith("missing:"):
-                self.detector.bet_on(name, 0 if kind == "ordered" else lag)
+            # Nothing else watches whether values are missing: what is ordered has the most copies.
+            is_left = kind == "ordered" and not name.startswith("missing:")
+            if kind != "unknown":
+                self.detector.bet_on(name, 0 if is_left else lag)
 
     def kind(self, name: str) -> Kind:
         """Return the kind of regime that is in effect for a stream."""

@@ -116,6 +116,8 @@ class StreamHistory:
 
     def change(self, k: int, bet: bets.Bet, before: Floats, after: Floats) -> str:
         """Return the kind of change that a bet has won by, of which these are the cells before and after."""
+        if self._table["apart"][k]:  # zeros and ones of whether a value is missing
+            return "missing" if bet.change == "rate up" else "missing less"
         if self._table["kind"][k] != CATEGORIES:
             return bet.change
         share, usual = after[-1] / max(after.sum(), 1.0), before[-1] / max(before.sum(), 1.0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tocsin.core.errors import StateError
 from tocsin.detectors.adwin import Adwin
 from tocsin.detectors.base import Observations
+from tocsin.detectors.budget import Budget
 from tocsin.detectors.page_hinkley import PageHinkley
 from tocsin.detectors.reference import Reference
 from tocsin.detectors.stream_monitor import StreamMonitor, since_change
@@ -175,6 +176,22 @@ def test_only_the_count_changes_with_dirty_values() -> None:
     assert monitor.unusable() == {"stream:0": 200, "stream:1": 200}
 
 
+def test_bursts_of_missing_values_become_usual_and_an_outage_does_not() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(100_000, 2))
+    at = 3000
+    while at < len(values):
+        at += int(rng.exponential(200))
+        length = 1 + int(rng.exponential(5))
+        values[at : at + length, 0] = np.nan
+        at += length
+    values[80_000:84_000, 0] = np.nan
+    found = StreamMonitor(budget=Budget(1e5)).update(Observations.of(values, ("a", "b")))
+    opened = [v.offset for v in found if (v.subject, v.phase) == ("missing:a", "opened")]
+    assert sum(offset < 80_000 for offset in opened) <= 5  # 25 without the guard
+    assert min(offset for offset in opened if offset >= 80_000) < 80_600
+
+
 def test_a_stream_that_appears_late_is_warmed_up_by_itself() -> None:
     rng = np.random.default_rng(8)
     monitor, found = StreamMonitor(Reference(64)), []
@@ -248,7 +265,7 @@ def test_a_value_that_is_missing_is_a_stream_of_its_own_from_the_first_one_on() 
     values[1500:, 0][rng.random(1500) < 0.2] = np.nan
     found = StreamMonitor().update(Observations.of(values, ("a", "b")))
     first = found[0]
-    assert (first.subject, first.change, first.phase) == ("missing:a", "rate up", "opened")
+    assert (first.subject, first.change, first.phase) == ("missing:a", "missing", "opened")
     assert 1500 <= first.offset < 1600
     assert first.current.mean > 0.1 > first.reference.mean
 
