@@ -429,7 +429,8 @@ def run(
                     c = edges.shape[1]  # not among the known ones
                 won = _category(
                     counts, size, ring, seen, s.begin[k], k, c, u,
-                    fixed, warm, slack, stake, r.windows, s.latest, r.unseen, evidence, lane,
+                    fixed, warm, slack + r.rate_tolerance if row else 0.0, stake, r.windows, s.latest,
+                    r.unseen, evidence, lane,
                 )  # fmt: skip
             ring[k, seen & (RING - 1)] = c
             recent[k, seen & (RECENT - 1)] = x
@@ -443,7 +444,9 @@ def run(
             wanted = 1.0 if phase[k] == 0 else min(1.0, r.inner * stake)
             if won >= wanted and won > 0.0:
                 is_any = gate == 0.0 or kind == CATEGORIES
-                if is_any or _is_beyond(evidence, beyond, lane, gate * stake):
+                # A growing reference absorbs what is tolerated; one that does not needs full evidence against it.
+                limit = wanted if row else gate * stake
+                if is_any or _is_beyond(evidence, beyond, lane, limit):
                     what = ALARM
             if what == NOTHING and phase[k] == 1:
                 since = seen - still[k] - r.window

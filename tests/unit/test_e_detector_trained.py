@@ -111,6 +111,36 @@ def test_streams_that_training_says_nothing_of_have_a_reference_that_grows() -> 
     assert [v.outcome for v in found if v.phase == "settled"] == ["new regime"]
 
 
+def test_what_is_tolerated_is_never_reported_however_long_it_lasts() -> None:
+    """A reference that does not grow would else be sure of any difference in the end."""
+    rng, count = np.random.default_rng(9), 300_000
+    reference = Reference()
+    usual = {
+        "x0": training(0, (TRAINED,)),
+        "bit": (rng.random(TRAINED) < 0.1) * 1.0,
+        "kind": rng.choice(3, TRAINED, p=[0.5, 0.3, 0.2]) * 1.0,
+    }
+    reference.train(usual, TRAINED)
+
+    def batch(shift: float, rate: float, shares: list[float], rows: int) -> Observations:
+        values = np.column_stack(
+            [rng.normal(shift, 1, rows), rng.random(rows) < rate, rng.choice(3, rows, p=shares)]
+        )
+        made = Observations.of(values, tuple(usual))
+        return Observations(
+            names=made.names,
+            values=made.values,
+            offsets=made.offsets,
+            rows=made.rows,
+            categories=frozenset(["kind"]),
+        )
+
+    detector = EDetector(1e5, tolerance=0.1, rate_tolerance=0.02, reference=reference)
+    assert opened(detector.update(batch(0.08, 0.115, [0.485, 0.315, 0.2], count))) == []
+    found = opened(detector.update(batch(0.4, 0.2, [0.25, 0.3, 0.45], 5000)))
+    assert {v.subject for v in found} == set(usual)
+
+
 def test_it_goes_on_from_a_snapshot() -> None:
     values = training(6, (4000, 3))
     values[2000:, 0] += 0.7
