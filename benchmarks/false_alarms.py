@@ -18,10 +18,12 @@ from tocsin.detectors.adwin import Adwin
 from tocsin.detectors.base import Detector, Observations
 from tocsin.detectors.e_detector import EDetector
 from tocsin.detectors.page_hinkley import PageHinkley
+from tocsin.detectors.reference import Reference
 
 from .common import Figures
 
 STREAMS: Final = 20
+TRAINED: Final = 100_000  # values of a training sample
 _CHUNK: Final = 50_000
 
 Law = Callable[[np.random.Generator, int], Floats]
@@ -50,6 +52,14 @@ def alarms(make: Callable[[], Detector], law: Law, seed: list[int], events: int)
     return found
 
 
+def trained(law: Law, seed: list[int]) -> Reference:
+    """Return references of what streams were in a training sample."""
+    sample = law(np.random.default_rng(seed), TRAINED)
+    reference = Reference()
+    reference.train({f"stream:{k}": sample[:, k] for k in range(STREAMS)}, TRAINED)
+    return reference
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seed", type=int, default=0, help="first of the seeds")
@@ -70,6 +80,9 @@ def main() -> None:
         figures.report(f"{law_name}, 2e5 events at A = 1e4", found, most=32)
         for name, make in RIVALS.items():
             figures.report(f"{law_name}, {name}", alarms(make, law, key, 200_000))
+        reference = trained(law, [*key, 1])
+        found = alarms(lambda: EDetector(1e4, reference=reference), law, key, 200_000)  # noqa: B023
+        figures.report(f"{law_name}, 2e5 events at A = 1e4, against training", found, most=32)
     figures.exit()
 
 

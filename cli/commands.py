@@ -154,6 +154,41 @@ def backtest(
     )  # fmt: skip
 
 
+@app.command
+def reference(
+    file: Path,
+    out: Path,
+    *,
+    label: str | None = None,
+    prediction: str | None = None,
+    score: list[str] | None = None,
+    model: str | None = None,
+    config: Config = None,
+) -> int:
+    """Write what the streams of training data are like, for workers to compare with (drift.reference).
+
+    Parameters
+    ----------
+    file
+        Ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet. Columns that no option names are
+        features. Rows that the model was not fitted on are best: errors on others are too few.
+    out
+        Where to, ending in .npz: of each stream 2,048 values at most, in their order, and no rows.
+    label, prediction
+        Columns with the truth and the model's answer; the errors are compared as well.
+    score
+        Columns that hold scores; may be given several times.
+    model
+        The model whose settings say what is watched; the defaults where not given.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .reference import Columns, run
+
+    columns = Columns(label=label, prediction=prediction, scores=score or [])
+    return run(file, out, columns, model, config)
+
+
 @alerts.command
 def tail(
     *,

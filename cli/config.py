@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..consumers import training_reference
 from ..consumers.attack import check_references
 from ..consumers.settings import load
 
@@ -11,7 +12,9 @@ from ..consumers.settings import load
 def run(file: Path | None) -> int:
     """Check, and say how models are watched."""
     settings = load(file)
-    check_references(m.attack for m in (settings.defaults, *settings.models.values()))
+    models = (settings.defaults, *settings.models.values())
+    check_references(m.attack for m in models)
+    training_reference.check(m.drift for m in models)
     named = ", ".join(settings.models) or "none named; all that show up are watched with defaults"
     print(f"ok: {settings.kafka.topic} at {settings.kafka.bootstrap}; models: {named}")
     return 0

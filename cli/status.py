@@ -15,7 +15,7 @@ from ..core.keys import Keys
 
 _FIRST = (
     "predictions", "labels_joined", "labels_unmatched", "accuracy", "f1", "mae", "open_incidents",
-    "unusable_values", "suspicious_ratio",
+    "unusable_values", "unusable_vectors", "suspicious_ratio",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ..consumers import training_reference
 from ..consumers.attack import check_references
 from ..consumers.dead_letters import KafkaDeadLetters
 from ..consumers.kafka_source import KafkaSource
@@ -32,7 +33,9 @@ def run(config: Path | None, *, embedded: bool) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     configure()
     settings = load(config)
-    check_references(m.attack for m in (settings.defaults, *settings.models.values()))
+    models = (settings.defaults, *settings.models.values())
+    check_references(m.attack for m in models)
+    training_reference.check(m.drift for m in models)
     with ExitStack() as stack:
         extra: dict[str, Any] = {}
         if embedded:

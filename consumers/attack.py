@@ -12,33 +12,32 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ..core.batch import EventBatch
-from ..core.columns import Ints
+from ..core.columns import Floats, Ints
 from ..core.errors import ConfigError, StateError
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
 from .settings import AttackSettings
+from .versions import Versions, escaped, parts
 
 if TYPE_CHECKING:
     from ..detectors.adversarial import AdversarialInputs, Fitted
 
 _log = logging.getLogger(__name__)
 
-_MAX_DETECTORS: Final = 8  # versions watched at once; the oldest makes room
 _MAX_CLASSES: Final = 1024
 """Logits of more classes are not checked: their covariance is a matter of seconds and megabytes."""
 
 
 class AttackMonitor:
-    """Routes logits to a detector of their version.
-
-    A new version of a model has other logits, so it is fitted anew; two versions that serve side by
-    side do not disturb one another.
-    """
+    """Routes logits to a detector of their version and width, each fitted to its own."""
 
     def __init__(self, model: str, settings: AttackSettings) -> None:
         self.model = model
         self.settings = settings
-        self._detectors: dict[str, AdversarialInputs] = {}
+        self._versions: Versions[AdversarialInputs] = Versions(
+            self._make, lambda key, _: self._dropped.append(key)
+        )
+        self._detectors = self._versions.kept
         self._stored: dict[str, int] = {}
         self._dropped: list[str] = []
 
@@ -60,49 +59,12 @@ class AttackMonitor:
             or not _has_torch()
         ):
             return []
-        names = np.array([version or "" for version in _distinct(batch)], dtype=object)
-        if len(names) == 1:
-            return self._check(names[0], batch, slice(0, len(batch)))
         found: list[Verdict] = []
-        classes = batch.logits.shape[1]
-        begin = 0
-        while begin < len(names):
-            self._detector(names[begin], classes)
-            # A version that has no detector yet may make another one go: not before its turn.
-            end = begin + 1
-            while end < len(names) and f"{names[end]}/{classes}" in self._detectors:
-                end += 1
-            for version in dict.fromkeys(names[begin:end].tolist()):
-                rows = begin + np.flatnonzero(names[begin:end] == version)
-                found += self._check(version, batch, rows)
-            begin = end
+        for detector, rows in self._versions.route(batch.version, batch.logits.shape[1]):
+            found += detector.update(_observations(batch, batch.logits[rows], rows))
         return found
 
-    def _check(self, version: str, batch: EventBatch, rows: Ints | slice) -> list[Verdict]:
-        assert batch.logits is not None
-        logits = batch.logits[rows]
-        return self._detector(version, logits.shape[1]).update(
-            Observations(
-                names=tuple(f"logit:{k}" for k in range(logits.shape[1])),
-                values=logits,
-                offsets=batch.offsets[rows],
-                rows=batch.rows[rows],
-                clients=batch.client.take(rows),
-                ids=batch.prediction_id.take(rows),
-            )
-        )
-
-    def _detector(self, version: str, classes: int) -> AdversarialInputs:
-        key = f"{version}/{classes}"
-        if key not in self._detectors:
-            if len(self._detectors) == _MAX_DETECTORS:
-                oldest = next(iter(self._detectors))
-                del self._detectors[oldest]
-                self._dropped.append(oldest)
-            self._detectors[key] = self._make(classes)
-        return self._detectors[key]
-
-    def _make(self, classes: int) -> AdversarialInputs:
+    def _make(self, _version: str, classes: int) -> AdversarialInputs:
         from ..detectors.adversarial import AdversarialInputs
 
         s = self.settings
@@ -127,12 +89,12 @@ class AttackMonitor:
         """Return the fields that changed since the last call, None for those to delete."""
         fields: dict[str, bytes | None] = {}
         for key in self._dropped:
-            name = _escaped(key)
+            name = escaped(key)
             fields[f"attack/{name}"] = fields[f"attack_steady/{name}"] = None
             self._stored.pop(key, None)
         self._dropped = []
         for key, detector in self._detectors.items():
-            name = _escaped(key)
+            name = escaped(key)
             fields[f"attack/{name}"] = detector.volatile()
             if self._stored.get(key) != detector.changes:
                 self._stored[key] = detector.changes
@@ -143,38 +105,30 @@ class AttackMonitor:
         """Go on from stored `versions` and fields; return what could not be read and starts clean."""
         lost = []
         for key in versions:
-            name, classes = _escaped(key), int(key.rpartition("/")[2])
+            name = escaped(key)
             try:
-                detector = self._make(classes)
+                detector = self._make(*parts(key))
                 detector.restore_steady(fields[f"attack_steady/{name}"])
                 detector.restore_volatile(fields[f"attack/{name}"])
             except (KeyError, StateError) as error:
                 lost.append(f"attack/{key}: {error}")
                 continue
             if self.settings.reference is not None and not detector.is_fitted:
-                detector = self._make(classes)  # the reference was named while it was learning
+                detector = self._make(*parts(key))  # the reference was named while it was learning
             self._detectors[key] = detector
             self._stored[key] = detector.changes
         return lost
 
 
-def _escaped(key: str) -> str:
-    """Return a version as part of a field's name, in which a bar stands before the model."""
-    return key.replace("%", "%25").replace("|", "%7C")
-
-
-def _distinct(batch: EventBatch) -> list[str | None]:
-    """Return the version of each row, or of all rows if it is one."""
-    version = batch.version
-    if not version.present.any():
-        return [None]
-    length = version.end - version.start
-    if version.present.all() and (length == length[0]).all():
-        first = version.data[version.start[0] : version.end[0]]
-        cells = version.start[:, None] + np.arange(length[0])[None, :]
-        if (version.data[cells] == first[None, :]).all():
-            return [version[0]]
-    return version.to_list()
+def _observations(batch: EventBatch, logits: Floats, rows: Ints | slice) -> Observations:
+    return Observations(
+        names=tuple(f"logit:{k}" for k in range(logits.shape[1])),
+        values=logits,
+        offsets=batch.offsets[rows],
+        rows=batch.rows[rows],
+        clients=batch.client.take(rows),
+        ids=batch.prediction_id.take(rows),
+    )
 
 
 def check_references(settings: Iterable[AttackSettings]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -20,11 +21,13 @@ from ..detectors.budget import Budget
 from ..detectors.performance import PerformanceWindow
 from ..detectors.reference import Reference
 from ..detectors.stream_monitor import MISSING_FOLLOWED, StreamMonitor
+from . import training_reference
 from .attack import AttackMonitor
 from .class_numbers import ClassNumbers, numbers_only
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
 from .settings import DriftSettings, ModelSettings
+from .vectors import VectorMonitor, Vectors
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,12 @@ _MAX_STREAMS: Final = 10_000
 """As many as one event may bring; beyond, names that are made up would fill memory."""
 
 BUDGET_EVENTS: Final = 1e6
-_SHARES: Final = {"inputs": 0.75, "errors": 0.25}  # of the budget; each has its own events
+_MONITORS: Final[tuple[tuple[Literal["inputs", "errors"], str], ...]] = (
+    ("inputs", "drift"), ("errors", "errors"),
+)  # fmt: skip
+_OF_ERRORS: Final = ("error", "label")
+_SHARES: Final = {"inputs": 0.6, "errors": 0.2, "embedding": 0.1, "logits": 0.1}
+"""Of the budget; each has its own events."""
 
 Fields = dict[str, bytes | None]
 """State by the name of the field that stores it; None where the field is to be deleted."""
@@ -56,8 +64,14 @@ class Series:
         self.is_regression: bool | None = {"classification": False, "regression": True}.get(
             settings.task
         )
-        self.inputs = _stream_monitor(settings.drift, _SHARES["inputs"])
-        self.errors = _stream_monitor(settings.drift, _SHARES["errors"])
+        drift = settings.drift
+        self._trained = (
+            None if drift.reference is None else training_reference.read(drift.reference)
+        )
+        self.inputs = self._monitor("inputs")
+        self.errors = self._monitor("errors")
+        self.embedding = self._vector_monitor("embedding")
+        self.logits = self._vector_monitor("logits")
         self.attack = AttackMonitor(model, settings.attack)
         self.performance = PerformanceWindow(settings.performance_window)
         self.events = Timeline()
@@ -68,7 +82,7 @@ class Series:
             partition,
             merge_events=settings.incidents.merge_events,
             resolve_events=settings.incidents.resolve_events,
-            keeps=settings.drift.policy == "keep",
+            keeps=drift.policy == "keep" or self._trained is not None,
             runbook=settings.runbook,
         )
         self.broken: dict[str, str] = {}
@@ -77,20 +91,45 @@ class Series:
         self._watched: dict[str, int] = {}
         self._classes = ClassNumbers()
 
+    def _monitor(self, name: Literal["inputs", "errors"]) -> StreamMonitor:
+        """Return what watches inputs or errors, against training where there is a reference of it."""
+        reference = Reference(self.settings.drift.warmup_values)
+        learns = name == "errors" and self.settings.drift.learning
+        if self._trained is not None and not learns:
+            samples = self._trained.of(_OF_ERRORS, others=name == "inputs")
+            reference.train(samples, self._trained.population)
+        return _stream_monitor(self.settings.drift, _SHARES[name], reference)
+
+    def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
+        drift = self.settings.drift
+        return VectorMonitor(name, drift, _SHARES[name], partial(_stream_monitor, drift))
+
     def observe(self, batch: EventBatch, predicted: Floats) -> list[Verdict]:
-        """Run the detectors of inputs, scores and logits over predictions.
+        """Run the detectors of inputs, scores, embeddings and logits over predictions.
 
         Their classes are the (n,) `predicted`, as `ClassNumbers` has them.
         """
-        if self.is_regression is None:
-            self.is_regression = _is_regression(batch)
+        self.decide(batch)
         self.events.add(batch.times, batch.offsets)
         found: list[Verdict] = []
         for rows in self._streams(batch, predicted):
             found += self._run("drift", self.inputs, rows)
+        before = self.events.count - len(batch)
+        if self.settings.drift.embeddings and batch.embedding is not None:
+            classes = None if self.is_regression else predicted
+            vectors = Vectors.of(batch, batch.embedding, classes, before)
+            found += self._run("embedding", self.embedding, vectors)
+        if self.settings.drift.logits and batch.logits is not None:
+            vectors = Vectors.of(batch, batch.logits, None, before)
+            found += self._run("logits", self.logits, vectors)
         if self.settings.attack.enabled and batch.logits is not None:
             found += self._run("adversarial", self.attack, batch)
         return found
+
+    def decide(self, batch: EventBatch) -> None:
+        """Decide by the first prediction whether this is a regression, where nobody has said so."""
+        if self.is_regression is None:
+            self.is_regression = _is_regression(batch)
 
     def _streams(self, batch: EventBatch, predicted: Floats) -> Iterator[Observations]:
         """Yield the numeric features and the score of a batch, cut where a stream has its first value.
@@ -98,7 +137,7 @@ class Series:
         From there on the stream is watched: a row without a value misses it. What else came in the same
         batch does not matter.
         """
-        names, values = self._columns(batch, predicted)
+        names, values = self.columns(batch, predicted)
         if self._watched.keys() == set(names):
             yield self._observations(batch, names, values, slice(None))
             return
@@ -131,7 +170,7 @@ class Series:
             shown = (*known, *new, *dense)
             yield self._observations(batch, shown, columns, slice(begin, end))
 
-    def _columns(self, batch: EventBatch, predicted: Floats) -> tuple[tuple[str, ...], Floats]:
+    def columns(self, batch: EventBatch, predicted: Floats) -> tuple[tuple[str, ...], Floats]:
         """Return the names and (n, k) values of what is watched of predictions.
 
         Numeric features, text features as `category:...`, the score, and the prediction.
@@ -176,26 +215,34 @@ class Series:
 
     def judge(self, pairs: Pairs) -> list[Verdict]:
         """Run the detector of errors over joined pairs, and count them in the window."""
-        predicted, label = pairs.predicted, pairs.label
-        if self.is_regression:
-            predicted, label = numbers_only(predicted), numbers_only(label)
-        error = np.abs(predicted - label)
-        if not self.is_regression:
-            error[error > 0] = 1.0  # NaN, where either is missing, stays
+        predicted, label = self._on_one_scale(pairs.predicted, pairs.label)
         self.performance.add(pairs.place, predicted, label, pairs.lag)
         self.pairs.add(pairs.times, pairs.offsets)
         return self._run(
             "errors",
             self.errors,
             Observations(
-                names=("error", "label"),
-                values=np.column_stack([error, label]),
+                names=_OF_ERRORS,
+                values=self.error_and_label(predicted, label),
                 offsets=pairs.offsets,
                 rows=pairs.rows,
                 categories=frozenset() if self.is_regression else frozenset(["label"]),
                 times=pairs.times,
             ),
         )
+
+    def error_and_label(self, predicted: Floats, label: Floats) -> Floats:
+        """Return (n, 2) what is watched of pairs: 1 for a wrong class or the absolute error, and the label."""
+        predicted, label = self._on_one_scale(predicted, label)
+        error = np.abs(predicted - label)
+        if not self.is_regression:
+            error[error > 0] = 1.0  # NaN, where either is missing, stays
+        return np.column_stack([error, label])
+
+    def _on_one_scale(self, predicted: Floats, label: Floats) -> tuple[Floats, Floats]:
+        if not self.is_regression:
+            return predicted, label
+        return numbers_only(predicted), numbers_only(label)
 
     def correct(self, correction: Correction) -> None:
         """Let a corrected label replace the earlier one in the window."""
@@ -240,12 +287,20 @@ class Series:
         unusable = sum(self.inputs.unusable().values())
         found["unusable_values"] = float(unusable)
         found |= self._budget()
+        vectors = (self.embedding, self.logits)
+        unusable_vectors = sum(monitor.figures()["unusable_vectors"] for monitor in vectors)
+        if unusable_vectors:
+            found["unusable_vectors"] = unusable_vectors
         return found
 
     def _budget(self) -> dict[str, float]:
         """Return the false-alarm budget: in events, how it is shared, what was allowed and what was raised."""
-        inputs, errors = self.inputs.figures(), self.errors.figures()
-        found = {name: value + errors[name] for name, value in inputs.items()}
+        inputs = self.inputs.figures()
+        others = [m.figures() for m in (self.errors, self.embedding, self.logits)]
+        found = {
+            name: value + sum(figures.get(name, 0.0) for figures in others)
+            for name, value in inputs.items()
+        }
         found["false_alarm_budget_events"] = _SHARES["inputs"] * inputs["false_alarm_budget_events"]
         return found
 
@@ -270,13 +325,16 @@ class Series:
             "broken": self.broken,
             "version": __version__,
             "versions": self.attack.versions,
+            "trained": self._trained and self._trained.checksum,
+            "embedding": self.embedding.state(),
+            "logits": self.logits.state(),
         }
         fields: Fields = {"series": pack("series", 1, meta, {})}
         for name, (changes, snapshot) in self._parts().items():
             if self._stored.get(name) != changes:
                 self._stored[name] = changes
                 fields[name] = snapshot()
-        return fields | self.attack.dirty()
+        return fields | self.embedding.dirty() | self.logits.dirty() | self.attack.dirty()
 
     def restore(self, fields: dict[str, bytes]) -> list[str]:
         """Go on from stored fields; return what could not be read and starts clean."""
@@ -301,16 +359,19 @@ class Series:
                 restore(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
-        for name, detector in (("inputs", "drift"), ("errors", "errors")):
-            if detector in mended:
+        trained = self._trained and self._trained.checksum
+        if meta.get("trained") != trained:
+            lost.append("inputs and errors: drift.reference is another one than before")
+        for name, detector in _MONITORS:
+            if detector in mended or meta.get("trained") != trained:
                 continue
-            monitor = _stream_monitor(self.settings.drift, _SHARES[name])
+            monitor = self._monitor(name)
             try:
                 monitor.reference.restore(fields[f"{name}_reference"])
                 monitor.restore_volatile(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
-                monitor = _stream_monitor(self.settings.drift, _SHARES[name])
+                monitor = self._monitor(name)
             setattr(self, name, monitor)
         self._watched = {
             name: number
@@ -319,6 +380,9 @@ class Series:
         }
         if not lost:  # else everything is written again, so that what was lost is whole
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}
+        for vectors in (self.embedding, self.logits):
+            if vectors.name not in mended:
+                lost += vectors.restore(meta.get(vectors.name), fields)
         return (
             lost
             if "adversarial" in mended
@@ -354,18 +418,21 @@ def _is_regression(batch: EventBatch) -> bool | None:
     return bool(is_float and not has_scores)
 
 
-def _stream_monitor(settings: DriftSettings, share: float) -> StreamMonitor:
+def _stream_monitor(
+    settings: DriftSettings, share: float, reference: Reference | None = None
+) -> StreamMonitor:
     """Return what watches streams with a share of the model's budget."""
     if settings.budget_days is not None:
         budget = Budget(days=settings.budget_days / share)
     else:
         budget = Budget((settings.budget_events or BUDGET_EVENTS) / share)
     return StreamMonitor(
-        Reference(settings.warmup_values),
+        reference or Reference(settings.warmup_values),
         budget=budget,
         tolerance=settings.tolerance,
         rate_tolerance=settings.rate_tolerance,
         policy=settings.policy,
+        learning=frozenset(["error"]) if settings.learning else frozenset(),
         season_seconds=settings.season_seconds,
         only_budget=settings.alarms == "budget",
         adwin_delta=settings.adwin_delta,

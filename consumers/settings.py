@@ -173,11 +173,20 @@ class DriftSettings(_Group):
     policy
         `adapt`: what has settled at a new level has that as its reference. `keep`: an incident stays open
         until its streams are back where they were.
+    reference
+        A file that `tocsin reference` wrote of training data: the streams in it are compared with training for
+        ever, and open until they are as in training again; others have their first values as a reference.
+    learning
+        Whether the model goes on learning while it serves: its errors are compared with the latest 5,000 or so, fewer
+        of them are what it has learnt, and nothing is compared with its errors in training.
     alarms
         `budget`: only detectors within the budget open incidents, once they know a stream; ADWIN and Page-Hinkley
         speak before, and join afterwards. `all`: those open incidents as well.
     season_seconds
         Length of the long season of streams that are ordered in time; `auto` looks for it.
+    embeddings, logits
+        Whether embeddings and logits are watched as streams, `embedding:...` and `logits:...`; adversarial inputs are
+        looked for in logits all the same.
     engine
         `river` runs River's own ADWIN and Page-Hinkley instead of the compiled ones: the same flags, slower.
     warmup_values
@@ -191,8 +200,12 @@ class DriftSettings(_Group):
     tolerance: float = Field(default=0.1, ge=0)
     rate_tolerance: float = Field(default=0.02, ge=0, lt=1)
     policy: Literal["adapt", "keep"] = "adapt"
+    reference: Path | None = None
+    learning: bool = False
     alarms: Literal["budget", "all"] = "budget"
     season_seconds: Literal["auto"] | Seconds = "auto"
+    embeddings: bool = True
+    logits: bool = True
     engine: Literal["compiled", "river"] = "compiled"
     warmup_values: int = Field(default=256, ge=30)
     adwin_delta: float = Field(default=1e-4, gt=0, lt=1)

@@ -12,6 +12,8 @@ import numpy as np
 from ..core.wire import Kind
 from ..detectors.base import Observations
 from ..detectors.e_process import ClientEvidence
+from ..detectors.embedding import EmbeddingStreams
+from ..detectors.logit_streams import LogitStreams
 from ..detectors.stream_monitor import StreamMonitor
 from .decode import Decoder
 from .pipeline import PartitionPipeline
@@ -43,6 +45,9 @@ def warm() -> None:
     pipeline = PartitionPipeline(Partition("warm", 0), lambda _: settings, decoder=Decoder())
     for records in warm_up_records():
         pipeline.process(records)
+    vectors, place = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60)
+    EmbeddingStreams(50).update(vectors, None, place, place)
+    LogitStreams(50).update(vectors, place, place)
     StreamMonitor().update(Observations.of(np.zeros((4, 2))))
     spans = np.empty((0, 8), np.int64)
     for buffer in (bytes(8), bytearray(8)):  # what was decompressed, and what came from a socket

@@ -200,7 +200,7 @@ class Reference:
         self.population = min(population, self.population or population)
         self.changes += 1
         for name, values in samples.items():
-            self._trained[name] = _order_statistics(values)
+            self._trained[name] = order_statistics(values)
             (number,) = self._streams.numbers((name,)).tolist()
             self._streams["taken"][number] = self.warmup_values
             self._fit(number, self._trained[name])
@@ -289,8 +289,8 @@ def _deviation(sample: Floats, median: float) -> float:
     return float(sample[distance <= _ABSURD * np.median(usual)].std())
 
 
-def _order_statistics(values: Floats) -> Floats:
-    """Return (n,) values in their order; of more than are kept, the middles of as many equal shares."""
+def order_statistics(values: Floats) -> Floats:
+    """Return (n,) values in their order; of more than 2,048, the middles of as many equal shares."""
     ordered = np.sort(values)
     if len(ordered) <= _KEPT:
         return ordered

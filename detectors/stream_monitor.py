@@ -67,7 +67,7 @@ class StreamMonitor:
         What streams looked like when they were new; shared with whoever stores it.
     budget
         The false-alarm budget.
-    tolerance, rate_tolerance, policy
+    tolerance, rate_tolerance, policy, learning
         See `e_detector.EDetector`.
     season_seconds
         See `natural_size.NaturalSize`.
@@ -98,6 +98,7 @@ class StreamMonitor:
         tolerance: float = 0.1,
         rate_tolerance: float = 0.02,
         policy: Literal["adapt", "keep"] = "adapt",
+        learning: frozenset[str] = frozenset(),
         season_seconds: float | Literal["auto"] = "auto",
         only_budget: bool = True,
         adwin_delta: float = 1e-4,
@@ -112,6 +113,7 @@ class StreamMonitor:
                 tolerance=tolerance,
                 rate_tolerance=rate_tolerance,
                 rising=frozenset(["error"]),
+                learning=learning,
                 reference=self.reference,
                 policy=policy,
                 waits=True,

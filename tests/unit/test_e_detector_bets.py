@@ -134,4 +134,4 @@ def test_a_stream_of_zeros_begins_with_what_is_known() -> None:
     batch = observed(values, "missing:a")
     first = opened(detector.judge(batch, batch.values))[0]
     assert first.offset < 120
-    assert first.change == "rate up"
+    assert first.change == "missing"

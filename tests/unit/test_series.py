@@ -16,6 +16,7 @@ from tocsin.consumers.series import Series, score
 from tocsin.consumers.settings import ModelSettings
 from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.events import Prediction
+from tocsin.core.snapshot import pack, unpack
 from tocsin.core.verdict import Verdict
 
 SETTINGS = ModelSettings(drift={"warmup_values": 64})
@@ -243,3 +244,102 @@ def test_a_part_is_stored_when_it_changed_and_only_then() -> None:
     assert set(of.dirty()) == {"series", "inputs", "inputs_reference"}
     observe(of, features(noise(100), 130))  # the reference is made: it is not written again
     assert set(of.dirty()) == {"series", "inputs"}
+
+
+# ---- embeddings and logits ----
+
+
+def vectors(count: int, seed: int = 0, begin: int = 0, **more: Any) -> EventBatch:
+    rng = np.random.default_rng(seed)
+    events = [
+        {"embedding": rng.normal(size=4).tolist(), "logits": rng.normal(size=5).tolist()} | more
+        for _ in range(count)
+    ]
+    return batch(events, begin)
+
+
+def with_drift(**changed: Any) -> Series:
+    return Series("m", "production", 0, ModelSettings(drift={"warmup_values": 64} | changed))
+
+
+def test_vectors_are_streams_of_their_version() -> None:
+    of = with_drift()
+    observe(of, vectors(3_100, version="v7"))
+    observe(of, vectors(100, 1, 3_100))
+    assert of.metrics()["streams_exchangeable"] == (3 + 4) + (3 + 5)  # mmd is by itself
+    assert of.embedding.state()["versions"] == ["v7/4", "/4"]
+    assert of.logits.state()["versions"] == ["v7/5", "/5"]
+
+
+@pytest.mark.parametrize(("off", "left"), [("embeddings", "logits"), ("logits", "embedding")])
+def test_either_kind_of_vectors_can_be_switched_off(off: str, left: str) -> None:
+    of = with_drift(**{off: False})
+    observe(of, vectors(10))
+    of_vectors = {name for name in of.dirty() if name.startswith(("embedding", "logits"))}
+    assert {name.partition("/")[0].partition("_")[0] for name in of_vectors} == {left}
+    assert "attack//5" in of.dirty()
+
+
+def test_a_monitor_of_vectors_that_fails_is_set_aside_and_the_others_go_on() -> None:
+    of = with_drift()
+    of.embedding.update = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    (verdict,) = observe(of, vectors(5, begin=40))
+    assert (verdict.subject, verdict.offset) == ("detector:embedding", 44)
+    assert observe(of, vectors(5, 1, 45)) == []
+    assert of.broken == {"embedding": "ZeroDivisionError"}
+    assert of.logits.state()["versions"] == ["/5"]
+
+
+def test_the_budget_is_the_sum_of_its_shares() -> None:
+    of = with_drift(budget_events=1e5)
+    for begin in range(0, 5_000, 1_000):
+        observe(of, vectors(1_000, begin, begin, features={"x": 1.0}))
+    figures = of.metrics()
+    assert figures["false_alarm_budget_events"] == pytest.approx(1e5)
+    # Embeddings are watched once their map is learnt, and 80 of their blocks have come.
+    expected = 5_000 * 0.6 + 4_000 * 0.08 + 4_000 * 0.02 + 5_000 * 0.1
+    assert figures["false_alarms_allowed"] == pytest.approx(expected / 1e5)
+    assert figures["drift_alarms"] == 0
+    assert "unusable_vectors" not in figures
+
+
+def test_vectors_of_no_use_are_counted_together() -> None:
+    of = with_drift()
+    observe(of, vectors(10))
+    observe(of, batch([{"embedding": [1e300, 0, 0, 0], "logits": [0.0]}] * 3, 10))
+    assert of.metrics()["unusable_vectors"] == 6
+
+
+def test_goes_on_with_its_vectors_and_from_state_that_is_older_than_they_are() -> None:
+    of = with_drift()
+    observe(of, vectors(2_000, version="v1"))
+    stored = {name: state for name, state in of.dirty().items() if state is not None}
+    again = with_drift()
+    assert again.restore(stored) == []
+    assert again.metrics() == of.metrics()
+    assert set(again.dirty()) == {"series", "attack/v1/5"}
+    more = vectors(700, 1, 2_000, version="v1")
+    assert observe(again, more) == observe(of, more)
+    assert again.dirty() == of.dirty()
+    meta, _ = unpack("series", 1, stored["series"])
+    del meta["embedding"], meta["logits"]
+    older = {name: s for name, s in stored.items() if not name.startswith(("embedding", "logits"))}
+    older["series"] = pack("series", 1, meta, {})
+    fresh = with_drift()
+    assert fresh.restore(older) == []
+    assert fresh.embedding.state()["versions"] == []
+    observe(fresh, more)
+
+
+def test_what_failed_in_another_version_of_tocsin_begins_anew() -> None:
+    of = with_drift()
+    observe(of, vectors(100))
+    of.broken["logits"] = "ZeroDivisionError"
+    stored = {name: state for name, state in of.dirty().items() if state is not None}
+    meta, _ = unpack("series", 1, stored["series"])
+    stored["series"] = pack("series", 1, meta | {"version": "0.0.1"}, {})
+    again = with_drift()
+    assert again.restore(stored) == ["logits: it failed in tocsin 0.0.1"]
+    assert again.logits.state()["versions"] == []
+    assert again.embedding.state()["versions"] == ["/4"]
+    assert again.broken == {}

@@ -1,0 +1,55 @@
+"""`tocsin reference FILE OUT`: what streams were like in training, for workers to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from ..consumers import training_reference
+from ..consumers.settings import ModelSettings, load
+from ..consumers.training_streams import TrainingStreams
+from ..core.batch import EventBatch, Origin
+from ..core.errors import ConfigError
+from ..core.events import Prediction
+from ..producers.files import Columns, rows
+
+_AT_ONCE: Final = 10_000
+
+
+def run(file: Path, out: Path, columns: Columns, model: str | None, config: Path | None) -> int:
+    """Write what the streams of a file are like, and say which they are."""
+    if out.suffix != ".npz":
+        raise ConfigError(f"{out}: the reference's name must end in .npz")
+    streams = TrainingStreams(_settings(model, config))
+    for batch in _batches(file, columns):
+        streams.add(batch)
+    if not streams.rows:
+        raise ConfigError(f"{file.name} has no rows")
+    left_out = training_reference.write(out, streams.values(), streams.rows)
+    written = training_reference.read(out)
+    print(f"{out}: {streams.rows:,} rows of {file.name}, {len(written.samples)} streams:")
+    print("  " + ", ".join(written.samples))
+    for name, count in left_out.items():
+        print(
+            f"  left out: {name}, which has {count:,} values; a tenth of the rows and 1,000 are needed"
+        )
+    if "error" not in written.samples:
+        print("  no errors: --label and --prediction name the columns that they follow from")
+    print(f"name it as drift.reference: {out} in tocsin.yaml")
+    return 0
+
+
+def _settings(model: str | None, config: Path | None) -> ModelSettings:
+    settings = load(config)
+    return settings.defaults if model is None else settings.of(model)
+
+
+def _batches(file: Path, columns: Columns) -> Iterator[EventBatch]:
+    events = (event for event in rows(file, columns) if isinstance(event, Prediction))
+    while some := list(islice(events, _AT_ONCE)):
+        yield from EventBatch.of("", [(Origin(i, 0, 0), event) for i, event in enumerate(some)])
+
+
+__all__ = ["Columns", "run"]

@@ -1,0 +1,118 @@
+"""What streams were like in training: the file of it, which `tocsin reference` writes and workers read."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from ..core.columns import Floats
+from ..core.errors import ConfigError
+from ..detectors.base import usable
+from ..detectors.reference import order_statistics
+from .settings import DriftSettings
+
+FEWEST: Final = 1000
+"""Values that a stream needs: what fewer say of a distribution is off by 5 % and more."""
+_SHARE: Final = 0.1  # of the rows, that a stream has a value in; a rare one would weaken what is said of all others
+_POPULATION: Final = "population"
+
+
+class Trained(NamedTuple):
+    """What streams were like in training.
+
+    Parameters
+    ----------
+    samples
+        Stream to its (n,) values in their order, 2,048 at most.
+    population
+        How many values each was drawn from, at least.
+    checksum
+        Of all that.
+    """
+
+    samples: dict[str, Floats]
+    population: int
+    checksum: int
+
+    def of(self, names: Collection[str], *, others: bool = False) -> dict[str, Floats]:
+        """Return the samples of these streams, or of all others."""
+        return {name: s for name, s in self.samples.items() if (name in names) != others}
+
+
+def write(file: Path, values: Mapping[str, Floats], rows: int) -> dict[str, int]:
+    """Write what streams were like; their values are in their own order, so that no row can be told.
+
+    Parameters
+    ----------
+    file
+        Where to; its name ends in .npz.
+    values
+        Stream to its (n,) usable values.
+    rows
+        How many rows they are of.
+
+    Returns
+    -------
+    dict
+        Streams that are left out, having too few values: fewer than 1,000, or than one in ten rows.
+
+    Raises
+    ------
+    ConfigError
+        No stream has enough values, or the file cannot be written.
+    """
+    wanted = max(FEWEST, _SHARE * rows)
+    kept = {name: v for name, v in values.items() if len(v) >= wanted}
+    if not kept:
+        raise ConfigError(
+            f"a reference needs {FEWEST} values of some stream or more; the {rows} rows have fewer"
+        )
+    arrays: dict[str, Any] = {name: order_statistics(v) for name, v in kept.items()}
+    arrays[_POPULATION] = np.array(min(map(len, kept.values())))
+    try:
+        with file.open("wb") as out:
+            np.savez_compressed(out, **arrays)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    return {name: len(v) for name, v in values.items() if name not in kept and len(v)}
+
+
+@cache
+def read(file: Path) -> Trained:
+    """Read what `TrainingStreams.write` wrote.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read or is not such a file.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            samples = {name: np.asarray(found[name], np.float64) for name in sorted(found.files)}
+        population = int(samples.pop(_POPULATION))
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"drift.reference {file}: expected a file that `tocsin reference` wrote: {error}"
+        ) from None
+    for name, values in samples.items():
+        if values.ndim != 1 or len(values) < FEWEST or not usable(values).all():
+            raise ConfigError(
+                f"drift.reference {file}: {name} must be {FEWEST} finite values or more, found shape "
+                f"{values.shape}"
+            )
+    checksum = population
+    for name, values in samples.items():
+        checksum = zlib.crc32(values.tobytes(), zlib.crc32(name.encode(), checksum & 0xFFFFFFFF))
+    return Trained(samples, population, checksum)
+
+
+def check(settings: Iterable[DriftSettings]) -> None:
+    """Read every reference that is named; raises ConfigError as `read` does."""
+    for of in settings:
+        if of.reference is not None:
+            read(of.reference)

@@ -1,0 +1,44 @@
+"""The streams that a worker would watch of rows with labels: what a training reference is made of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core.batch import EventBatch
+from ..core.columns import Floats
+from ..detectors.base import usable
+from .class_numbers import ClassNumbers
+from .series import Series
+from .settings import ModelSettings
+
+
+class TrainingStreams:
+    """Collects the values of streams, as a worker would see them.
+
+    Parameters
+    ----------
+    settings
+        Those of the model: its task and its features.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        drift = settings.drift.model_copy(update={"reference": None})
+        self._series = Series("", "training", 0, settings.model_copy(update={"drift": drift}))
+        self._classes = ClassNumbers()
+        self._values: dict[str, list[Floats]] = {}
+        self.rows = 0
+        """How many were taken in."""
+
+    def add(self, batch: EventBatch) -> None:
+        """Take rows in."""
+        self.rows += len(batch)
+        self._series.decide(batch)
+        predicted, label = map(self._classes.numbers, (batch.prediction, batch.label))
+        names, values = self._series.columns(batch, predicted)
+        pairs = self._series.error_and_label(predicted, label)
+        for name, column in zip((*names, "error", "label"), [*values.T, *pairs.T], strict=True):
+            self._values.setdefault(name, []).append(column[usable(column)])
+
+    def values(self) -> dict[str, Floats]:
+        """Return stream to its (n,) usable values."""
+        return {name: np.concatenate(parts) for name, parts in self._values.items()}

@@ -1,0 +1,151 @@
+"""Training data to a reference file, and a worker's series that compares with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tocsin.cli.commands import app
+from tocsin.consumers import training_reference
+from tocsin.consumers.model_monitor import ModelMonitor
+from tocsin.consumers.settings import ModelSettings
+from tocsin.core.batch import EventBatch, Origin
+from tocsin.core.errors import ConfigError
+from tocsin.core.events import Prediction
+
+
+def run(*arguments: object) -> Any:
+    return app([str(argument) for argument in arguments], result_action="return_value")
+
+
+def made(seed: int, count: int, shift: float = 0.0, wrong: float = 0.1) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "amount": round(float(rng.normal(20 + 5 * shift, 5)), 6),
+            "country": str(rng.choice(["NL", "BE"], p=[0.8, 0.2])),
+            "answer": "1",
+            "truth": "0" if rng.random() < wrong else "1",
+        }
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    train, out = folder / "train.csv", folder / "train.npz"
+    rows = made(0, 12_000)
+    lines = [",".join(map(str, row.values())) for row in rows]
+    train.write_text("\n".join([",".join(rows[0]), *lines]) + "\n")
+    assert run("reference", train, out, "--label", "truth", "--prediction", "answer") == 0
+    return out
+
+
+def series(reference: Path | None, **drift: Any) -> ModelMonitor:
+    return ModelMonitor("m", 0, ModelSettings(drift={"reference": reference, **drift}))
+
+
+def batches(rows: list[dict[str, Any]], begin: int = 0) -> list[EventBatch]:
+    pairs = [
+        (
+            Origin(begin + i, 0, (begin + i) * 10**9),
+            Prediction(
+                prediction_id=f"p{begin + i}",
+                features={"amount": row["amount"], "country": row["country"]},
+                prediction=row["answer"],
+                label=row["truth"],
+            ),
+        )
+        for i, row in enumerate(rows)
+    ]
+    return list(EventBatch.of("m", pairs))
+
+
+def test_the_file_holds_the_streams_that_a_worker_watches_and_no_rows(reference: Path) -> None:
+    found = training_reference.read(reference)
+    assert set(found.samples) == {
+        "feature:amount",
+        "category:country",
+        "prediction",
+        "error",
+        "label",
+    }
+    assert found.population == 12_000
+    assert all((np.diff(sample) >= 0).all() for sample in found.samples.values())
+    assert found.samples["error"].mean() == pytest.approx(0.1, abs=0.01)
+    assert found.samples["feature:amount"].mean() == pytest.approx(20, abs=0.1)
+    amounts = [row["amount"] for row in made(0, 12_000)]
+    assert np.quantile(amounts, [0.1, 0.9]) == pytest.approx(
+        np.quantile(found.samples["feature:amount"], [0.1, 0.9]), abs=0.01
+    )
+
+
+def test_a_worker_finds_what_was_never_as_in_training(reference: Path) -> None:
+    """More errors and larger amounts from the first event on: a reference of first values sees nothing."""
+    rows = made(1, 4500, shift=0.6, wrong=0.2)
+    alerts = series(reference).update(batches(rows), [])
+    assert {member.subject for a in alerts for member in a.members} >= {"feature:amount", "error"}
+    assert all(a.offset < 4000 for a in alerts)  # the guard decides after 2,048
+    assert {a.state for a in alerts} == {"firing"}  # open until it is as in training
+    assert series(None).update(batches(rows), []) == []
+
+
+def test_what_is_as_in_training_is_quiet(reference: Path) -> None:
+    assert series(reference).update(batches(made(2, 15_000)), []) == []
+
+
+def test_another_file_begins_anew_and_the_same_one_goes_on(reference: Path, tmp_path: Path) -> None:
+    first = series(reference)
+    first.update(batches(made(3, 3000)), [])
+    fields = {name: state for name, state in first.dirty().items() if state is not None}
+    same, none = series(reference), series(None)
+    assert same.restore(fields) == []
+    assert none.restore(fields) == ["inputs and errors: drift.reference is another one than before"]
+    rows = batches(made(4, 3000, shift=1.0), 3000)
+    assert same.update(rows, []) == first.update(rows, []) != []
+    assert none.update(batches(made(4, 3000), 6000), []) == []
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"feature:a": np.arange(2000.0)}, "expected a file that `tocsin reference` wrote"),
+        ({"population": np.array(9), "feature:a": np.arange(9.0)}, "feature:a must be 1000 finite"),
+        ({"population": np.array(2000), "feature:a": np.full(2000, np.nan)}, "feature:a must be"),
+        ({"population": np.array(2000), "feature:a": np.array(["x"] * 2000)}, "expected a file"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    file = tmp_path / "bad.npz"
+    np.savez(file, **arrays)
+    with pytest.raises(ConfigError, match=message):
+        training_reference.read(file)
+
+
+def test_a_missing_file_is_found_before_the_worker_starts(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.yaml"
+    file.write_text("defaults:\n  drift:\n    reference: /nowhere.npz\n")
+    with pytest.raises(ConfigError, match=r"drift.reference /nowhere.npz: expected a file that"):
+        run("config", "check", file)
+
+
+@pytest.mark.parametrize(
+    ("rows", "out", "message"),
+    [
+        (999, "out.npz", "needs 1000 values of some stream or more; the 999 rows have fewer"),
+        (999, "out.csv", "name must end in .npz"),
+        (0, "out.npz", "has no rows"),
+        (2000, "no/out.npz", "No such file or directory"),
+    ],
+)
+def test_a_reference_that_cannot_be_made_is_refused(
+    tmp_path: Path, rows: int, out: str, message: str
+) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("a,b\n" + "1,2\n" * rows)
+    with pytest.raises(ConfigError, match=message):
+        run("reference", train, tmp_path / out)
