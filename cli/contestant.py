@@ -65,11 +65,11 @@ class Contestant:
         self._alarms: list[Alarm] = []
 
     def take(self, verdicts: Iterable[Verdict]) -> None:
-        """Keep the alarms: that a change goes on or has settled is none."""
+        """Keep the alarms: that a change goes on or has settled is none, and advice neither."""
         self._alarms += [
             Alarm(verdict.offset, verdict.subject, verdict.change, _evidence(verdict))
             for verdict in verdicts
-            if verdict.phase == "opened"
+            if verdict.phase == "opened" and not verdict.advisory
         ]
 
     def result(

@@ -95,8 +95,10 @@ class Series:
         """Return what watches inputs or errors, against training where there is a reference of it."""
         reference = Reference(self.settings.drift.warmup_values)
         learns = name == "errors" and self.settings.drift.learning
-        if self._trained is not None and not learns:
+        if self._trained is not None:
             samples = self._trained.of(_OF_ERRORS, others=name == "inputs")
+            if learns:
+                samples.pop("error", None)
             reference.train(samples, self._trained.population)
         return _stream_monitor(self.settings.drift, _SHARES[name], reference)
 
@@ -362,8 +364,10 @@ class Series:
         trained = self._trained and self._trained.checksum
         if meta.get("trained") != trained:
             lost.append("inputs and errors: drift.reference is another one than before")
+        is_whole = not lost
         for name, detector in _MONITORS:
             if detector in mended or meta.get("trained") != trained:
+                is_whole = False
                 continue
             monitor = self._monitor(name)
             try:
@@ -371,8 +375,10 @@ class Series:
                 monitor.restore_volatile(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
-                monitor = self._monitor(name)
+                monitor, is_whole = self._monitor(name), False
             setattr(self, name, monitor)
+        if not is_whole:
+            self.incidents.let_go()
         self._watched = {
             name: number
             for number, name in enumerate(self.inputs.unusable())

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def write(file: Path, values: Mapping[str, Floats], rows: int) -> dict[str, int]
 
 @cache
 def read(file: Path) -> Trained:
-    """Read what `TrainingStreams.write` wrote.
+    """Read what `write` wrote.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def read(file: Path) -> Trained:
         with np.load(file, allow_pickle=False) as found:
             samples = {name: np.asarray(found[name], np.float64) for name in sorted(found.files)}
         population = int(samples.pop(_POPULATION))
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
         raise ConfigError(
             f"drift.reference {file}: expected a file that `tocsin reference` wrote: {error}"
         ) from None

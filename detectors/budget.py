@@ -14,7 +14,8 @@ EPOCH: Final = 4096
 _IDLE_EPOCHS: Final = 4  # a stream without a value for so long gives its share back
 _DAY: Final = 86_400e9  # ns
 _UNKNOWN_EVENTS: Final = 1e6  # what a budget in days is taken for until a rate is known
-_FEWEST_EVENTS: Final = 1e3
+_FEWEST_EVENTS, _MOST_EVENTS = 1e3, 1e12
+_STEP: Final = 4.0
 
 
 class Budget:
@@ -56,6 +57,7 @@ class Budget:
         self.alarms = 0
         """Alarms so far, true ones included."""
         self._epoch_began: int | None = None
+        self._is_known = False  # whether some epoch has shown the rate
 
     @property
     def allowed(self) -> float:
@@ -76,10 +78,20 @@ class Budget:
         self._allowed += EPOCH / self.events
         if times is not None and self._epoch_began is not None:
             if self.days is not None:
-                took = max(int(times[-1]) - self._epoch_began, 1)
-                self.events = max(self.days * _DAY * EPOCH / took, _FEWEST_EVENTS)
+                self._follow(self.days * _DAY * EPOCH, int(times[-1]) - self._epoch_began)
             self._epoch_began = int(times[-1])
         return True
+
+    def _follow(self, wanted: float, took: int) -> None:
+        """Follow the rate of an epoch that took so many nanoseconds; one that took none says nothing.
+
+        By a factor of 4 at most: a single time that is far off must neither blind nor flood.
+        """
+        if took > 0:
+            most = _STEP if self._is_known else np.inf
+            near = min(max(wanted / took, self.events / most), self.events * most)
+            self.events = min(max(near, _FEWEST_EVENTS), _MOST_EVENTS)
+            self._is_known = True
 
     def figures(self, streams: int) -> dict[str, float]:
         """Return what is published: the budget, how it is shared, what was allowed and what was raised."""
@@ -95,7 +107,7 @@ class Budget:
         """Return what `load` takes."""
         return {
             "events": self.events, "seen": self.seen, "allowed": self._allowed,
-            "alarms": self.alarms, "began": self._epoch_began,
+            "alarms": self.alarms, "began": self._epoch_began, "known": self._is_known,
         }  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> None:
@@ -104,6 +116,7 @@ class Budget:
             self.events = state["events"]
         self.seen, self._allowed = state["seen"], state["allowed"]
         self.alarms, self._epoch_began = state["alarms"], state["began"]
+        self._is_known = state["known"]
 
 
 def shares(

@@ -368,7 +368,7 @@ class EDetector:
         elif s["kind"][k] == NUMBERS and 1 / (after**2).sum() < _FEWEST_CELLS:
             self._remake(k)
         count = len(self._table)
-        if not (s["apart"][k] or ((s["phase"][:count] == 1) & ~s["apart"][:count]).any()):
+        if not (keeps or s["apart"][k] or ((s["phase"][:count] == 1) & ~s["apart"][:count]).any()):
             self._begin_others(k)
         return at_rest(name, place, rested, self._rules.window, outcome, reference, current)
 

@@ -452,7 +452,13 @@ def run(
                 since = seen - still[k] - r.window
                 if since >= 0 and since % _LOOK == 0 and size[k] >= warm and _has_settled(s, r, k):
                     what = SETTLED
-                elif seen - opened[k] >= r.patience and size[k] >= warm:
+                since = seen - opened[k]
+                if (
+                    what == NOTHING
+                    and since >= r.patience
+                    and since % _LOOK == 0
+                    and size[k] >= warm
+                ):
                     what = UNSETTLED
             if what != NOTHING:
                 event[0], event[1], event[2] = i, j, lane

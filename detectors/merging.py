@@ -100,17 +100,19 @@ class Merging:
             part.rested = at
             return part.number
         if claim.advisory:
-            latest = self.begun if self.lasts(self.begun) else None
-            return latest if part is None else part.number
+            return max(lasting, default=None) if part is None else part.number
         if part is not None:
             part.last, part.rested = at, None if claim.lasts else at
             return part.number
-        if claim.phase != "opened" and not self.begun:
-            return None  # it moves since before we looked
-        self.begun += not self.lasts(self.begun) or at - self._came > self.join
+        if claim.phase != "opened":
+            return None  # more of what is over, or it moves since before we looked
+        number = max(lasting, default=0)
+        if not number or at - self._came > self.join:
+            self.begun += 1
+            number = self.begun
         self._came = at
-        self._parts[key] = _Part(self.begun, at, None if claim.lasts else at)
-        return self.begun
+        self._parts[key] = _Part(number, at, None if claim.lasts else at)
+        return number
 
     def _is_over(self, part: _Part, at: int) -> bool:
         end = self._end(part)
@@ -122,15 +124,16 @@ class Merging:
             return part.rested + max(self.pause, 1)
         return None if self.patience is None else part.last + self.patience
 
-    def lasts(self, number: int) -> bool:
-        """Whether an incident has not ended, as far as the latest claim tells."""
-        return any(part.number == number for part in self._parts.values())
-
     def end_of(self, number: int) -> int | None:
         """Return at which event an incident ends that lasts, if no more is claimed; None while its end is not to be seen."""
         ends = [self._end(part) for part in self._parts.values() if part.number == number]
         known = [end for end in ends if end is not None]
         return max(known) if len(known) == len(ends) else None
+
+    def rest(self) -> None:
+        """Take all streams for settled since their latest claims: what would say so is gone."""
+        for part in self._parts.values():
+            part.rested = part.last if part.rested is None else part.rested
 
     def state(self) -> dict[str, Any]:
         """Return what `load` takes."""

@@ -15,6 +15,7 @@ from .onset import Onset, onset
 from .streams import StreamTable
 
 _ALIKE: Final = 0.1  # largest distance of two distribution functions that count as the same regime
+_ERRORS: Final = 2.5  # standard errors within which a stream is what it was
 _COARSE: Final = 4  # cells in one bin of a picture, and in one cell of the bet that learns
 
 
@@ -127,14 +128,27 @@ class StreamHistory:
         """Whether a stream is again what it was before its change."""
         s = self._table.arrays
         counts, before = s["counts"][k], s["before"][k]
+        if s["kind"][k] != BITS:
+            counts = self.split(k, self._rules.window)[1]
         total = max(counts.sum(), 1.0)
         after = counts / total
+        error = _ERRORS * np.sqrt(s["lanes"][k] / total)
         if s["kind"][k] == BITS:
             error = 2 * np.sqrt(max(after[1] * after[0], 1e-12) / total)
             return bool(abs(after[1] - before[1]) <= max(self._rules.rate_tolerance, error))
         if s["kind"][k] == CATEGORIES:
-            return bool(np.abs(after - before).sum() / 2 <= _ALIKE)
-        return bool(np.abs(np.cumsum(after - before)).max() <= _ALIKE)
+            # A little more, since there are many of them.
+            errors = 1.5 * error * np.sqrt(np.maximum(before, after))
+            return bool(
+                (np.abs(after - before) <= np.maximum(self._rules.rate_tolerance, errors)).all()
+            )
+        scores, gap = self._rules.scores, after - before
+        spread = np.sqrt(max(after @ scores**4 - (after @ scores**2) ** 2, 0.0))
+        return bool(
+            np.abs(np.cumsum(gap)).max() <= _ALIKE
+            and abs(gap @ scores) <= max(self._rules.tolerance, error)
+            and abs(gap @ scores**2) <= max(self._rules.tolerance, error * spread)
+        )
 
     def latest(self, k: int, count: int) -> Floats:
         """Return at most `count` of a stream's latest values."""

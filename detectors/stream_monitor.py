@@ -229,12 +229,14 @@ class StreamMonitor:
         if not ordered:
             return []
         if self._natural is None:
-            share = len(ordered) / len(batch.names)
+            share = (1 - _FOR_MISSING) * len(ordered) / len(batch.names)
             events = self.guarded.detector.budget.events / share
             self._natural = NaturalSize(events, season_seconds=self._season_seconds)
         names = tuple(batch.names[j] for j in ordered)
         values = np.ascontiguousarray(batch.values[:, ordered])
-        return self._natural.update(replace(batch, names=names, values=values))
+        found = self._natural.update(replace(batch, names=names, values=values))
+        self.guarded.detector.budget.alarms += sum(v.phase == "opened" for v in found)
+        return found
 
     def _advised(
         self, batch: Observations, values: Floats, kinds: dict[str, Kind]

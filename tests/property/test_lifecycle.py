@@ -125,7 +125,7 @@ class Expected:
             if not joins:
                 self.open.append(home)
         if how != "advisory":
-            home.ends[subject] = clock + (20 * RESOLVE if how == "lasting" else RESOLVE)
+            home.ends[subject] = clock + (1000 * RESOLVE if how == "lasting" else RESOLVE)
         if is_new and not joins:
             return True
         worse = severe and not home.severe and how != "advisory"

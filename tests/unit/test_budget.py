@@ -55,8 +55,24 @@ def test_days_become_events_at_the_rate_of_the_epoch_before() -> None:
     assert budget.allowed == pytest.approx(EPOCH / before), "an epoch counts by what was known then"
     # Ten times as many a second.
     budget.take(EPOCH, seconds(EPOCH, EPOCH, 0.1))
-    assert budget.events == pytest.approx(20 * DAY_EVENTS, rel=1e-2)
+    assert budget.events == pytest.approx(8 * DAY_EVENTS, rel=1e-2), "a factor of 4 at a time"
     assert budget.allowed == pytest.approx(EPOCH / before + EPOCH / (2 * DAY_EVENTS), rel=1e-3)
+    budget.take(EPOCH, seconds(int(1.1 * EPOCH), EPOCH, 0.1))
+    assert budget.events == pytest.approx(20 * DAY_EVENTS, rel=1e-2)
+
+
+def test_a_time_that_is_far_off_neither_blinds_nor_floods() -> None:
+    budget = Budget(days=2)
+    budget.take(EPOCH, seconds(0, EPOCH))
+    usual = budget.events
+    late = seconds(EPOCH, EPOCH)
+    late[-1] += 100 * 365 * 86_400 * 10**9
+    budget.take(EPOCH, late)
+    assert budget.events == usual / 4
+    budget.take(EPOCH, seconds(2 * EPOCH, EPOCH))  # goes back by a century
+    assert budget.events == usual / 4
+    budget.take(EPOCH, seconds(3 * EPOCH, EPOCH))
+    assert budget.events == pytest.approx(usual, rel=1e-3)
 
 
 def test_days_do_not_depend_on_how_events_come() -> None:
@@ -75,7 +91,7 @@ def test_events_that_stand_still_are_no_reason_for_endless_alarms() -> None:
     """All events at one instant: a rate without bound; a few events a day: a budget below any sense."""
     budget = Budget(days=1)
     budget.take(EPOCH, np.zeros(EPOCH, np.int64))
-    assert np.isfinite(budget.events)
+    assert budget.events == 1e6  # as long as no rate is known
     slow = Budget(days=0.01)
     slow.take(EPOCH, seconds(0, EPOCH, 3600.0))
     assert slow.events == 1e3

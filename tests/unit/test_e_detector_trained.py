@@ -75,6 +75,31 @@ def test_it_is_open_until_it_is_as_in_training_again_and_then_watched_on(policy:
     assert [v.subject for v in opened(detector.update(observed(later)))] == ["x1"]
 
 
+@pytest.mark.parametrize("shift", [0.25, 0.4])
+def test_a_shift_that_lasts_is_one_change_and_never_returned(shift: float) -> None:
+    values = training(10, (40_000, 1)) + shift
+    found = EDetector(1e5, tolerance=0.1, reference=trained()).update(observed(values))
+    assert [v.phase for v in found if v.phase != "moved"] == ["opened"]
+
+
+@pytest.mark.parametrize("policy", ["keep", "adapt"])
+def test_a_wider_stream_has_not_returned(policy: str) -> None:
+    rng = np.random.default_rng(11)
+    values = np.concatenate([rng.normal(size=5000), rng.normal(0, 1.45, 8000)])
+    found = EDetector(1e5, policy=policy).update(observed(values))  # type: ignore[arg-type]
+    assert {v.outcome for v in found if v.phase == "settled"} == (
+        {"new regime"} if policy == "adapt" else set()
+    )
+
+
+def test_what_is_kept_of_one_stream_is_not_lost_by_anothers_return() -> None:
+    values = training(12, (12_000, 2))
+    values[5000:5600, 0] += 2
+    values[6700:, 1] += 0.3
+    found = opened(EDetector(1e5, policy="keep").update(observed(values)))
+    assert any(v.subject == "x1" and 6700 <= v.offset < 8500 for v in found)
+
+
 def test_bits_and_categories_too() -> None:
     rng = np.random.default_rng(4)
     reference = Reference()

@@ -23,7 +23,7 @@ def test_streams_that_change_while_another_is_open_belong_to_it() -> None:
     assert merging.add(1000, claim("a")) == 1
     assert merging.add(1050, claim("b")) == 1
     assert merging.add(1060, claim("a", "settled")) == 1
-    assert merging.lasts(merging.begun)
+    assert merging.end_of(merging.begun) is None
     assert merging.add(1149, claim("c")) == 1  # b is still open, and came in less than 100 before
     assert merging.add(1160, claim("b", "settled")) == 1
     assert merging.end_of(1) is None
@@ -37,7 +37,7 @@ def test_what_opens_within_the_pause_after_the_end_is_more_of_it(at: int, number
     merging.add(1000, claim("a"))
     merging.add(1100, claim("a", "settled"))
     assert merging.add(at, claim("b")) == number
-    assert merging.lasts(merging.begun)
+    assert merging.end_of(merging.begun) is None
 
 
 @pytest.mark.parametrize(("at", "number"), [(1150, 1), (1151, 2)])
@@ -50,7 +50,7 @@ def test_a_stream_that_never_rests_hides_no_other_for_ever(at: int, number: int)
     assert merging.add(at + 1, claim("restless", "moved")) == 1
     # The rest of an older incident's stream ends nothing newer.
     assert merging.add(at + 2, claim("restless", "settled")) == 1
-    assert merging.lasts(merging.begun)
+    assert merging.end_of(merging.begun) is None
 
 
 def test_what_moves_goes_on_with_what_it_belonged_to() -> None:
@@ -63,7 +63,7 @@ def test_what_moves_goes_on_with_what_it_belonged_to() -> None:
     merging.add(1600, claim("a", "settled"))
     assert merging.add(1605, claim("a")) == 1
     merging.add(1610, claim("a", "settled"))
-    assert merging.add(1700, claim("a", "moved")) == 2  # the incident was over, and it is a change
+    assert merging.add(1700, claim("a", "moved")) is None  # more of what is over begins nothing
 
 
 def test_advice_joins_what_lasts_and_prolongs_nothing() -> None:
@@ -85,10 +85,19 @@ def test_a_stream_that_has_gone_holds_nothing_open_for_ever() -> None:
     merging.add(1200, claim("gone", "moved"))
     assert merging.end_of(1) == 1700
     assert merging.add(1699, claim("gone", "moved")) == 1
-    assert merging.add(2199, claim("gone", "moved")) == 2
+    assert merging.add(2199, claim("gone")) == 2
     patient = Merging(pause=10)
     patient.add(1000, claim("gone"))
     assert patient.end_of(1) is None
+
+
+def test_a_stream_joins_an_older_incident_that_lasts_when_a_newer_one_is_over() -> None:
+    merging = Merging(pause=10, join=100)
+    merging.add(1000, claim("restless"))
+    assert merging.add(1200, claim("a", lasts=False)) == 2
+    assert merging.add(1250, claim("b")) == 1
+    merging.rest()
+    assert merging.end_of(1) == 1260
 
 
 def test_what_a_stream_does_later_is_not_hidden_by_others_that_hold_its_incident_open() -> None:
@@ -128,7 +137,7 @@ def test_detectors_of_one_stream_settle_one_by_one() -> None:
     merging.add(10, claim("a"))
     assert merging.add(20, other) == 1
     merging.add(30, claim("a", "settled"))
-    assert merging.lasts(merging.begun)
+    assert merging.end_of(merging.begun) is None
     assert merging.add(40, msgspec.structs.replace(other, phase="settled")) == 1
     assert merging.end_of(1) == 41
 
