@@ -45,7 +45,10 @@ def run(
     blocks = Blocks(file, columns, watched)
     for block in blocks:
         for contestant in contestants:
-            contestant.take(contestant.detector.update(block))
+            try:
+                contestant.take(contestant.detector.update(block))
+            except ValueError as error:
+                raise ConfigError(f"--detector {contestant.name}: {error}") from None
     try:
         results = [c.result(changes, blocks.rows, tolerance, merge) for c in contestants]
     except ValueError as error:

@@ -14,7 +14,7 @@ from ..detectors.string_index import StringIndex
 _TEXT: Final = -(2.0**52)
 """Text classes are this and below: exact in a 64-bit float, and no prediction of a number."""
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
-_REMEMBERED: Final = 1 << 16  # texts; beyond, that memory starts anew
+_REMEMBERED, _REMEMBERED_BYTES = 1 << 16, 1 << 22  # texts; beyond either, that memory starts anew
 
 
 class ClassNumbers:
@@ -42,7 +42,7 @@ class ClassNumbers:
 
     def of_text(self, texts: Strings) -> Floats:
         """Return (n,) numbers of a column of text, NaN where a row has none."""
-        if len(self._index) > _REMEMBERED:
+        if len(self._index) > _REMEMBERED or self._index.size > _REMEMBERED_BYTES:
             self._index, self._values = StringIndex(), np.empty(0)
         codes = self._index.add(texts)
         new = [_number(self._index[code]) for code in range(len(self._values), len(self._index))]

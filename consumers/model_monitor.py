@@ -336,6 +336,8 @@ def _summary(verdict: Verdict, series: Series) -> str:
         )
     if subject == "error":
         return f"absolute error {before.mean:.4g} -> {now.mean:.4g}{seen}"
+    if verdict.change in ("scale up", "scale down", "shape") and before.std and now.std:
+        return f"{name}: {verdict.change}, spread {before.std:.4g} -> {now.std:.4g}{seen}"
     change = f"{verdict.change}, " if verdict.change else ""
     sigmas = f" ({verdict.size_sigmas:+.1f} sigmas)" if verdict.size_sigmas is not None else ""
     return f"{name}: {change}mean {before.mean:.4g} -> {now.mean:.4g}{sigmas}{seen}"

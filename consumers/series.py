@@ -200,11 +200,14 @@ class Series:
     def _observations(
         self, batch: EventBatch, names: tuple[str, ...], values: Floats, rows: slice
     ) -> Observations:
+        # In one order, however they came: what a stream's change does to others within a row depends on it.
+        order = sorted(range(len(names)), key=names.__getitem__)
+        names = tuple(names[j] for j in order)
         classes = frozenset() if self.is_regression else frozenset(["prediction"])
         texts = frozenset(name for name in names if name.startswith("category:"))
         return Observations(
             names=names,
-            values=np.ascontiguousarray(values[rows]),
+            values=np.take(values[rows], order, axis=1),
             offsets=batch.offsets[rows],
             rows=batch.rows[rows],
             categories=texts | classes,

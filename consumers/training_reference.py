@@ -93,12 +93,13 @@ def read(file: Path) -> Trained:
         The file cannot be read or is not such a file.
     """
     try:
-        with np.load(file, allow_pickle=False) as found:
+        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as found:
             samples = {name: np.asarray(found[name], np.float64) for name in sorted(found.files)}
         population = int(samples.pop(_POPULATION))
     except (OSError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else "it is not one"
         raise ConfigError(
-            f"drift.reference {file}: expected a file that `tocsin reference` wrote: {error}"
+            f"drift.reference {file}: expected a file that `tocsin reference` wrote: {what}"
         ) from None
     for name, values in samples.items():
         if values.ndim != 1 or len(values) < FEWEST or not usable(values).all():

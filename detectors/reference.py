@@ -21,6 +21,7 @@ thousand false alarms in 4 million values (log-normal with sigma 1.5), cut none 
 _ABSURD: Final = 100.0  # times the median; chosen: beyond what a log-normal of width 1.5 reaches
 _MAD_TO_SIGMA: Final = 1.482602218505602  # 1 / Phi^-1(3/4)
 _BINS: Final = 16
+_ROUNDING: Final = 1e-9
 _KEPT: Final = 2048
 """Values kept of a trained reference; the step between two adds 0.0002 to what its size of millions allows."""
 
@@ -159,7 +160,11 @@ class Reference:
             sigma = abs(median) / 100 or 1.0
         low, high = median - CLIP_SIGMAS * sigma, median + CLIP_SIGMAS * sigma
         cut = np.clip(sample, low, high)
-        deviation = float(cut.std()) or sigma
+        deviation = float(cut.std())
+        if deviation <= _ROUNDING * max(
+            abs(median), sigma
+        ):  # all the same, but for how a mean is rounded
+            deviation = sigma
         s["center"][k], s["low"][k], s["high"][k] = float(cut.mean()), low, high
         s["deviation"][k] = deviation
         s["range"][k] = deviation if spread else float(np.ptp(cut)) or sigma

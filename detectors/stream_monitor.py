@@ -229,7 +229,12 @@ class StreamMonitor:
         if not ordered:
             return []
         if self._natural is None:
-            share = (1 - _FOR_MISSING) * len(ordered) / len(batch.names)
+            # Of all streams: which of them a batch brings depends on how rows are cut.
+            of_all = sum(
+                kind == "ordered" and not name.startswith("missing:")
+                for name, kind in self.guarded.kinds().items()
+            )
+            share = (1 - _FOR_MISSING) * of_all / len(self._streams)
             events = self.guarded.detector.budget.events / share
             self._natural = NaturalSize(events, season_seconds=self._season_seconds)
         names = tuple(batch.names[j] for j in ordered)

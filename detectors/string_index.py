@@ -135,6 +135,11 @@ class StringIndex:
         """How many codes are not forgotten."""
         return self._count - self._first
 
+    @property
+    def size(self) -> int:
+        """Bytes of all live texts together."""
+        return int(self._at[self.live])
+
     def add(self, texts: Strings) -> Ints:
         """Return (n,) codes, giving new texts the next ones; -1 where there is no text."""
         length = int((texts.end - texts.start)[texts.start >= 0].sum())

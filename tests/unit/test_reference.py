@@ -32,6 +32,13 @@ def shapes(seed: int, n: int) -> dict[str, np.ndarray]:
     }
 
 
+def test_a_constant_has_a_unit_of_its_own_size_however_its_mean_is_rounded() -> None:
+    for value in (0.414912, 0.5, 1e9 + 0.1, -3e-7):
+        reference = Reference(256)
+        reference.learn(Observations.of(np.full(256, value), ("x",)))
+        assert reference.mean_and_deviation("x")[1] == pytest.approx(abs(value) / 100)
+
+
 @pytest.mark.parametrize("name", shapes(0, 1))
 def test_values_are_cut_at_five_robust_sigmas_and_standardised(name: str) -> None:
     values = shapes(1, 1000)[name]

@@ -110,6 +110,21 @@ def test_another_file_begins_anew_and_the_same_one_goes_on(reference: Path, tmp_
     assert none.update(batches(made(4, 3000), 6000), []) == []
 
 
+def test_a_damaged_file_is_refused(reference: Path, tmp_path: Path) -> None:
+    file = tmp_path / "damaged.npz"
+    file.write_bytes(reference.read_bytes()[:-200])
+    with pytest.raises(
+        ConfigError, match="expected a file that `tocsin reference` wrote: it is not one"
+    ):
+        training_reference.read(file)
+
+
+@pytest.mark.parametrize("seconds", [3600, 31_557_600])
+def test_a_season_that_blocks_of_a_day_cannot_tell_is_refused_at_the_start(seconds: float) -> None:
+    with pytest.raises(ValueError, match="season_seconds must be 1 to 60 whole days"):
+        ModelSettings(drift={"season_seconds": seconds})
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
