@@ -6,15 +6,21 @@ from pathlib import Path
 
 from ..consumers import training_reference
 from ..consumers.attack import check_references
-from ..consumers.settings import load
+from ..consumers.settings import Settings, load
 
 
-def run(file: Path | None) -> int:
-    """Check, and say how models are watched."""
+def load_checked(file: Path | None) -> Settings:
+    """Read the settings and every file that they name."""
     settings = load(file)
     models = (settings.defaults, *settings.models.values())
     check_references(m.attack for m in models)
     training_reference.check(m.drift for m in models)
+    return settings
+
+
+def run(file: Path | None) -> int:
+    """Check, and say how models are watched."""
+    settings = load_checked(file)
     named = ", ".join(settings.models) or "none named; all that show up are watched with defaults"
     print(f"ok: {settings.kafka.topic} at {settings.kafka.bootstrap}; models: {named}")
     return 0

@@ -9,17 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..consumers import training_reference
-from ..consumers.attack import check_references
 from ..consumers.dead_letters import KafkaDeadLetters
 from ..consumers.kafka_source import KafkaSource
 from ..consumers.redis_store import RedisStore, connect
-from ..consumers.settings import Settings, load
+from ..consumers.settings import Settings
 from ..consumers.topics import create_topics
 from ..consumers.warm import warm
 from ..consumers.worker import Worker
 from ..core.errors import ConfigError
 from ..core.keys import Keys
+from .config import load_checked
 from .logs import configure
 
 _log = logging.getLogger(__name__)
@@ -32,10 +31,7 @@ def run(config: Path | None, *, embedded: bool) -> int:
     # A worker is one loop; torch's threads would only wait for it, busily. Read when torch is loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     configure()
-    settings = load(config)
-    models = (settings.defaults, *settings.models.values())
-    check_references(m.attack for m in models)
-    training_reference.check(m.drift for m in models)
+    settings = load_checked(config)
     with ExitStack() as stack:
         extra: dict[str, Any] = {}
         if embedded:

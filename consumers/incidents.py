@@ -212,12 +212,7 @@ class Incidents:
         over = [i for i in self._open if self._end_of(i) <= clock]
         self._open = [i for i in self._open if self._end_of(i) > clock]
         lasting = {incident.group for incident in self._open}
-        # Groups of clients come and go; that of drifts remembers how many there were.
-        self._merging = {
-            group: merging
-            for group, merging in self._merging.items()
-            if group in lasting or group[0] == "drift"
-        }
+        self._merging = {group: m for group, m in self._merging.items() if group in lasting}
         return [self._resolved(incident, moment) for incident in over]
 
     def _name(self) -> str:

@@ -38,7 +38,8 @@ BUDGET_EVENTS: Final = 1e6
 _MONITORS: Final[tuple[tuple[Literal["inputs", "errors"], str], ...]] = (
     ("inputs", "drift"), ("errors", "errors"),
 )  # fmt: skip
-_OF_ERRORS: Final = ("error", "label")
+OF_ERRORS: Final = ("error", "label")
+"""The streams of joined pairs."""
 _SHARES: Final = {"inputs": 0.6, "errors": 0.2, "embedding": 0.1, "logits": 0.1}
 """Of the budget; each has its own events."""
 
@@ -94,10 +95,9 @@ class Series:
     def _monitor(self, name: Literal["inputs", "errors"]) -> StreamMonitor:
         """Return what watches inputs or errors, against training where there is a reference of it."""
         reference = Reference(self.settings.drift.warmup_values)
-        learns = name == "errors" and self.settings.drift.learning
         if self._trained is not None:
-            samples = self._trained.of(_OF_ERRORS, others=name == "inputs")
-            if learns:
+            samples = self._trained.of(OF_ERRORS, others=name == "inputs")
+            if self.settings.drift.learning:
                 samples.pop("error", None)
             reference.train(samples, self._trained.population)
         return _stream_monitor(self.settings.drift, _SHARES[name], reference)
@@ -227,7 +227,7 @@ class Series:
             "errors",
             self.errors,
             Observations(
-                names=_OF_ERRORS,
+                names=OF_ERRORS,
                 values=self.error_and_label(predicted, label),
                 offsets=pairs.offsets,
                 rows=pairs.rows,
@@ -367,10 +367,10 @@ class Series:
         trained = self._trained and self._trained.checksum
         if meta.get("trained") != trained:
             lost.append("inputs and errors: drift.reference is another one than before")
-        is_whole = not lost
+        begins_anew = False
         for name, detector in _MONITORS:
             if detector in mended or meta.get("trained") != trained:
-                is_whole = False
+                begins_anew = True
                 continue
             monitor = self._monitor(name)
             try:
@@ -378,9 +378,9 @@ class Series:
                 monitor.restore_volatile(fields[name])
             except (KeyError, StateError) as error:
                 lost.append(f"{name}: {error}")
-                monitor, is_whole = self._monitor(name), False
+                monitor, begins_anew = self._monitor(name), True
             setattr(self, name, monitor)
-        if not is_whole:
+        if begins_anew:
             self.incidents.let_go()
         self._watched = {
             name: number

@@ -157,9 +157,6 @@ class WorkerSettings(_Group):
     columnar: Literal["auto", "off"] = "auto"
 
 
-_SEASONS = frozenset(86_400.0 * days for days in range(1, 61))
-
-
 class DriftSettings(_Group):
     """What watches streams; see `tocsin.detectors.stream_monitor.StreamMonitor`.
 
@@ -219,10 +216,13 @@ class DriftSettings(_Group):
     def _one_budget(self) -> DriftSettings:
         if self.budget_events is not None and self.budget_days is not None:
             raise ValueError("give budget_events or budget_days, not both")
-        if self.season_seconds != "auto" and self.season_seconds not in _SEASONS:
-            raise ValueError(
-                f"season_seconds must be 1 to 60 whole days, got {self.season_seconds:g} s; a week is 604800"
-            )
+        if self.season_seconds != "auto":
+            from ..detectors.natural_size import horizons
+            from ..detectors.natural_verdicts import DAY_SECONDS
+
+            horizons(
+                DAY_SECONDS, self.season_seconds
+            )  # now, not when a stream turns out to be ordered
         return self
 
 

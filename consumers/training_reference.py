@@ -80,6 +80,7 @@ def write(file: Path, values: Mapping[str, Floats], rows: int) -> dict[str, int]
             np.savez_compressed(out, **arrays)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
+    read.cache_clear()
     return {name: len(v) for name, v in values.items() if name not in kept and len(v)}
 
 

@@ -8,7 +8,7 @@ from ..core.batch import EventBatch
 from ..core.columns import Floats
 from ..detectors.base import usable
 from .class_numbers import ClassNumbers
-from .series import Series
+from .series import OF_ERRORS, Series
 from .settings import ModelSettings
 
 
@@ -36,7 +36,7 @@ class TrainingStreams:
         predicted, label = map(self._classes.numbers, (batch.prediction, batch.label))
         names, values = self._series.columns(batch, predicted)
         pairs = self._series.error_and_label(predicted, label)
-        for name, column in zip((*names, "error", "label"), [*values.T, *pairs.T], strict=True):
+        for name, column in zip((*names, *OF_ERRORS), [*values.T, *pairs.T], strict=True):
             self._values.setdefault(name, []).append(column[usable(column)])
 
     def values(self) -> dict[str, Floats]:

@@ -105,9 +105,7 @@ class Streams(NamedTuple):
 class Rules(NamedTuple):
     """What does not change with the stream; see `e_detector.EDetector`."""
 
-    table: (
-        Floats  # (2 * cells, bets - 1): for references that grow, and below for those that never do
-    )
+    table: Floats  # (2 * cells, bets - 1), of references that grow above those that never do
     scores: Floats  # (cells,)
     weights: Floats  # (bets,)
     deflation: Floats  # (bets,)
@@ -405,9 +403,8 @@ def run(
                 cell = _rank(counts, groups, size, k, c, u, 0.0 if fixed else 1.0)
                 if size[k] > warm:
                     won = _bet(evidence, lane, stake, weights, table, row + cell)
-                    if (
-                        lanes[k] == 1 and not row
-                    ):  # else it would learn from what the next value depends on
+                    # Of several lanes it would learn from what the next value depends on.
+                    if lanes[k] == 1 and not row:
                         won += _learn(evidence, lane, stake, weights, learnt, k, cell)
                         if learnt[k, _COARSE + 1] > _HEAVIEST:
                             for q in range(_COARSE + 2):
@@ -452,13 +449,9 @@ def run(
                 since = seen - still[k] - r.window
                 if since >= 0 and since % _LOOK == 0 and size[k] >= warm and _has_settled(s, r, k):
                     what = SETTLED
-                since = seen - opened[k]
-                if (
-                    what == NOTHING
-                    and since >= r.patience
-                    and since % _LOOK == 0
-                    and size[k] >= warm
-                ):
+                age = seen - opened[k]
+                is_due = age >= r.patience and age % _LOOK == 0 and size[k] >= warm
+                if what == NOTHING and is_due:
                     what = UNSETTLED
             if what != NOTHING:
                 event[0], event[1], event[2] = i, j, lane

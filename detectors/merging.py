@@ -25,9 +25,7 @@ class _Part(msgspec.Struct, array_like=True):
 
     number: int
     last: int  # its latest claim
-    rested: (
-        int | None
-    )  # when it settled, or was claimed if a claim lasts but a moment; None while it moves
+    rested: int | None  # when it settled, or was claimed for a moment; None while it moves
 
 
 class Merging:

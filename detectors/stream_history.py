@@ -132,10 +132,10 @@ class StreamHistory:
             counts = self.split(k, self._rules.window)[1]
         total = max(counts.sum(), 1.0)
         after = counts / total
-        error = _ERRORS * np.sqrt(s["lanes"][k] / total)
         if s["kind"][k] == BITS:
             error = 2 * np.sqrt(max(after[1] * after[0], 1e-12) / total)
             return bool(abs(after[1] - before[1]) <= max(self._rules.rate_tolerance, error))
+        error = _ERRORS * np.sqrt(s["lanes"][k] / total)
         if s["kind"][k] == CATEGORIES:
             # A little more, since there are many of them.
             errors = 1.5 * error * np.sqrt(np.maximum(before, after))

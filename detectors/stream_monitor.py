@@ -173,7 +173,7 @@ class StreamMonitor:
         """
         values = self.reference.learn(batch)
         # As they are before they may change.
-        kinds: dict[str, Kind] = {name: self.guarded.kind(name) for name in batch.names}
+        kinds = self.guarded.kinds()
         found = self._guarded(batch, values, counted) + self._ordered(batch, kinds)
         if batch.categories:
             batch, values = self._without_categories(batch, values, is_clean=is_clean)
@@ -225,14 +225,14 @@ class StreamMonitor:
         """Run the natural-size test over the streams that are ordered in time."""
         if batch.times is None:
             return []
-        ordered = [j for j, n in enumerate(batch.names) if kinds[n] == "ordered"]
+        ordered = [j for j, n in enumerate(batch.names) if kinds.get(n) == "ordered"]
         if not ordered:
             return []
         if self._natural is None:
             # Of all streams: which of them a batch brings depends on how rows are cut.
             of_all = sum(
                 kind == "ordered" and not name.startswith("missing:")
-                for name, kind in self.guarded.kinds().items()
+                for name, kind in kinds.items()
             )
             share = (1 - _FOR_MISSING) * of_all / len(self._streams)
             events = self.guarded.detector.budget.events / share
@@ -257,7 +257,10 @@ class StreamMonitor:
         done = self._completed(batch, scaled.deviation, found)
         if not self._only_budget:
             return done
-        return [msgspec.structs.replace(v, advisory=kinds[v.subject] != "unknown") for v in done]
+        return [
+            msgspec.structs.replace(v, advisory=kinds.get(v.subject, "unknown") != "unknown")
+            for v in done
+        ]
 
     def _follow_missing(self, batch: Observations, begin: int, end: int) -> int:
         """Begin the streams of missing values at row `begin`; return the row at which the next one begins."""

@@ -258,3 +258,19 @@ def test_fewer_errors_of_a_model_that_learns_are_no_alarm(learning: bool) -> Non
     alerts = of.update(list(EventBatch.of("m", pairs)), [])
     errors = [a for a in alerts if a.state == "firing" and a.subject == "error"]
     assert (not errors) == learning
+
+
+def test_a_loss_that_is_not_the_detectors_ends_no_incident() -> None:
+    first = monitor()
+    feed(first, 0, 500, drift_from=400)
+    fields = merged({}, first)
+    assert first.metrics()["production"]["open_incidents"] == 1
+    without = {name: state for name, state in fields.items() if name != "0/performance"}
+    for stored, lost in ((fields, 0), (without, 1)):
+        again = monitor()
+        assert len(again.restore(stored)) == lost
+        assert "resolved" not in [a.state for a in feed(again, 500, 510, drift_from=400)]
+    again = monitor()
+    begun = {name: state for name, state in fields.items() if name != "0/inputs"}
+    assert len(again.restore(begun)) == 1
+    assert ("data drift", "resolved", "production") in told(feed(again, 500, 900, drift_from=10**9))

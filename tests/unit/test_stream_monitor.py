@@ -176,6 +176,21 @@ def test_only_the_count_changes_with_dirty_values() -> None:
     assert monitor.unusable() == {"stream:0": 200, "stream:1": 200}
 
 
+@pytest.mark.parametrize("size", [9000, 512, 97])
+def test_what_ordered_streams_may_spend_does_not_depend_on_the_batch_cut(size: int) -> None:
+    """Of three streams the second is found to be ordered 1,024 rows after the first."""
+    count = 9000
+    values = np.random.default_rng(0).normal(size=(count, 3))
+    values[:, :2] += 10 * np.sin(2 * np.pi * np.arange(count) / 24)[:, None]
+    values[:1024, 1] = np.nan
+    rows = replace(Observations.of(values, ("a", "b", "c")), times=np.arange(count) * 3600 * 10**9)
+    monitor = StreamMonitor(budget=Budget(9e5))
+    for begin in range(0, count, size):
+        monitor.update(rows.take(slice(begin, begin + size)))
+    assert monitor._natural is not None
+    assert monitor._natural.budget_events == pytest.approx(3e6)
+
+
 def test_bursts_of_missing_values_become_usual_and_an_outage_does_not() -> None:
     rng = np.random.default_rng(5)
     values = rng.normal(size=(100_000, 2))

@@ -121,7 +121,7 @@ def test_a_damaged_file_is_refused(reference: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [3600, 31_557_600])
 def test_a_season_that_blocks_of_a_day_cannot_tell_is_refused_at_the_start(seconds: float) -> None:
-    with pytest.raises(ValueError, match="season_seconds must be 1 to 60 whole days"):
+    with pytest.raises(ValueError, match="a season must be 1 to 60 whole blocks"):
         ModelSettings(drift={"season_seconds": seconds})
 
 
