@@ -18,7 +18,7 @@ from .columnar_fetch import install, read_batches, read_single
 from .records import Partition, Poison, Records
 from .settings import Settings
 from .source import Bounds, Changes
-from .topics import end_offsets
+from .topics import begins_at_zero, end_offsets
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +156,10 @@ class KafkaSource:
             end = self._consumer.end_offsets([tp], timeout_ms=milliseconds)[tp]
         except (KafkaError, OSError) as error:
             raise TransportError(f"Kafka does not tell offsets: {error}") from error
-        if at is not None and at > end:  # make sure: not every broker lists the end rightly
+        # Make sure: not every broker lists its bounds rightly.
+        if first and (at is None or at < first) and begins_at_zero(self._connection, partition):
+            first = 0
+        if at is not None and at > end:
             end = end_offsets(self._connection, [partition])[partition]
         return Bounds(first, end)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, OffsetOutOfRangeError, TopicAlreadyExistsError
 from kafka.structs import TopicPartition
 
 from ..core.errors import TransportError
@@ -98,11 +98,41 @@ def end_offsets(
         raise TransportError(f"Kafka does not tell offsets: {error}") from error
 
 
+def begins_at_zero(connection: Mapping[str, Any], partition: Partition) -> bool:
+    """Return whether the first record of a partition can still be read, whatever ListOffsets says.
+
+    Two producers that write to a new partition at once make the embedded broker list its beginning
+    as 1, for good, while both records are there.
+
+    Raises
+    ------
+    TransportError
+        Kafka does not answer.
+    """
+    tp = TopicPartition(*partition)
+    try:
+        given: dict[str, Any] = {**connection, "auto_offset_reset": "none"}
+        consumer: Any = KafkaConsumer(**given)
+        try:
+            consumer.assign([tp])
+            consumer.seek(tp, 0)
+            deadline = time.monotonic() + _FETCH_SECONDS
+            while time.monotonic() < deadline:
+                if consumer.poll(timeout_ms=200):
+                    return True
+            return False
+        except OffsetOutOfRangeError:
+            return False
+        finally:
+            consumer.close()
+    except (KafkaError, OSError) as error:
+        raise TransportError(f"Kafka does not tell offsets: {error}") from error
+
+
 def _ends(consumer: Any, partitions: Sequence[Partition]) -> dict[Partition, int]:
     found = {TopicPartition(*p): p for p in partitions}
     listed = consumer.end_offsets(list(found))
-    first = consumer.beginning_offsets(list(found))
-    asked = [tp for tp in found if listed[tp] > first[tp]]
+    asked = [tp for tp in found if listed[tp]]
     ends = {found[tp]: end for tp, end in listed.items()}
     consumer.assign(asked)
     for tp in asked:

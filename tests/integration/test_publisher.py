@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
 from torch import nn
 
 from tocsin import Publisher
@@ -29,9 +30,11 @@ def topic(broker: Broker, request: pytest.FixtureRequest) -> str:
 
 def records(broker: Broker, topic: str, events: int) -> list[Any]:
     """Read until so many JSON events were found, and a little longer."""
-    consumer = KafkaConsumer(
-        topic, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest", group_id=None
-    )
+    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, group_id=None)
+    partitions = [TopicPartition(topic, p) for p in range(2)]
+    consumer.assign(partitions)
+    for tp in partitions:  # the embedded broker may list a later beginning
+        consumer.seek(tp, 0)
     found: list[Any] = []
     count = 0
     deadline = time.monotonic() + 20
