@@ -23,6 +23,8 @@ that is doubled comes ln 2 / KL values sooner, and small shifts have most to gai
 ODDS_STAKES: Final = np.array([0.7, 1.1, 1.6, 3.3, 2.9, 1.3, 0.4]) / 11.3
 """Stakes of the bets on odds, upwards and downwards alike. A large change wins so much a value that a
 small stake costs it next to nothing, and most chance alarms are short bursts that large odds win."""
+COARSE: Final = 16
+"""Cells of p-values of the bet that learns."""
 _SHAPE_SHARE: Final = 0.02
 """Stake of the bet that learns; it costs the others 2 % of theirs, which is 0.02 nats of delay."""
 
@@ -115,16 +117,32 @@ def weights() -> Floats:
 
 @cache
 def deflation(tolerance: float) -> Floats:
-    """Return (bets,) factors that keep each bet's mean at most 1 under shifts of up to `tolerance` sigmas.
+    """Return (bets - 1,) factors that keep each bet's mean at most 1 under shifts of up to `tolerance` sigmas.
 
     The worst mean is looked for over shifts of a normal stream; for a location bet of d it is about
-    exp(tolerance * |d|). The bet that learns is not made then: its factor is 0.
+    exp(tolerance * |d|). Of the bet that learns see `slopes_and_bends`.
     """
-    z = ndtri(np.arange(CELLS + 1) / CELLS)
-    shifts = np.linspace(-tolerance, tolerance, 41)
-    shifted = ndtr(z[1:] - shifts[:, None]) - ndtr(z[:-1] - shifts[:, None])
-    worst = (shifted @ table()).max(axis=0)
-    return np.append(1 / worst, 0.0 if tolerance > 0 else 1.0)
+    return np.asarray(1 / (_shifted(tolerance, CELLS) @ table()).max(axis=0))
+
+
+@cache
+def slopes_and_bends(tolerance: float) -> tuple[Floats, Floats]:
+    """Return (16,) slopes s and (16,) bends b, from which the worst mean of the bet that learns follows.
+
+    Under a shift by d a coarse cell comes 1 + d s + r(d) times as often, with |r| at most b while |d| is at most
+    `tolerance`. Shares q of what was learnt then have a mean of at most 1 + tolerance |sum q s| + sum q b.
+    """
+    slopes = scores().reshape(COARSE, -1).mean(axis=1)
+    shifts = np.linspace(-tolerance, tolerance, 41)[:, None]
+    rest = COARSE * _shifted(tolerance, COARSE) - 1 - shifts * slopes
+    return slopes, np.asarray(np.abs(rest).max(axis=0))
+
+
+def _shifted(tolerance: float, cells: int) -> Floats:
+    """Return (41, cells) how often each cell comes under shifts of up to `tolerance` sigmas."""
+    z = ndtri(np.arange(cells + 1) / cells)
+    shifts = np.linspace(-tolerance, tolerance, 41)[:, None]
+    return np.asarray(ndtr(z[1:] - shifts) - ndtr(z[:-1] - shifts))
 
 
 def fixed_reference(eps: float) -> Floats:

@@ -480,11 +480,11 @@ class EDetector:
         for name, column, value in PARTLY:
             arrays[name] = arrays[name][arrays[column] == value]
         arrays |= {"evidence": self._evidence, "beyond": self._beyond}
-        return pack("e_detector", 3, {"names": names, "budget": self.budget.state()}, arrays)
+        return pack("e_detector", 4, {"names": names, "budget": self.budget.state()}, arrays)
 
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; the reference is restored beside it."""
-        meta, arrays = unpack("e_detector", 3, state)
+        meta, arrays = unpack("e_detector", 4, state)
         self._evidence, self._beyond = arrays.pop("evidence"), arrays.pop("beyond")
         for name, column, value in PARTLY:
             whole = np.zeros((len(meta["names"]), *NEW[name].shape), NEW[name].dtype)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints
 from .base import HUGE
-from .bets import CELLS
+from .bets import CELLS, COARSE
 from .compiled import compiled, inlined
 from .tie_break import uniform
 
@@ -35,7 +35,6 @@ RECENT: Final = 128
 BLOCK: Final = 128
 """Values of one block sum, for onsets further back than the ring reaches."""
 _LOOK: Final = 50  # values between two looks at whether an open stream has settled
-_COARSE: Final = 16  # cells of the bet that learns
 _GROWTH: Final = 1 / (1 - 1 / 250)  # what it has learnt fades over so many values
 _HEAVIEST: Final = 1e12
 _PRIOR: Final = 4.0  # values of prior in each of its cells
@@ -65,7 +64,7 @@ class Streams(NamedTuple):
     blocks, block
         (k, 64) and (k,): sums of scores over 128 values each, and the one that is being summed.
     learnt
-        (k, 18) the p-values of each coarse cell, see `_learn`.
+        (k, 20) the p-values of each coarse cell, see `_learn`.
     stake
         (k,) what is staked on each value, over all bets; evidence of 1 is an alarm.
     down
@@ -108,7 +107,9 @@ class Rules(NamedTuple):
     table: Floats  # (2 * cells, bets - 1), of references that grow above those that never do
     scores: Floats  # (cells,)
     weights: Floats  # (bets,)
-    deflation: Floats  # (bets,)
+    deflation: Floats  # (bets - 1,)
+    slopes: Floats  # (16,), and
+    bends: Floats  # (16,) see `bets.slopes_and_bends`
     odds: Floats
     odds_stakes: Floats
     windows: Ints
@@ -185,21 +186,28 @@ def _bet(
 
 @inlined
 def _learn(
-    evidence: Floats, lane: int, stake: float, weights: Floats, learnt: Floats, k: int, cell: int
-) -> float:
+    evidence: Floats, beyond: Floats, lane: int, stake: float, learnt: Floats, k: int, cell: int,
+    tolerance: float, slopes: Floats, bends: Floats,
+) -> float:  # fmt: skip
     """Settle the bet on the shares of p-values seen so far, and learn; return what it has won.
 
-    Instead of fading, later values weigh more: columns 16 and 17 of `learnt` are the sum and the weight of
-    the next value.
+    Instead of fading, later values weigh more. Column 16 of `learnt` is the sum, 17 the weight of the next value, 18
+    and 19 the sums of slopes and bends.
     """
-    coarse = cell >> 2
-    prior = _PRIOR * learnt[k, _COARSE + 1]
-    share = (learnt[k, coarse] + prior) / (learnt[k, _COARSE] + _COARSE * prior)
-    won = (evidence[lane, _COARSE] + weights[_COARSE] * stake) * (_COARSE * share)
-    evidence[lane, _COARSE] = won
-    learnt[k, coarse] += learnt[k, _COARSE + 1]
-    learnt[k, _COARSE] += learnt[k, _COARSE + 1]
-    learnt[k, _COARSE + 1] *= _GROWTH
+    coarse, weight = cell >> 2, learnt[k, COARSE + 1]
+    prior = _PRIOR * weight
+    total = learnt[k, COARSE] + COARSE * prior
+    share = COARSE * (learnt[k, coarse] + prior)
+    won = (evidence[lane, COARSE] + stake) * (share / total)
+    evidence[lane, COARSE] = won
+    # Of the prior's shares, which are equal, slopes cancel and bends are next to nothing.
+    worst = total + tolerance * abs(learnt[k, COARSE + 2]) + learnt[k, COARSE + 3]
+    beyond[lane, COARSE] = (beyond[lane, COARSE] + stake) * (share / worst)
+    learnt[k, COARSE + 2] += weight * slopes[coarse]
+    learnt[k, COARSE + 3] += weight * bends[coarse]
+    learnt[k, coarse] += weight
+    learnt[k, COARSE] += weight
+    learnt[k, COARSE + 1] = weight * _GROWTH
     return won
 
 
@@ -375,6 +383,7 @@ def run(
     blocks, block, learnt, stakes = s.blocks, s.block, s.learnt, s.stake
     lanes, lane_of = s.lanes, s.lane
     table, weights, scores, deflation = r.table, r.weights, r.scores, r.deflation
+    slopes, bends = r.slopes, r.bends
     gate, odds, odds_stakes, downs, fixeds = r.gate, r.odds, r.odds_stakes, s.down, s.fixed
     cells, ties = np.empty(streams.shape[0], np.int64), np.empty(streams.shape[0])
     for i in range(at, values.shape[0]):
@@ -405,9 +414,12 @@ def run(
                     won = _bet(evidence, lane, stake, weights, table, row + cell)
                     # Of several lanes it would learn from what the next value depends on.
                     if lanes[k] == 1 and not row:
-                        won += _learn(evidence, lane, stake, weights, learnt, k, cell)
-                        if learnt[k, _COARSE + 1] > _HEAVIEST:
-                            for q in range(_COARSE + 2):
+                        won += _learn(
+                            evidence, beyond, lane, weights[COARSE] * stake, learnt, k, cell,
+                            r.tolerance, slopes, bends,
+                        )  # fmt: skip
+                        if learnt[k, COARSE + 1] > _HEAVIEST:
+                            for q in range(learnt.shape[1]):
                                 learnt[k, q] /= _HEAVIEST
                     if gate > 0.0:
                         for q in range(table.shape[1]):

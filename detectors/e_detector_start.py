@@ -19,7 +19,9 @@ _GATE: Final = 3
 """Windows: a change within the tolerance wins so much by chance once in so many values."""
 _ERRORS: Final = 1.25  # standard errors by which the halves of a window at rest may differ (chosen)
 
-LEARNT: Final = np.append(np.zeros(17), 1.0)  # nothing yet, and the weight of the next value
+LEARNT: Final = np.array(
+    [*np.zeros(bets.COARSE + 1), 1.0, 0.0, 0.0]
+)  # nothing, but the weight of the next value
 NEW: Final[dict[str, Any]] = {
     "key": np.uint64(0), "kind": 0, "phase": 0, "edges": np.full(_EDGES, np.nan),
     "counts": np.zeros(bets.CELLS), "groups": np.zeros(bets.CELLS // 8), "size": 0.0,
@@ -41,11 +43,14 @@ def rules(
 ) -> Rules:
     """Return the rules of `e_detector.EDetector`'s parameters."""
     table, slack = bets.table(), reference.distance()
+    slopes, bends = bets.slopes_and_bends(tolerance)
     return Rules(
         table=np.vstack([table, table * bets.fixed_reference(slack)]),
         scores=bets.scores(),
         weights=bets.weights(),
         deflation=bets.deflation(tolerance),
+        slopes=slopes,
+        bends=bends,
         odds=bets.ODDS,
         odds_stakes=bets.ODDS_STAKES,
         windows=bets.WINDOWS,

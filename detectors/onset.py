@@ -8,7 +8,10 @@ import numpy as np
 
 from ..core.columns import Floats, Ints
 
-_NEAR: Final = 5  # values within which an onset is meant to be right
+_NEAR: Final = (
+    5,
+    35,
+)  # values within which an onset is meant to be right, mostly and nearly always
 _MIDDLE: Final = 0.4  # of the distribution, in which it is looked for
 
 
@@ -22,7 +25,7 @@ class Onset(NamedTuple):
 
 
 def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
-    """Return since when a stream has been another: the likeliest 11 values in the middle of all possible beginnings.
+    """Return since when a stream has been another: where most is near, in the middle of all possible beginnings.
 
     Parameters
     ----------
@@ -44,9 +47,9 @@ def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
     the ratios since. With any beginning as likely as any other, those terms are the posterior distribution of
     the beginning (Shiryaev 1963, "On optimum methods in quickest detection problems", doi:10.1137/1108002).
 
-    The beginning with the most of it within 5 values is as often right to within 5 as can be; the median is nearer on
-    average where little is known. So it is looked for between the points of 30 and 70 %: after 0.1 -> 0.3 half of
-    the errors are 5 values or fewer, 90 % at most 34 (the median: 6 and 32; knowing both rates: 5 and 29).
+    The median is nearest on average, but seldom near. So between the points of 30 and 70 % that beginning is taken
+    which has the most within 5 and within 35 values: of 1,986 changes 0.1 -> 0.3 51 % were then found to within 5
+    values and 90 % to within 33 (by the median 46 % and 32, by an oracle that knows both rates 53 % and 29).
     """
     since = np.cumsum(gains[::-1], axis=0)
     values = np.cumsum(counts[::-1])
@@ -54,13 +57,15 @@ def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
     upto = _added_up(np.logaddexp.reduce(log_terms, axis=1))
     edges = (0.025, 0.5 - _MIDDLE / 2, 0.5, 0.5 + _MIDDLE / 2, 0.975)
     low, begin, middle, end, high = np.searchsorted(upto, edges).tolist()
-    # Rows that are sums lie before all others, and say where within them as badly as the median does.
-    if counts[len(counts) - 1 - end] == 1:
+    # Rows that are sums lie before all others, and say where within them as badly as the median does; so does a change
+    # that may have begun before all of them.
+    if end < len(upto) - 1 and counts[len(counts) - 1 - end] == 1:
         places = np.arange(begin, end + 1)
         below = np.append(0.0, upto)
-        near = (
-            below[np.minimum(places + _NEAR + 1, len(upto))] - below[np.maximum(places - _NEAR, 0)]
-        )
+        near = np.zeros(len(places))
+        for within in _NEAR:
+            near += below[np.minimum(places + within + 1, len(upto))]
+            near -= below[np.maximum(places - within, 0)]
         middle = begin + int(near.argmax())
     alone = int(np.searchsorted(_added_up(log_terms[:, best]), 0.8))
     return Onset(*(int(values[place]) for place in (middle, low, high, alone)))

@@ -255,6 +255,15 @@ def test_a_shift_beyond_the_tolerance_is_found_as_soon_as_without() -> None:
     assert 0 <= with_tolerance.offset - without.offset <= 20
 
 
+def test_another_shape_of_the_same_mean_and_spread_is_found_with_a_tolerance_too() -> None:
+    rng = np.random.default_rng(0)
+    humps = rng.choice([-1.0, 1.0], 1000) * np.sqrt(1 - 0.3**2) + rng.normal(0, 0.3, 1000)
+    values = np.concatenate([normal(5, (0, CHANGE)), humps])
+    first = opened(EDetector(tolerance=0.1).update(observed(values)))[0]
+    assert first.change == "shape"
+    assert CHANGE <= first.offset < CHANGE + 300
+
+
 def test_a_tolerated_rate_is_hardly_ever_reported() -> None:
     def values(seed: int) -> np.ndarray:
         return bits(np.random.default_rng(seed), (0.1, 10_000), (0.12, 8000))
