@@ -13,7 +13,7 @@ import msgspec
 
 from ..core.errors import ConfigError
 from ..detectors.matching import Change, judge
-from ..detectors.registry import known, make_detector
+from ..detectors.registry import known
 from ..producers.files import Columns
 from .blocks import Blocks
 from .contestant import Contestant, Result
@@ -36,8 +36,6 @@ def run(
     show_all: bool,
 ) -> int:
     """Run the detectors over the file, all over the same blocks, and print what they found."""
-    if (columns.label is None) != (columns.prediction is None):
-        raise ConfigError("--label and --prediction go together: errors are where they differ")
     if tolerance < 0 or merge < 0:
         raise ConfigError(f"--tolerance and --merge must be 0 or more, got {tolerance} and {merge}")
     changes = _changes(drifts, annotations)
@@ -46,7 +44,7 @@ def run(
     for block in blocks:
         for contestant in contestants:
             try:
-                contestant.take(contestant.detector.update(block))
+                contestant.watch(block, blocks.errors)
             except ValueError as error:
                 raise ConfigError(f"--detector {contestant.name}: {error}") from None
     try:
@@ -58,8 +56,7 @@ def run(
         return 0
     board = Scoreboard()
     board.file(file, blocks)
-    if changes is not None:
-        board.rule(changes, tolerance, merge)
+    board.rule(changes, tolerance, merge)
     board.results(results)
     for result in results:
         if not _is_dummy(result.name):
@@ -120,7 +117,7 @@ def _contestants(names: Sequence[str], is_annotated: bool, every: int) -> list[C
     made = []
     for name in dict.fromkeys(chosen):
         try:
-            made.append(Contestant(name, make_detector(name)))
+            made.append(Contestant(name))
         except ValueError as error:
             raise ConfigError(f"--detector {name}: {error}") from None
     return sorted(made, key=lambda contestant: _is_dummy(contestant.name))

@@ -10,10 +10,12 @@ from typing import Final
 import numpy as np
 
 from ..core.cloudevents import to_nanoseconds
+from ..core.columns import Floats, Ints
 from ..core.errors import ConfigError
-from ..core.events import ClassOrNumber, Prediction, Scalar
+from ..core.events import Prediction, Scalar
 from ..detectors.base import Observations
 from ..producers.files import Columns, rows
+from .answers import Answers
 
 _BLOCK_ROWS: Final = 65_536  # chosen: 10 MB at 20 columns
 _HEAD_ROWS: Final = 1_000  # chosen: enough to tell a column of numbers from one of text
@@ -28,7 +30,8 @@ class Blocks:
     file
         CSV, JSON lines or Parquet; see `producers.files.rows`.
     columns
-        What its columns hold. Where predictions and labels are known, the errors are watched.
+        What its columns hold. Where predictions and labels are known, the errors are watched; where only one of
+        the two is named, that is.
     watched
         The columns to watch; all with numbers where empty.
     block_rows
@@ -37,7 +40,7 @@ class Blocks:
     Raises
     ------
     ConfigError
-        While it is read: the file cannot be, or a column is missing or holds text.
+        While it is read: the file cannot be, a column is missing or holds text, or times go back.
 
     Notes
     -----
@@ -59,13 +62,15 @@ class Blocks:
         """How many were read."""
         self.streams: tuple[str, ...] = ()
         """What is watched, in the worker's names: `feature:amount`, `error`."""
+        self.errors: tuple[str, ...] = ()
+        """Of these what a detector of errors can watch: the errors, or else the columns that were asked for."""
         self.left_out: dict[str, str] = {}
         """Column to the reason."""
         self.texts: dict[str, int] = {}
         """Watched column to how many of its cells held text; those count as missing."""
         self._features: list[str] = []
-        self._has_errors = False
-        self._is_regression: bool | None = None
+        self._answers: Answers | None = None
+        self._latest: int | None = None
 
     def __iter__(self) -> Iterator[Observations]:
         read = (event for event in rows(self._file, self._columns) if isinstance(event, Prediction))
@@ -75,32 +80,56 @@ class Blocks:
         self._choose(head)
         events = chain(head, read)
         while True:
-            values = np.empty((self._block_rows, len(self.streams)))
+            values = np.empty((self._block_rows, len(self._features)))
             times = np.empty(self._block_rows, np.int64) if self._columns.time else None
             count = 0
             for event in islice(events, self._block_rows):
-                values[count] = self._row(event)
+                values[count] = [
+                    self._cell(name, event.features.get(name)) for name in self._features
+                ]
                 if times is not None:
-                    times[count] = self._time(event, count)
+                    times[count] = self._time(event, self.rows + count)
+                if self._answers is not None:
+                    self._answers.add(event)
                 count += 1
             if not count:
                 return
-            numbers = np.arange(self.rows, self.rows + count)
-            self.rows += count
-            yield Observations(
-                names=self.streams,
-                values=values[:count],
-                offsets=numbers,
-                rows=np.zeros_like(numbers),
-                times=None if times is None else times[:count],
-            )
+            yield self._block(values[:count], None if times is None else times[:count])
+
+    def _block(self, values: Floats, times: Ints | None) -> Observations:
+        categories: frozenset[str] = frozenset()
+        if self._answers is not None:
+            values = np.column_stack([values, self._answers.take()])
+            if self._answers.is_category:
+                categories = frozenset([self._answers.stream])
+        numbers = np.arange(self.rows, self.rows + len(values))
+        self.rows += len(values)
+        return Observations(
+            names=self.streams,
+            values=values,
+            offsets=numbers,
+            rows=np.zeros_like(numbers),
+            categories=categories,
+            times=times,
+        )
+
+    def _cell(self, name: str, value: Scalar) -> float:
+        if isinstance(value, str):
+            self.texts[name] = self.texts.get(name, 0) + 1
+        return _number(value)
 
     def _time(self, event: Prediction, row: int) -> int:
+        column = self._columns.time
         if event.time is None:
+            raise ConfigError(f"{self._file.name}: row {row} has no {column}")
+        found = to_nanoseconds(event.time)
+        if self._latest is not None and found < self._latest:
             raise ConfigError(
-                f"{self._file.name}: row {self.rows + row} has no {self._columns.time}"
+                f"{self._file.name}: at row {row} {column} goes back, to {event.time:%Y-%m-%d %H:%M:%S}; "
+                f"rows must be in the order in which they came: sort the file by {column}, or leave --time out"
             )
-        return to_nanoseconds(event.time)
+        self._latest = found
+        return found
 
     def _choose(self, head: list[Prediction]) -> None:
         names = list(dict.fromkeys(name for event in head for name in event.features))
@@ -117,39 +146,26 @@ class Blocks:
                 raise ConfigError(f"--column {name}: it {reason}, and only numbers can be watched")
             else:
                 self.left_out[name] = reason
-        self._has_errors = self._columns.label is not None or any(
-            event.label is not None and event.prediction is not None for event in head
-        )
+        self._answers = self._watch_answers(head)
         found = [f"feature:{name}" for name in self._features]
-        self.streams = (*found, "error") if self._has_errors else tuple(found)
+        self.errors = tuple(found) if self._watched else ()
+        if self._answers is not None:
+            found.append(self._answers.stream)
+            if self._answers.stream == "error":
+                self.errors = ("error",)
+        self.streams = tuple(found)
         if not self.streams:
             raise ConfigError(
-                f"{self._file.name} has nothing to watch: no column of numbers, and no labels with "
+                f"{self._file.name} has nothing to watch: no column of numbers, and no labels or "
                 "predictions; name these with --label and --prediction"
             )
 
-    def _row(self, event: Prediction) -> list[float]:
-        found: list[float] = []
-        for name in self._features:
-            value = event.features.get(name)
-            if isinstance(value, str):
-                self.texts[name] = self.texts.get(name, 0) + 1
-            found.append(_number(value))
-        if self._has_errors:
-            found.append(self._error(event))
-        return found
-
-    def _error(self, event: Prediction) -> float:
-        """Return 1 for a wrong class and 0 for a right one, or a regression's absolute error."""
-        predicted, label = event.prediction, event.label
-        if self._is_regression is None and predicted is not None:
-            # As a worker decides it: by the first prediction.
-            self._is_regression = isinstance(predicted, float) and not event.scores
-        if predicted is None or label is None:
-            return np.nan
-        if self._is_regression:
-            return abs(_number(predicted) - _number(label))
-        return float(_class(predicted) != _class(label))
+    def _watch_answers(self, head: list[Prediction]) -> Answers | None:
+        label, prediction = self._columns.label is not None, self._columns.prediction is not None
+        if label != prediction:
+            return Answers("label" if label else "prediction")
+        in_pairs = any(event.label is not None and event.prediction is not None for event in head)
+        return Answers("error") if label or in_pairs else None
 
 
 def _reason(values: list[Scalar]) -> str:
@@ -173,10 +189,3 @@ def _number(value: Scalar) -> float:
         return float(value)
     except OverflowError:  # an integer beyond 1e308: there, but of no use
         return np.inf
-
-
-def _class(value: ClassOrNumber) -> str:
-    """Return a class as text, so that "1", 1, 1.0 and true are one."""
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    return str(value)

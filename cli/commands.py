@@ -13,6 +13,7 @@ app = App(
     name="tocsin",
     help="Watch deployed PyTorch models for drift and attacks.",
     version=__version__,
+    default_parameter=Parameter(negative=()),  # no --no-json, no --empty-column
 )
 alerts = App(name="alerts", help="Alerts: follow them.")
 topics = App(name="topics", help="Kafka topics: create them.")
@@ -82,14 +83,22 @@ def publish(
         features; JSON lines that have a prediction_id are events as they stand.
     model
         The model's name.
-    label, prediction, id, time
-        Columns that hold these; row numbers are the ids where none is named.
+    label
+        The column with the truth, where it is known.
+    prediction
+        The column with the model's answer.
+    id
+        The column with the prediction's id; row numbers where not given.
+    time
+        The column with the event time; the time of publishing where not given.
     score
         Columns that hold scores; may be given several times.
     rate
         Rows a second; as fast as possible where not given.
-    bootstrap, topic
-        Where to, if not where the configuration says.
+    bootstrap
+        The brokers, host:port, if not those of the configuration.
+    topic
+        The topic, if not that of the configuration.
     version
         The model's version.
     config
@@ -128,10 +137,12 @@ def backtest(
         package.module:Class; may be given several times.
     column
         A column to watch; may be given several times. All with numbers where not given.
-    label, prediction
-        Columns with the truth and the model's answer; the errors are watched as well.
+    label
+        The column with the truth. With --prediction the errors are watched, alone it is watched itself.
+    prediction
+        The column with the model's answer; likewise.
     time
-        The column with the event time, for detectors that know seasons: natural_size.
+        The column with the event time, which must not go back, for detectors that know seasons: natural_size.
     drift
         A row, counted from 0, at which something changed, or the first and the last row of a
         gradual change as 20000-21000; may be given several times.
@@ -174,8 +185,10 @@ def reference(
         features. Rows that the model was not fitted on are best: errors on others are too few.
     out
         Where to, ending in .npz: of each stream 2,048 values at most, in their order, and no rows.
-    label, prediction
-        Columns with the truth and the model's answer; the errors are compared as well.
+    label
+        The column with the truth. With --prediction the errors are compared as well.
+    prediction
+        The column with the model's answer.
     score
         Columns that hold scores; may be given several times.
     model

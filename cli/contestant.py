@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from ..core.verdict import Verdict
-from ..detectors.base import Detector
+from ..detectors.base import Observations
 from ..detectors.evaluation import Score, score
 from ..detectors.matching import Change, Judged, episodes, judge
+from ..detectors.registry import make_detector
+from ..detectors.river_kinds import KINDS
 
 _LONGEST: Final = 10  # gaps in an episode; chosen, as the e-detector's patience is
+_NEED_TIMES: Final = frozenset(["natural_size"])
+_OF_ERRORS: Final = frozenset(name for name, kind in KINDS.items() if kind.bits)
 
 
 class Alarm(NamedTuple):
@@ -53,18 +60,35 @@ class Contestant:
 
     Parameters
     ----------
-    name
-        As the user gave it.
-    detector
-        A fresh one.
+    text
+        The detector and its parameters, as the user gave them.
+
+    Raises
+    ------
+    ValueError
+        There is no such detector; see `make_detector`.
     """
 
-    def __init__(self, name: str, detector: Detector) -> None:
-        self.name = name
-        self.detector = detector
+    def __init__(self, text: str) -> None:
+        self.name = text
+        self._detector = make_detector(text)
+        self._kind = text.partition(":")[0]
         self._alarms: list[Alarm] = []
 
-    def take(self, verdicts: Iterable[Verdict]) -> None:
+    def watch(self, rows: Observations, errors: Sequence[str]) -> None:
+        """Run the detector over rows; one of errors sees the streams `errors` only.
+
+        Raises
+        ------
+        ValueError
+            There is nothing in the rows that the detector could watch.
+        """
+        if self._kind in _NEED_TIMES and rows.times is None:
+            raise ValueError("it needs the time of each row; name its column with --time")
+        seen = _bits(rows, errors) if self._kind in _OF_ERRORS else rows
+        self._keep(self._detector.update(seen))
+
+    def _keep(self, verdicts: Iterable[Verdict]) -> None:
         """Keep the alarms: that a change goes on or has settled is none, and advice neither."""
         self._alarms += [
             Alarm(verdict.offset, verdict.subject, verdict.change, _evidence(verdict))
@@ -94,6 +118,24 @@ class Contestant:
             [Episode(alarms[k], end - k, j) for k, end, j in zip(begins, ends, judged)],  # noqa: B905
             score(where, changes, rows, tolerance),
         )
+
+
+def _bits(rows: Observations, errors: Sequence[str]) -> Observations:
+    """Return the streams of errors, zeros and ones."""
+    if not errors:
+        raise ValueError(
+            "it watches errors, and the file has none; name the columns with the truth and the model's answer, "
+            "--label and --prediction, or a column that is 1 for a wrong answer and 0 for a right one, --column"
+        )
+    values = rows.values[:, [rows.names.index(name) for name in errors]]
+    odd = np.argwhere(~(np.isnan(values) | (values == 0) | (values == 1)))
+    if len(odd):
+        row, column = odd[0]
+        raise ValueError(
+            f"it watches errors, 1 for a wrong answer and 0 for a right one, and {errors[column]} is "
+            f"{values[row, column]:g} at row {rows.offsets[row]}; kswin, adwin and others watch numbers"
+        )
+    return replace(rows, names=tuple(errors), values=values, categories=frozenset())
 
 
 def _evidence(verdict: Verdict) -> str:

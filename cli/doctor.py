@@ -15,8 +15,9 @@ from kafka.errors import KafkaError
 
 from ..consumers.kafka_source import unreachable
 from ..consumers.redis_store import TRANSIENT, connect
-from ..consumers.settings import Settings, load
+from ..consumers.settings import Settings
 from ..core.errors import ConfigError
+from .config import load_checked
 
 
 class Finding(NamedTuple):
@@ -41,11 +42,13 @@ def examine(config: Path | None) -> Iterator[Finding]:
     """Yield what is found, in the order in which it should be mended."""
     yield from _installed()
     try:
-        settings = load(config)
+        settings = load_checked(config)
     except ConfigError as error:
-        yield Finding("configuration", "fix", str(error))
+        for line in str(error).splitlines():
+            yield Finding("configuration", "fix", line)
         return
-    yield Finding("configuration", "ok", str(config) if config else "tocsin.yaml or defaults")
+    found = config or Path("tocsin.yaml")
+    yield Finding("configuration", "ok", str(found) if found.is_file() else "no file: defaults")
     yield from _kafka(settings)
     yield from _redis(settings)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 from ..core.errors import ConfigError, TransportError
 
 _CONFIG_EXIT, _TRANSPORT_EXIT, _INTERRUPTED_EXIT = 2, 1, 130
+_UNREAD_EXIT = 141  # as shells have it of tools that SIGPIPE ended
 
 
 def main() -> None:
@@ -18,6 +20,7 @@ def main() -> None:
         from .commands import app
 
         code = app(result_action="return_value")
+        sys.stdout.flush()
     except ConfigError as error:
         print(f"tocsin: {error}", file=sys.stderr)
         code = _CONFIG_EXIT
@@ -33,9 +36,24 @@ def main() -> None:
             file=sys.stderr,
         )
         code = _CONFIG_EXIT
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        code = _UNREAD_EXIT
     except KeyboardInterrupt:
         code = _INTERRUPTED_EXIT
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_unread() -> bool:
+    """Return whether it is what is printed that nobody reads, as behind `| head`; if so, print no more."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return False
+    # Python flushes what is left at its exit, and would say that it cannot.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 if __name__ == "__main__":

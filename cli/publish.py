@@ -50,17 +50,17 @@ def run(
             if not published:
                 raise
             events.flush(_FLUSH_SECONDS)
-            raise ConfigError(f"{error}; the {published} rows before it are published") from None
+            raise ConfigError(f"{error}; the {published:,} rows before it are published") from None
         done = events.flush(_FLUSH_SECONDS)
         counts = events.counts
     seconds = time.monotonic() - begin
     print(
-        f"{published} rows of {file.name} in {seconds:.1f} s: {counts.sent} events sent, "
-        f"{counts.failed} failed"
+        f"{published:,} rows of {file.name} in {seconds:.1f} s: {counts.sent:,} events sent, "
+        f"{counts.failed:,} failed"
     )
     if not done:
         print(
-            f"{counts.queue_depth} events still waited after {_FLUSH_SECONDS:.0f} s; is Kafka running "
+            f"{counts.queue_depth:,} events still waited after {_FLUSH_SECONDS:.0f} s; is Kafka running "
             f"at {bootstrap or kafka.bootstrap}? tocsin doctor says more",
             file=sys.stderr,
         )

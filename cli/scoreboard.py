@@ -19,11 +19,17 @@ _SHOWN: Final = 10  # alarms of one detector, unless all are asked for
 _WIDTH: Final = 120  # characters that the table of scores needs
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, which ends all verbs alike when nobody reads on."""
+        raise BrokenPipeError
+
+
 class Scoreboard:
     """Prints to a console; a narrow one is left to fold lines itself."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, markup=False, emoji=False)
+        self._console = _Console(highlight=False, markup=False, emoji=False)
         self._console.width = max(self._console.width, _WIDTH)
 
     def file(self, file: Path, blocks: Blocks) -> None:
@@ -35,14 +41,19 @@ class Scoreboard:
         for name, count in blocks.texts.items():
             self._print(f"{name}: {count:,} cells of text count as missing")
 
-    def rule(self, changes: Sequence[Change], tolerance: int, merge: int) -> None:
-        """Say what counts as found."""
-        where = ", ".join(
-            f"{change.start:,}-{change.end:,}" if change.width else f"{change.start:,}"
-            for change in changes
-        )
-        merged = f"; alarms less than {merge:,} rows apart are one" if merge else ""
-        self._print(f"drifts: {where or 'none'}; found within {tolerance:,} rows{merged}")
+    def rule(self, changes: Sequence[Change] | None, tolerance: int, merge: int) -> None:
+        """Say what counts as found, and what as one alarm."""
+        said = []
+        if changes is not None:
+            where = ", ".join(
+                f"{change.start:,}-{change.end:,}" if change.width else f"{change.start:,}"
+                for change in changes
+            )
+            said += [f"drifts: {where or 'none'}", f"found within {tolerance:,} rows"]
+        if merge:
+            said.append(f"alarms less than {merge:,} rows apart are one")
+        if said:
+            self._print("; ".join(said))
 
     def results(self, results: Sequence[Result]) -> None:
         """Print the table, one detector a row."""
@@ -109,11 +120,16 @@ def _counts(results: Sequence[Result]) -> Table:
 
 def _alarms(result: Result, most: int) -> Table:
     is_judged = result.score.changes is not None
-    titles = ["row", "stream", "change", "evidence", *(["outcome", "delay"] if is_judged else [])]
+    are_merged = any(episode.members > 1 for episode in result.episodes)
+    titles = [
+        "row", "stream", "change", "evidence", *(["merged"] if are_merged else []),
+        *(["outcome", "delay"] if is_judged else []),
+    ]  # fmt: skip
     table = _table(*titles, left=["stream", "change", "evidence", "outcome"])
     for alarm, members, judged in result.episodes[:most]:
-        more = f" (+{members - 1})" if members > 1 else ""
-        cells = [f"{alarm.row:,}", alarm.stream + more, alarm.change or "-", alarm.evidence]
+        cells = [f"{alarm.row:,}", alarm.stream, alarm.change or "-", alarm.evidence]
+        if are_merged:
+            cells.append(f"{members} alarms" if members > 1 else "-")
         if judged is not None:
             cells += [judged.outcome, _count(judged.delay)]
         table.add_row(*cells)

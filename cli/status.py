@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import redis
 
 from ..consumers.redis_store import TRANSIENT, connect
@@ -40,6 +41,13 @@ def run(config: Path | None, *, as_json: bool) -> int:
         print("no model has been seen yet: publish to the topic, and start tocsin worker")
     width = max(map(len, models), default=0)
     for name, figures in models.items():
-        shown = (f"{key} {figures[key]:.4g}" for key in _FIRST if key in figures)
+        shown = (f"{key} {figure(figures[key])}" for key in _FIRST if key in figures)
         print(f"{name:<{width}}  {'  '.join(shown)}")
     return 0
+
+
+def figure(value: float) -> str:
+    """Return a count as 12,000 and a ratio or error with four digits, none as 1.2e+04."""
+    if abs(value) >= 1000 or float(value).is_integer():
+        return f"{value:,.0f}"
+    return np.format_float_positional(value, precision=4, fractional=False, trim="-")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +15,10 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -29,16 +30,23 @@ from pydantic_settings import (
 from ..core.errors import ConfigError
 from ..core.limits import Limits
 from ..detectors.merging import JOIN, PAUSE
+from .wrong_settings import explained
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _seconds(value: object) -> object:
     """Read `250ms`, `30s`, `5m`, `12h` or `14d`; leave numbers, which are seconds."""
-    match = (
-        re.fullmatch(r"\s*([0-9.]+)\s*(ms|s|m|h|d)\s*", value) if isinstance(value, str) else None
-    )
-    return float(match[1]) * _UNITS[match[2]] if match else value
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
+    try:
+        return float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
+    except ValueError:
+        raise PydanticCustomError(
+            "time", "Input should be a number of seconds or a time, as 250ms, 30s, 5m, 12h or 14d"
+        ) from None
 
 
 _LONGEST = 1e9  # s, 31 years: what is added to a time in nanoseconds must fit 64 bits
@@ -216,14 +224,17 @@ class DriftSettings(_Group):
     def _one_budget(self) -> DriftSettings:
         if self.budget_events is not None and self.budget_days is not None:
             raise ValueError("give budget_events or budget_days, not both")
-        if self.season_seconds != "auto":
+        return self
+
+    @field_validator("season_seconds")
+    @classmethod
+    def _whole_days(cls, value: Literal["auto"] | float) -> Literal["auto"] | float:
+        if value != "auto":
             from ..detectors.natural_size import horizons
             from ..detectors.natural_verdicts import DAY_SECONDS
 
-            horizons(
-                DAY_SECONDS, self.season_seconds
-            )  # now, not when a stream turns out to be ordered
-        return self
+            horizons(DAY_SECONDS, value)  # now, not when a stream turns out to be ordered
+        return value
 
 
 class AttackSettings(_Group):
@@ -386,9 +397,13 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
     try:
         found: Settings = chosen_settings(**overrides)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explained(error))) from None
+        raise ConfigError("\n".join(explained(error, Settings))) from None
     except SettingsError as error:
-        raise ConfigError(f"{error}: what is not a plain value must be JSON") from None
+        key = re.search(r'field "(\w+)"', str(error))
+        name = f"TOCSIN_{key[1].upper()}" if key else str(error)
+        raise ConfigError(
+            f'{name}: a group of settings must be JSON, such as {{"key": "value"}}; {name}__KEY sets one of them'
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{chosen} is not UTF-8 text") from None
     _refuse_unknown_variables()
@@ -405,42 +420,6 @@ def _check_file(path: Path) -> None:
         isinstance(found, dict) and all(isinstance(key, str) for key in found)
     ):
         raise ConfigError(f"{path} must hold keys with their values, such as `kafka: ...`")
-
-
-def _explained(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        path = [str(part) for part in problem["loc"]]
-        key = ".".join(path)
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = _known(path[:-1])
-            near = get_close_matches(path[-1], known, 1)
-            yield f"{key}: unknown key; " + (
-                f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            )
-        elif _is_secret(key, problem["input"]):
-            yield f"{key}: {problem['msg']}"
-        else:
-            yield f"{key}: {problem['msg']}, got {problem['input']!r}"
-
-
-def _is_secret(key: str, value: object) -> bool:
-    """Whether a value may be one, or hold one: what stands in a group's place may be meant for its secret."""
-    return (
-        any(word in key for word in ("password", "url", "client"))
-        or key in ("kafka", "redis")
-        or not isinstance(value, (str, int, float))
-    )
-
-
-def _known(path: list[str]) -> list[str]:
-    """Return the keys of the group at `path`."""
-    group: Any = Settings
-    for depth, part in enumerate(path):
-        if path[0] == "models" and depth < 2:
-            group = ModelSettings
-        else:
-            group = group.model_fields[part].annotation
-    return list(group.__dataclass_fields__ if group is Limits else group.model_fields)
 
 
 def _refuse_unknown_variables() -> None:

@@ -138,6 +138,9 @@ def judge(alarms: Iterable[int], changes: Iterable[Change], tolerance: int) -> l
 def episodes(alarms: Sequence[int], gap: int, longest: int | None = None) -> list[int]:
     """Return which alarms begin an episode, as places in `alarms`.
 
+    A worker's incidents are `merging.Merging`'s, which last until their streams have settled. Most detectors never say
+    so, and scores must be the same for all: here every alarm is a moment, and an episode has an end.
+
     Parameters
     ----------
     alarms

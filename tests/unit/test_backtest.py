@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -116,11 +118,11 @@ def test_the_table_has_a_row_for_each_detector_and_the_dummy_last(run: Run) -> N
     assert scores["adwin"][:4] == ["1", "1/1", "0", "0"]
     assert scores["dummy:every=300"][:7] == ["10", "1/1", "9", "0", "0.10", "1.00", "0.18"]
     begin = lines.index("adwin")
-    assert lines[begin + 1].split() == ["row", "stream", "change", "evidence", "outcome", "delay"]
+    assert lines[begin + 1].split() == [
+        "row", "stream", "change", "evidence", "merged", "outcome", "delay",
+    ]  # fmt: skip
     first = lines[begin + 3]
-    assert first.startswith("1,5")
-    assert "feature:amount (+" in first
-    assert "hit" in first
+    assert re.match(r"1,5\d\d  feature:amount  .*  \d alarms  hit", first), first
 
 
 def test_the_json_is_what_the_detector_itself_says(run: Run, table: list[Row]) -> None:
@@ -265,7 +267,30 @@ def test_all_detectors_see_the_same_batches_and_only_what_opens_is_an_alarm(
             "--column amuont: t.csv has no such feature; it has numb",
         ),
         (["t.csv", "--column", "country"], "--column country: it holds text"),
-        (["t.csv", "--label", "truth"], "--label and --prediction go together"),
+        (
+            ["t.csv", "--detector", "adwin", "--detector", "ddm:warm_start=5"],
+            "--detector ddm:warm_start=5: it watches errors, and the file has none; name the columns",
+        ),
+        (
+            ["t.csv", "--label", "truth", "--detector", "hddm_a"],
+            "it watches errors, and the file has",
+        ),
+        (
+            ["t.csv", "--column", "age", "--detector", "eddm"],
+            "--detector eddm: it watches errors, 1 for a wrong answer and 0 for a right one, and feature:age is",
+        ),
+        (
+            ["t.csv", "--label", "age", "--prediction", "amount", "--detector", "ddm"],
+            "and error is ",
+        ),
+        (
+            ["t.csv", "--detector", "natural_size"],
+            "needs the time of each row; name its column with --time",
+        ),
+        (
+            ["back.csv", "--time", "when"],
+            "back.csv: at row 2 when goes back, to 2026-01-01 10:00:00; rows must be in the order",
+        ),
         (["t.csv", "--label", "x", "--prediction", "y"], "t.csv has no column x, y"),
         (["t.csv", "--detector", "adwni"], "--detector adwni: no detector is called 'adwni', did"),
         (["t.csv", "--detector", "adwin:delta=2"], "--detector adwin:delta=2: Adwin needs 0 <"),
@@ -286,10 +311,57 @@ def test_what_the_user_got_wrong_is_said_in_a_line_with_exit_code_2(
     (folder / "empty.csv").write_text("x,y\n")
     (folder / "texts.csv").write_text("x,y\na,b\nc,d\n")
     (folder / "wrong.json").write_text('{"drifts": []}')
+    (folder / "back.csv").write_text(
+        "x,when\n1,2026-01-01T12:00\n2,2026-01-01T12:00\n3,2026-01-01T10:00\n"
+    )
     _, err = run(*arguments, exits=2)
     assert says in err
     assert "Traceback" not in err
     assert err.count("\n") == 1
+
+
+def test_without_drifts_it_is_said_that_alarms_are_merged(run: Run) -> None:
+    arguments = ("t.csv", *MODEL, "--detector", "adwin")
+    shown, _ = run(*arguments)
+    assert "\nalarms less than 500 rows apart are one\n" in shown
+    assert re.search(r"evidence +merged\b", shown)
+    shown, _ = run(*arguments, "--merge", "0")
+    assert "apart are one" not in shown
+    assert "merged" not in shown
+
+
+def test_detectors_of_errors_see_errors_only(run: Run, folder: Path, table: list[Row]) -> None:
+    wrong = [{"wrong": int(r["truth"] != r["predicted"]), **r} for r in table]
+    write(wrong, folder / "w.csv")
+    ddm = ("--detector", "ddm", "--detector", "adwin", "--merge", "0")
+    labelled = run.json("w.csv", *MODEL, *ddm)["detectors"]
+    assert {alarm["stream"] for alarm in labelled[0]["list"]} == {"error"}  # and not feature:wrong
+    assert {"error", "feature:wrong"} <= {alarm["stream"] for alarm in labelled[1]["list"]}
+    named = run.json("w.csv", "--column", "wrong", *ddm)["detectors"]
+    rows = [[alarm["row"] for alarm in found[0]["list"]] for found in (labelled, named)]
+    assert rows[0] == rows[1] != []
+
+
+def test_nobody_reading_on_is_no_failure(run: Run, folder: Path) -> None:
+    arguments = "t.csv", "--detector", "dummy:every=2", "--merge", "0", "--all"
+    for more in ((), ("--json",)):  # more than a pipe holds, and less
+        for count in (len(arguments), -1):
+            command = [
+                sys.executable,
+                "-m",
+                "tocsin.cli.main",
+                "backtest",
+                *arguments[:count],
+                *more,
+            ]
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as done:
+                assert done.stdout is not None
+                assert done.stderr is not None
+                done.stdout.close()
+                assert done.stderr.read() == ""
+            assert done.returncode == 141
 
 
 # --- blocks ---------------------------------------------------------------------------------------
@@ -340,6 +412,59 @@ def test_a_regression_has_absolute_errors(tmp_path: Path) -> None:
     text = "y,p\n1.5,1.0\n2,3.25\nx,1.5\n,2.5\n"
     _, values = blocks(tmp_path / "a.csv", text, label="y", prediction="p")
     np.testing.assert_array_equal(values[:, 0], [0.5, 1.25, np.nan, np.nan])
+
+
+def test_an_error_is_there_whatever_was_answered(tmp_path: Path) -> None:
+    text = "y,p\n1.5,inf\n-inf,-inf\n" + "9" * 400 + ",1.5\n2.5,2\n"
+    _, values = blocks(tmp_path / "a.csv", text, label="y", prediction="p")
+    np.testing.assert_array_equal(values[:, 0], [np.inf, np.nan, np.nan, 0.5])
+    _, values = blocks(
+        tmp_path / "a.csv", "y,p\n" + f"{'9' * 400},1\n" * 2, label="y", prediction="p"
+    )
+    np.testing.assert_array_equal(values[:, 0], [1, 1])
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize("name", ["label", "prediction"])
+def test_classes_that_are_known_alone_are_watched_themselves(
+    tmp_path: Path, name: str, size: int
+) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,b\n2,a\n3,\n4,b\n5,c\n")
+    found = list(Blocks(tmp_path / "a.csv", Columns(**{name: "y"}), block_rows=size))
+    values = np.concatenate([block.values for block in found])
+    np.testing.assert_array_equal(values[:, 1], [0, 1, np.nan, 0, 2])
+    assert {block.names for block in found} == {("feature:x", name)}
+    assert {block.categories for block in found} == {frozenset([name])}
+
+
+def test_a_regression_s_label_is_watched_as_a_number(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("y\n1.5\n2\nx\n")
+    (block,) = Blocks(tmp_path / "a.csv", Columns(label="y"))
+    np.testing.assert_array_equal(block.values[:, 0], [1.5, 2, np.nan])
+    assert (block.names, block.categories) == (("label",), frozenset())
+
+
+def test_a_label_alone_that_changes_is_found(run: Run, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.choice(["ham", "spam"], ROWS)
+    truth[CHANGE:] = rng.choice(["ham", "spam"], ROWS - CHANGE, p=[0.9, 0.1])
+    (folder / "l.csv").write_text("truth\n" + "\n".join(truth) + "\n")
+    for detector in ("e_detector", "adwin"):
+        found = run.json("l.csv", "--label", "truth", "--detector", detector)
+        assert found["streams"] == ["label"]
+        (alarm,) = found["detectors"][0]["list"]
+        assert CHANGE < alarm["row"] < CHANGE + 200
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_times_that_go_back_are_refused_at_any_cut(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.csv").write_text("t,x\n5,1\n7,2\n7,3\n9,4\n")
+    found = list(Blocks(tmp_path / "a.csv", Columns(time="t"), block_rows=size))
+    times = np.concatenate([block.times for block in found if block.times is not None])
+    np.testing.assert_array_equal(times, np.array([5, 7, 7, 9]) * 10**9)
+    (tmp_path / "a.csv").write_text("t,x\n5,1\n7,2\n6,3\n9,4\n")
+    with pytest.raises(ConfigError, match=r"row 2 t goes back, to 1970-01-01 00:00:06; .*sort the"):
+        list(Blocks(tmp_path / "a.csv", Columns(time="t"), block_rows=size))
 
 
 def test_events_are_read_as_they_stand(tmp_path: Path) -> None:

@@ -141,6 +141,48 @@ def test_a_wrong_file_is_refused_naming_key_value_and_fix(
         read(text)
 
 
+TIME = "a number of seconds or a time, as 250ms, 30s, 5m, 12h or 14d"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("defaults: {drift: {season_seconds: x}}", f"defaults.drift.season_seconds: must be 'auto' or {TIME}, got 'x'"),
+        ("defaults: {drift: {season_seconds: -3}}", "defaults.drift.season_seconds: must be 'auto' or greater than 0, got -3"),
+        ("defaults: {features: 3}", "defaults.features: must be 'all' or 'none' or a list of names, got 3"),
+        ("defaults: {features: some}", "defaults.features: must be 'all' or 'none' or a list of names, got 'some'"),
+        ("models: {my.model: {features: [a, 1]}}", "models.my.model.features[1]: must be text, got 1"),
+        ("defaults: {drift: {learning: maybe}}", "defaults.drift.learning: must be true or false, got 'maybe'"),
+        ("defaults: {drift: {reference: 5}}", "defaults.drift.reference: must be a path, got 5"),
+        ("defaults: {drift: {budget_days: 1, budget_events: 2}}", "defaults.drift: give budget_events or budget_days, not both"),
+        ("kafka: {topic: 5}", "kafka.topic: must be text, got 5"),
+        ("worker: {commit: 3 weeks}", f"worker.commit: must be {TIME}, got '3 weeks'"),
+        ("models: {7: {}}", "models.7: must be text, got 7"),
+        # What a model inherits is wrong in one place, what it says itself in another.
+        ("defaults: {features: 3}\nmodels: {a: {}}", "defaults.features: must be 'all' or 'none' or a list of names, got 3"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_one_line_under_the_name_it_was_written(
+    read: Load, text: str, line: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert str(caught.value) == line
+
+
+def test_a_model_s_own_mistake_is_said_beside_that_of_the_defaults(read: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("defaults: {features: 3}\nmodels: {a: {features: 4}}")
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "defaults.features", "models.a.features",
+    ]  # fmt: skip
+
+
+def test_a_season_that_is_no_whole_days_is_named(read: Load) -> None:
+    with pytest.raises(ConfigError, match=r"^defaults\.drift\.season_seconds: a season must be"):
+        read("defaults: {drift: {season_seconds: 1h}}")
+
+
 def test_all_that_is_wrong_is_said_at_once(read: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         read("kafka: {topik: a}\nworker: {commit: 0}\ntenant: ''")
@@ -156,7 +198,9 @@ def test_all_that_is_wrong_is_said_at_once(read: Load) -> None:
         ("TOCSIN_KAFKA__BOOTSTRP", "x", r"kafka.bootstrp: unknown key; did you mean bootstrap\?"),
         ("TOCSIN_", "x", "TOCSIN_: no such setting"),
         ("TOCSIN_LIMITS__MODELS", "many", "limits.models: .*got 'many'"),
-        ("TOCSIN_MODELS", "{fraud", '"models".*must be JSON'),
+        ("TOCSIN_LIMITS__MODELS", "many", r"\(TOCSIN_LIMITS__MODELS\)"),
+        ("TOCSIN_DEFAULTS__DRIFT__SEASON_SECONDS", "1w", r"season_seconds: must be 'auto' or a number"),
+        ("TOCSIN_MODELS", "{fraud", "TOCSIN_MODELS: .*must be JSON.*; TOCSIN_MODELS__KEY sets one"),
     ],
 )  # fmt: skip
 def test_a_wrong_variable_is_refused_by_name(read: Load, variable, value, message) -> None:
