@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -81,9 +81,9 @@ class AttackMonitor:
         )
 
     @property
-    def versions(self) -> list[str]:
-        """The versions that have a detector, with their numbers of classes, the oldest first."""
-        return list(self._detectors)
+    def versions(self) -> dict[str, Any]:
+        """The versions that have a detector, and the uses of them: what `restore` takes beside the fields."""
+        return self._versions.state()
 
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields that changed since the last call, None for those to delete."""
@@ -101,23 +101,26 @@ class AttackMonitor:
                 fields[f"attack_steady/{name}"] = detector.steady()
         return fields
 
-    def restore(self, versions: Sequence[str], fields: dict[str, bytes]) -> list[str]:
+    def restore(self, versions: Any, fields: dict[str, bytes]) -> list[str]:
         """Go on from stored `versions` and fields; return what could not be read and starts clean."""
-        lost = []
-        for key in versions:
+
+        def read(key: str) -> AdversarialInputs:
             name = escaped(key)
-            try:
-                detector = self._make(*parts(key))
-                detector.restore_steady(fields[f"attack_steady/{name}"])
-                detector.restore_volatile(fields[f"attack/{name}"])
-            except (KeyError, StateError) as error:
-                lost.append(f"attack/{key}: {error}")
-                continue
+            detector = self._make(*parts(key))
+            detector.restore_steady(fields[f"attack_steady/{name}"])
+            detector.restore_volatile(fields[f"attack/{name}"])
+            detector.checked, detector.flagged = int(detector.checked), int(detector.flagged)
             if self.settings.reference is not None and not detector.is_fitted:
-                detector = self._make(*parts(key))  # the reference was named while it was learning
-            self._detectors[key] = detector
+                return self._make(*parts(key))  # the reference was named while it was learning
+            return detector
+
+        try:
+            lost = self._versions.restore(versions, read)
+        except StateError as error:
+            return [f"attack: {error}"]
+        for key, detector in self._detectors.items():
             self._stored[key] = detector.changes
-        return lost
+        return [f"attack/{problem}" for problem in lost]
 
 
 def _observations(batch: EventBatch, logits: Floats, rows: Ints | slice) -> Observations:

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.columns import FALSE, TEXT, TRUE, Floats, Strings, Values
 from ..detectors.string_index import StringIndex
@@ -59,6 +60,11 @@ def _number(text: str) -> float:
     return _TEXT - (int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 12)
 
 
+def is_text(numbers: Floats) -> NDArray[np.bool_]:
+    """Whether each of (n,) numbers stands for a text that is no integer."""
+    return np.asarray(numbers <= _TEXT)
+
+
 def numbers_only(values: Floats) -> Floats:
     """Return (n,) values with NaN for text classes: a regression cannot compare those."""
-    return np.where(values <= _TEXT, np.nan, values)
+    return np.where(is_text(values), np.nan, values)

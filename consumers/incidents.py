@@ -16,8 +16,9 @@ from ..core.cloudevents import from_nanoseconds
 from ..core.columns import Ints
 from ..core.lifecycle import State, Step, advance
 from ..core.snapshot import pack, unpack
-from ..core.verdict import Verdict
+from ..core.verdict import Summary, Verdict
 from ..detectors.merging import Merging
+from . import sentences
 
 _MEMBERS: Final = 50  # streams listed in an alert
 _SEVERITY: Final[dict[str, alerts.Severity]] = {
@@ -25,6 +26,7 @@ _SEVERITY: Final[dict[str, alerts.Severity]] = {
     "adversarial input": "critical", "pipeline": "critical",
 }  # fmt: skip
 _RANK: Final = ("info", "warning", "critical")
+_WORST: Final = ("unsettled", "gone", "new regime", "returned")
 _DRIFTS: Final = frozenset(["data drift", "prediction drift", "concept drift"])
 _PATIENCE: Final = 1000
 """Times `resolve_events`: then a stream that has gone holds nothing open. Labels of one in fifty events settle within 500."""
@@ -91,6 +93,7 @@ class Incident(msgspec.Struct):
     number: int  # among those of its group
     severity: str
     members: dict[str, Member]
+    now: Summary | None = None  # what the stream is that opened it, once that has settled
 
 
 class Incidents:
@@ -193,6 +196,8 @@ class Incidents:
             if key in incident.members:
                 member = incident.members[key]
                 incident.members[key] = msgspec.structs.replace(member, outcome=v.outcome)
+            if v.subject == alerts.decode(incident.alert).subject:
+                incident.now = v.current
             return None
         if key in incident.members or len(incident.members) < _MEMBERS:
             incident.members[key] = _member(v)
@@ -248,6 +253,7 @@ class Incidents:
             change=v.change,
             size=_finite(v.size),
             size_sigmas=_finite(v.size_sigmas),
+            newcomers=v.newcomers,
             chance_events=_finite(v.chance_events),
             started_at=_time(began.time),
             started_earliest=_time(began.earliest),
@@ -271,10 +277,9 @@ class Incidents:
     def _resolved(self, incident: Incident, moment: Moment) -> Alert:
         opened = alerts.decode(incident.alert)
         members = sorted(incident.members.values(), key=_strength, reverse=True)
-        others = len({m.subject for m in members}) - 1
-        more = f" and {others} more" if others else ""
+        subjects = [opened.subject, *(m.subject for m in members)]
         outcomes = {m.outcome for m in members if m.outcome}
-        outcome = next((o for o in ("unsettled", "new regime", "returned") if o in outcomes), "")
+        outcome = next((o for o in _WORST if o in outcomes), "")
         return msgspec.structs.replace(
             opened,
             id=f"{opened.id}:resolved",
@@ -286,8 +291,8 @@ class Incidents:
             row=moment.row,
             outcome=outcome,
             members=members,
-            summary=f"{opened.subject}{more}: "
-            + _OUTCOMES.get(outcome, f"quiet for {self.resolve_events} events"),
+            current=incident.now or opened.current,
+            summary=sentences.ended(subjects, outcome, incident.now, self.resolve_events),
         )
 
     def snapshot(self) -> bytes:
@@ -296,11 +301,11 @@ class Incidents:
             "open": [msgspec.to_builtins(incident) for incident in self._open],
             "merging": [[*group, merging.state()] for group, merging in self._merging.items()],
         }
-        return pack("incidents", 3, meta, {})
+        return pack("incidents", 4, meta, {})
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
-        meta: dict[str, Any] = unpack("incidents", 3, state)[0]
+        meta: dict[str, Any] = unpack("incidents", 4, state)[0]
         self._open = msgspec.convert(meta["open"], list[Incident])
         self._merging = {}
         for kind, subject, merging in meta["merging"]:
@@ -387,10 +392,3 @@ def _finite(value: float | None) -> float | None:
 
 def _time(nanoseconds: int | None) -> datetime | None:
     return None if nanoseconds is None else from_nanoseconds(nanoseconds)
-
-
-_OUTCOMES: Final = {
-    "returned": "back to what it was",
-    "new regime": "at rest at a new level, which is the reference now",
-    "unsettled": "restless for long; what it is now is the reference",
-}

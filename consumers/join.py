@@ -157,7 +157,7 @@ class Join:
                 out,
             )
             begin, label_begin = end, label_end
-        return out.pairs, out.corrections
+        return [stack(out.pairs)] if len(out.pairs) > 1 else out.pairs, out.corrections
 
     def _end(
         self, predictions: Predictions, begin: int, labels: Labels, label_begin: int

@@ -9,11 +9,14 @@ import numpy as np
 
 from ..core.alert import Alert, Kind
 from ..core.batch import EventBatch, LabelBatch
-from ..core.columns import Floats, Ints, Strings, groups, stack, take
+from ..core.columns import Floats, Ints, Strings, Values, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
+from ..core.snapshot import reading
 from ..core.verdict import Verdict
 from ..detectors.natural_size import SURPRISE
+from . import sentences
+from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
@@ -63,10 +66,15 @@ class ModelMonitor:
         self.model = model
         self.partition = partition
         self.settings = settings
-        labels = settings.labels
-        self.join = Join(labels.max_pending, labels.window, labels.early, labels.max_early)
+        self.join = self._new_join()
         self._classes = ClassNumbers()
+        self._names = ClassNames()
+        self._names_stored = -1
         self._series: dict[int, Series] = {}
+
+    def _new_join(self) -> Join:
+        labels = self.settings.labels
+        return Join(labels.max_pending, labels.window, labels.early, labels.max_early)
 
     def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
@@ -77,6 +85,8 @@ class ModelMonitor:
         before = {code: series.events.count for code, series in self._series.items()}
         pairs_before = {code: series.pairs.count for code, series in self._series.items()}
         classes = [self._classes.numbers(batch.prediction) for batch in batches]
+        for batch, predicted in zip(batches, classes, strict=True):
+            self._names.add(PREDICTION, predicted, batch.prediction.strings)
         for batch, predicted in zip(batches, classes, strict=True):
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
@@ -101,7 +111,7 @@ class ModelMonitor:
     def _of(self, environment: int) -> Series:
         if environment not in self._series:
             self._series[environment] = Series(
-                self.model, ENVIRONMENTS[environment], self.partition, self.settings
+                self.model, ENVIRONMENTS[environment], self.partition, self.settings, self._names
             )
         return self._series[environment]
 
@@ -138,8 +148,13 @@ class ModelMonitor:
             np.concatenate([batch.times for batch in batches]),
             np.concatenate([batch.environment for batch in batches]),
             np.concatenate(classes),
-            np.concatenate([self._classes.numbers(batch.label) for batch in batches]),
+            np.concatenate([self._label_numbers(EARLY_LABEL, batch.label) for batch in batches]),
         )
+
+    def _label_numbers(self, column: str, labels: Values) -> Floats:
+        numbers = self._classes.numbers(labels)
+        self._names.add(column, numbers, labels.strings)
+        return numbers
 
     def _join_labels(self, labels: Sequence[LabelBatch]) -> Labels:
         if not labels:
@@ -149,7 +164,7 @@ class ModelMonitor:
             [
                 Labels(
                     label.prediction_id, label.offsets, label.rows, label.times,
-                    self._classes.numbers(label.label), label.revision,
+                    self._label_numbers(LABEL, label.label), label.revision,
                 )
                 for label in labels
             ]
@@ -174,7 +189,9 @@ class ModelMonitor:
                 alerts.extend(series.incidents.end(due, _moment(predictions, position)))
 
         for verdict in sorted(verdicts, key=lambda v: (v.offset, v.row, v.subject, v.detector)):
-            claim = _claim(series, verdict, clocks, predictions, labels)
+            claim = _claim(
+                series, self._names.tell(series.environment, verdict), clocks, predictions, labels
+            )
             end(claim.clock)
             opened = series.incidents.claim(claim)
             if opened is not None:
@@ -197,6 +214,9 @@ class ModelMonitor:
         pending = self.join.table.dirty()
         fields: Fields = {f"pending/{name}": state for name, state in pending.items()}
         fields["join"] = self.join.volatile()
+        if self._names.changes != self._names_stored:
+            self._names_stored = self._names.changes
+            fields["names"] = self._names.snapshot()
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
         return fields
@@ -209,9 +229,18 @@ class ModelMonitor:
             groups.setdefault(group if slash else "", {})[rest or name] = state
         lost: list[str] = []
         try:
-            self.join.restore(groups[""]["join"], groups.get("pending", {}))
-        except (KeyError, StateError) as error:
+            with reading("join"):
+                join = self._new_join()
+                join.restore(groups[""]["join"], groups.get("pending", {}))
+                self.join = join
+        except StateError as error:
             lost.append(f"join: {error}")
+        try:
+            with reading("names"):
+                self._names.restore(fields["names"])
+            self._names_stored = self._names.changes
+        except StateError as error:
+            lost.append(f"names: {error}")
         for code in range(len(ENVIRONMENTS)):
             if str(code) in groups:
                 lost += self._of(code).restore(groups[str(code)])
@@ -274,7 +303,7 @@ def _claim(
         clock=clock,
         verdict=verdict,
         kind=kind,
-        summary=_summary(verdict, series),
+        summary=sentences.changed(verdict, is_regression=series.is_regression),
         time=int(events.times[row]),
         started=line.since(verdict, number),
         prediction_id=events.ids[row],
@@ -306,38 +335,3 @@ def _kind(subject: str) -> Kind:
     if what == "error" or subject == SURPRISE:
         return "concept drift"
     return "adversarial input" if what == "client" else "pipeline"
-
-
-def _summary(verdict: Verdict, series: Series) -> str:
-    """Return one line for people."""
-    subject = verdict.subject
-    delay = verdict.delay_events
-    seen = f", detected {delay} events after it began" if delay else ""
-    if verdict.chance_events:
-        seen += f"; by chance once in {verdict.chance_events:.1g} events"
-    before, now = verdict.reference, verdict.current
-    name = subject.removeprefix("feature:").removeprefix("category:")
-    if before is None or now is None:
-        return f"{name}: {verdict.change} {verdict.evidence}"
-    if before.mean is None or now.mean is None:
-        return f"{name}: {verdict.change or verdict.evidence}{seen}"
-    if subject.startswith("client:"):
-        return (
-            f"{subject.removeprefix('client:')}: {round(now.mean * now.count)} of its last "
-            f"{now.count} inputs suspicious (usual {before.mean:.1%})"
-        )
-    if subject.startswith("missing:"):
-        what = subject.removeprefix("missing:").partition(":")[2] or subject
-        return f"{what}: missing in {before.mean:.1%} -> {now.mean:.1%} of events{seen}"
-    if subject == "error" and not series.is_regression:
-        return (
-            f"accuracy {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} "
-            f"labels{seen}"
-        )
-    if subject == "error":
-        return f"absolute error {before.mean:.4g} -> {now.mean:.4g}{seen}"
-    if verdict.change in ("scale up", "scale down", "shape") and before.std and now.std:
-        return f"{name}: {verdict.change}, spread {before.std:.4g} -> {now.std:.4g}{seen}"
-    change = f"{verdict.change}, " if verdict.change else ""
-    sigmas = f" ({verdict.size_sigmas:+.1f} sigmas)" if verdict.size_sigmas is not None else ""
-    return f"{name}: {change}mean {before.mean:.4g} -> {now.mean:.4g}{sigmas}{seen}"

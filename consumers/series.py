@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final, Literal
 
+import msgspec
 import numpy as np
 
 from .. import __version__
 from ..core.batch import EventBatch
 from ..core.columns import FLOAT, Floats
 from ..core.errors import StateError
-from ..core.snapshot import pack, unpack
+from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
 from ..detectors.budget import Budget
 from ..detectors.performance import PerformanceWindow
 from ..detectors.reference import Reference
-from ..detectors.stream_monitor import MISSING_FOLLOWED, StreamMonitor
+from ..detectors.stream_monitor import StreamMonitor
 from . import training_reference
 from .attack import AttackMonitor
+from .class_names import ClassNames, feature_column
 from .class_numbers import ClassNumbers, numbers_only
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
 from .settings import DriftSettings, ModelSettings
 from .vectors import VectorMonitor, Vectors
+from .watched import pieces
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +46,13 @@ OF_ERRORS: Final = ("error", "label")
 _SHARES: Final = {"inputs": 0.6, "errors": 0.2, "embedding": 0.1, "logits": 0.1}
 """Of the budget; each has its own events."""
 
+_LINE: Any = tuple[int, list[tuple[int, int]]]
+_META: Final[dict[str, Any]] = {
+    "is_regression": bool | None, "events": _LINE, "pairs": _LINE, "broken": dict[str, str],
+    "version": str, "versions": Any,
+}  # fmt: skip
+"""What is stored beside the parts, since the first version."""
+
 Fields = dict[str, bytes | None]
 """State by the name of the field that stores it; None where the field is to be deleted."""
 
@@ -56,10 +66,17 @@ class Series:
         What is watched.
     settings
         How.
+    names
+        Where names of categories are remembered.
     """
 
     def __init__(
-        self, model: str, environment: str, partition: int, settings: ModelSettings
+        self,
+        model: str,
+        environment: str,
+        partition: int,
+        settings: ModelSettings,
+        names: ClassNames | None = None,
     ) -> None:
         self.settings = settings
         self.is_regression: bool | None = {"classification": False, "regression": True}.get(
@@ -91,6 +108,12 @@ class Series:
         self._stored: dict[str, int] = {}
         self._watched: dict[str, int] = {}
         self._classes = ClassNumbers()
+        self._names = names or ClassNames()
+        self.environment = environment
+        if self._trained is not None:
+            for stream, known in self._trained.names.items():
+                self._names.begin(feature_column("training", stream), known)
+            self._watched = {n: k for k, n in enumerate(self.inputs.unusable()) if self._watches(n)}
 
     def _monitor(self, name: Literal["inputs", "errors"]) -> StreamMonitor:
         """Return what watches inputs or errors, against training where there is a reference of it."""
@@ -99,7 +122,8 @@ class Series:
             samples = self._trained.of(OF_ERRORS, others=name == "inputs")
             if self.settings.drift.learning:
                 samples.pop("error", None)
-            reference.train(samples, self._trained.population)
+            known = {} if name == "errors" else self._trained.missing
+            reference.train(samples, self._trained.population, known)
         return _stream_monitor(self.settings.drift, _SHARES[name], reference)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
@@ -140,37 +164,12 @@ class Series:
         batch does not matter.
         """
         names, values = self.columns(batch, predicted)
-        if self._watched.keys() == set(names):
-            yield self._observations(batch, names, values, slice(None))
-            return
-        present = ~np.isnan(values)
-        first = np.where(present.any(axis=0), present.argmax(axis=0), len(batch)).tolist()
-        place = {name: column for column, name in enumerate(names)}
-        begins = sorted(
-            (first[column], name)
-            for name, column in place.items()
-            if name not in self._watched and first[column] < len(batch)
-        )
-        room = _MAX_STREAMS - len(self._watched)
-        if 0 < room < len(begins):
-            _log.warning("no more features are watched", extra={"streams": _MAX_STREAMS})
-        del begins[max(room, 0) :]
-        for begin, end in pairwise(sorted({0, *(row for row, _ in begins), len(batch)})):
-            new = [name for row, name in begins if row == begin]
-            known = [name for name in names if name in self._watched]
-            absent = [name for name in self._watched if name not in place]
-            dense = [name for name in absent if self._watched[name] < MISSING_FOLLOWED]
-            if len(dense) < len(absent) and "drift" not in self.broken:
-                self.inputs.miss(
-                    [n for n in absent if self._watched[n] >= MISSING_FOLLOWED], end - begin
-                )
-            for name in new:
-                self._watched[name] = len(self._watched)
-            columns = values[:, [place[name] for name in (*known, *new)]]
-            if dense:
-                columns = np.column_stack([columns, np.full((len(batch), len(dense)), np.nan)])
-            shown = (*known, *new, *dense)
-            yield self._observations(batch, shown, columns, slice(begin, end))
+        missed: dict[int, list[str]] = {}
+        for piece in pieces(names, values, self._watched, _MAX_STREAMS, missed):
+            yield self._observations(batch, piece.names, piece.values, piece.rows)
+        if "drift" not in self.broken:
+            for rows, streams in missed.items():
+                self.inputs.miss(streams, rows)
 
     def columns(self, batch: EventBatch, predicted: Floats) -> tuple[tuple[str, ...], Floats]:
         """Return the names and (n, k) values of what is watched of predictions.
@@ -187,8 +186,10 @@ class Series:
             names.append("score")
         for feature, texts in batch.texts.items():
             if self._wants(feature):
-                parts.append(self._classes.of_text(texts))
-                names.append(f"category:{feature}")
+                codes, name = self._classes.of_text(texts), f"category:{feature}"
+                self._names.add(feature_column(self.environment, name), codes, texts)
+                parts.append(codes)
+                names.append(name)
         if self.is_regression:
             parts.append(batch.prediction.numbers)
             names.append("prediction")
@@ -207,12 +208,16 @@ class Series:
         texts = frozenset(name for name in names if name.startswith("category:"))
         return Observations(
             names=names,
-            values=np.take(values[rows], order, axis=1),
+            values=np.take(values, order, axis=1),
             offsets=batch.offsets[rows],
             rows=batch.rows[rows],
             categories=texts | classes,
             times=batch.times[rows],
         )
+
+    def _watches(self, stream: str) -> bool:
+        kind, _, feature = stream.partition(":")
+        return kind not in ("feature", "category") or self._wants(feature)
 
     def _wants(self, feature: str) -> bool:
         wanted = self.settings.features
@@ -345,8 +350,11 @@ class Series:
         """Go on from stored fields; return what could not be read and starts clean."""
         mended: set[str] = set()
         try:
-            meta, _ = unpack("series", 1, fields["series"])
-        except (KeyError, StateError) as error:
+            with reading("series"):
+                meta, _ = unpack("series", 1, fields["series"])
+                for key, kind in _META.items():
+                    meta[key] = msgspec.convert(meta[key], kind)
+        except StateError as error:
             return [f"series: {error}"]  # with its clocks all that is told by them
         self.is_regression = meta["is_regression"]
         self.events.load(meta["events"])
@@ -356,14 +364,15 @@ class Series:
         else:
             mended = set(meta["broken"])
         lost = [f"{n}: it failed in tocsin {meta['version']}" for n in sorted(mended)]
-        for name, restore in (
-            ("performance", self.performance.restore),
-            ("incidents", self.incidents.restore),
-        ):
+        for name in ("performance", "incidents"):
+            part = deepcopy(getattr(self, name))
             try:
-                restore(fields[name])
-            except (KeyError, StateError) as error:
+                with reading(name):
+                    part.restore(fields[name])
+            except StateError as error:
                 lost.append(f"{name}: {error}")
+            else:
+                setattr(self, name, part)
         trained = self._trained and self._trained.checksum
         if meta.get("trained") != trained:
             lost.append("inputs and errors: drift.reference is another one than before")
@@ -374,9 +383,11 @@ class Series:
                 continue
             monitor = self._monitor(name)
             try:
-                monitor.reference.restore(fields[f"{name}_reference"])
-                monitor.restore_volatile(fields[name])
-            except (KeyError, StateError) as error:
+                with reading(name):
+                    monitor.reference.restore(fields[f"{name}_reference"])
+                    monitor.restore_volatile(fields[name])
+                    monitor.figures()  # no detector is set aside where these fail
+            except StateError as error:
                 lost.append(f"{name}: {error}")
                 monitor, begins_anew = self._monitor(name), True
             setattr(self, name, monitor)
@@ -385,7 +396,7 @@ class Series:
         self._watched = {
             name: number
             for number, name in enumerate(self.inputs.unusable())
-            if not name.startswith(("feature:", "category:")) or self._wants(name.partition(":")[2])
+            if self._watches(name)
         }
         if not lost:  # else everything is written again, so that what was lost is whole
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}

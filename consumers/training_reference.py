@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from zipfile import BadZipFile
 
+import msgspec
 import numpy as np
 
 from ..core.columns import Floats
@@ -20,7 +21,8 @@ from .settings import DriftSettings
 FEWEST: Final = 1000
 """Values that a stream needs: what fewer say of a distribution is off by 5 % and more."""
 _SHARE: Final = 0.1  # of the rows, that a stream has a value in; a rare one would weaken what is said of all others
-_POPULATION: Final = "population"
+_POPULATION, _MISSING, _NAMES = "population", "missing", "names"
+_NAMES_OF = msgspec.json.Decoder(dict[str, dict[float, str]])
 
 
 class Trained(NamedTuple):
@@ -32,12 +34,18 @@ class Trained(NamedTuple):
         Stream to its (n,) values in their order, 2,048 at most.
     population
         How many values each was drawn from, at least.
+    missing
+        Stream to the share of rows in which it had no value.
+    names
+        Stream of categories to the text of their numbers.
     checksum
         Of all that.
     """
 
     samples: dict[str, Floats]
     population: int
+    missing: dict[str, float]
+    names: dict[str, dict[float, str]]
     checksum: int
 
     def of(self, names: Collection[str], *, others: bool = False) -> dict[str, Floats]:
@@ -45,7 +53,12 @@ class Trained(NamedTuple):
         return {name: s for name, s in self.samples.items() if (name in names) != others}
 
 
-def write(file: Path, values: Mapping[str, Floats], rows: int) -> dict[str, int]:
+def write(
+    file: Path,
+    values: Mapping[str, Floats],
+    rows: int,
+    names: Mapping[str, Mapping[float, str]] | None = None,
+) -> dict[str, int]:
     """Write what streams were like; their values are in their own order, so that no row can be told.
 
     Parameters
@@ -56,6 +69,8 @@ def write(file: Path, values: Mapping[str, Floats], rows: int) -> dict[str, int]
         Stream to its (n,) usable values.
     rows
         How many rows they are of.
+    names
+        Stream of categories to the text of their numbers.
 
     Returns
     -------
@@ -75,6 +90,8 @@ def write(file: Path, values: Mapping[str, Floats], rows: int) -> dict[str, int]
         )
     arrays: dict[str, Any] = {name: order_statistics(v) for name, v in kept.items()}
     arrays[_POPULATION] = np.array(min(map(len, kept.values())))
+    arrays[_MISSING] = np.array([1 - len(kept[name]) / rows for name in sorted(kept)])
+    arrays[_NAMES] = np.frombuffer(msgspec.json.encode(names or {}), np.uint8)
     try:
         with file.open("wb") as out:
             np.savez_compressed(out, **arrays)
@@ -95,8 +112,12 @@ def read(file: Path) -> Trained:
     """
     try:
         with file.open("rb") as raw, np.load(raw, allow_pickle=False) as found:
-            samples = {name: np.asarray(found[name], np.float64) for name in sorted(found.files)}
-        population = int(samples.pop(_POPULATION))
+            arrays = {name: found[name] for name in sorted(found.files)}
+        population, shares = int(arrays.pop(_POPULATION)), arrays.pop(_MISSING).tolist()
+        encoded = arrays.pop(_NAMES).tobytes()
+        names = _NAMES_OF.decode(encoded)
+        samples = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
+        missing = dict(zip(samples, map(float, shares), strict=True))
     except (OSError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else "it is not one"
         raise ConfigError(
@@ -108,10 +129,15 @@ def read(file: Path) -> Trained:
                 f"drift.reference {file}: {name} must be {FEWEST} finite values or more, found shape "
                 f"{values.shape}"
             )
-    checksum = population
+        if not 0 <= missing[name] < 1:
+            raise ConfigError(
+                f"drift.reference {file}: the share of rows without {name} must be 0 or more and below 1, "
+                f"found {missing[name]}"
+            )
+    checksum = zlib.crc32(encoded + repr(missing).encode(), population)
     for name, values in samples.items():
         checksum = zlib.crc32(values.tobytes(), zlib.crc32(name.encode(), checksum & 0xFFFFFFFF))
-    return Trained(samples, population, checksum)
+    return Trained(samples, population, missing, names, checksum)
 
 
 def check(settings: Iterable[DriftSettings]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from ..core.batch import EventBatch
 from ..core.columns import Floats
 from ..detectors.base import usable
+from .class_names import LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers
 from .series import OF_ERRORS, Series
 from .settings import ModelSettings
@@ -23,7 +24,10 @@ class TrainingStreams:
 
     def __init__(self, settings: ModelSettings) -> None:
         drift = settings.drift.model_copy(update={"reference": None})
-        self._series = Series("", "training", 0, settings.model_copy(update={"drift": drift}))
+        self._names = ClassNames()
+        self._series = Series(
+            "", "training", 0, settings.model_copy(update={"drift": drift}), self._names
+        )
         self._classes = ClassNumbers()
         self._values: dict[str, list[Floats]] = {}
         self.rows = 0
@@ -34,10 +38,17 @@ class TrainingStreams:
         self.rows += len(batch)
         self._series.decide(batch)
         predicted, label = map(self._classes.numbers, (batch.prediction, batch.label))
+        self._names.add(PREDICTION, predicted, batch.prediction.strings)
+        self._names.add(LABEL, label, batch.label.strings)
         names, values = self._series.columns(batch, predicted)
         pairs = self._series.error_and_label(predicted, label)
         for name, column in zip((*names, *OF_ERRORS), [*values.T, *pairs.T], strict=True):
             self._values.setdefault(name, []).append(column[usable(column)])
+
+    def names(self) -> dict[str, dict[float, str]]:
+        """Return stream of categories to the text of their numbers, as far as it is kept."""
+        found = {name: self._names.of("training", name) for name in self._values}
+        return {name: names for name, names in found.items() if names}
 
     def values(self) -> dict[str, Floats]:
         """Return stream to its (n,) usable values."""

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ..core.batch import EventBatch
 from ..core.columns import Floats, Ints, Strings
 from ..core.errors import StateError
-from ..core.snapshot import pack, unpack
+from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
 from ..detectors.budget import Budget
 from ..detectors.e_detector import EDetector
-from ..detectors.embedding import EmbeddingStreams
+from ..detectors.embedding import EmbeddingStreams, check_learnt
 from ..detectors.kernel_test import BLOCK
 from ..detectors.logit_streams import LogitStreams
 from ..detectors.reference import Reference
@@ -104,7 +104,7 @@ class Vectors:
 class VectorMonitor:
     """Watches the embeddings, or the logits, of a model as streams: `embedding:pc1@VERSION`, without `@` where none is.
 
-    Each version and width has a map of its own to streams, and what watches them; at most 8, the oldest makes room.
+    Each version and width has a map of its own to streams, and what watches them; at most 8, see `Versions`.
     Streams are named by the version, so that incidents take two widths of one version for one.
 
     Parameters
@@ -156,7 +156,7 @@ class VectorMonitor:
             return []
         found: list[Verdict] = []
         for version, rows in self._versions.route(batch.versions, width):
-            found += version.update(batch if isinstance(rows, slice) else batch.take(rows))
+            found += version.update(batch.take(rows))
         return found
 
     def _make(self, version: str, _width: int) -> _Version:
@@ -183,7 +183,7 @@ class VectorMonitor:
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` takes beside the fields: small, and changing with every batch."""
-        return {"versions": list(self._versions.kept), "spent": self._spent}
+        return {"versions": self._versions.state(), "spent": self._spent}
 
     def dirty(self) -> Fields:
         """Return the fields that changed since the last call, None for those to delete."""
@@ -206,21 +206,24 @@ class VectorMonitor:
 
         Returns what could not be read and starts clean.
         """
-        lost: list[str] = []
         if state is None:
-            return lost
-        self._spent = dict.fromkeys(_SPENT, 0.0) | state["spent"]
-        for key in state["versions"]:
+            return []
+
+        def read(key: str) -> _Version:
             version = self._make(*parts(key))
-            try:
-                version.restore({part: fields[self._field(part, key)] for part in _PARTS})
-            except (KeyError, StateError) as error:
-                lost.append(f"{self.name}/{key}: {error}")
-                continue
-            self._versions.kept[key] = version
+            version.restore({part: fields[self._field(part, key)] for part in _PARTS})
+            return version
+
+        try:
+            with reading("what versions spent"):
+                self._spent = {name: float(state["spent"].get(name, 0)) for name in _SPENT}
+                lost = self._versions.restore(state["versions"], read)
+        except StateError as error:
+            return [f"{self.name}: {error}"]
+        for key, version in self._versions.kept.items():
             for part, (changes, _) in version.parts().items():
                 self._stored[self._field(part, key)] = changes
-        return lost
+        return [f"{self.name}/{problem}" for problem in lost]
 
     def _field(self, part: str, key: str) -> str:
         return f"{self.name}{part}/{escaped(key)}"
@@ -381,13 +384,18 @@ class _Version:
         references, _ = unpack("vectors_reference", 1, fields["_reference"])
         self.transform.restore_steady(fields["_steady"])
         self.transform.restore_volatile(meta["transform"])
+        check_learnt(self.transform.warm_up)
         self.monitor.reference.restore(references["monitor"])
         self.monitor.restore_volatile(meta["monitor"])
         if self.blocks is not None:
             self.blocks.reference.restore(references["blocks"])
             self.blocks.restore_volatile(meta["blocks"])
         self._own.load(meta["own"])
-        self._first = meta["first"]
+        self._first = int(meta["first"])
+        warm_up = self.transform.warm_up
+        if warm_up.reference is None and self._own.count > sum(map(len, warm_up.sample)):
+            raise StateError(f"what was learnt from {self._own.count} vectors is gone")
+        self.figures()  # no detector is set aside where these fail
 
 
 def _blocks(settings: DriftSettings, beside: Budget) -> EDetector:

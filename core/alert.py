@@ -51,6 +51,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         From the verdict that opened the incident.
     change, size, size_sigmas
         What kind of change, and how large: in the stream's own unit and in reference standard deviations.
+    newcomers
+        Of a new category what has come, the most frequent first.
     chance_events
         Evidence this strong comes by chance once in so many events, over everything watched.
     started_at, started_earliest, started_latest
@@ -62,7 +64,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resolved_at
         Event time of the resolution.
     outcome
-        Of a resolved incident: `returned`, `new regime`, `unsettled`, or empty where it only fell quiet.
+        Of a resolved incident: `returned`, `new regime`, `unsettled`, `gone`, or empty where it only fell quiet.
     delay_events
         Estimated number of events from onset to detection.
     prediction_id
@@ -104,6 +106,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     change: str = ""
     size: float | None = None
     size_sigmas: float | None = None
+    newcomers: list[str] = []
     chance_events: float | None = None
     started_at: datetime | None = None
     started_earliest: datetime | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cache
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -78,7 +80,7 @@ def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[
     at = 4 + int.from_bytes(body[:4], "little")
     try:
         head = _decode_head(body[4:at])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise StateError(f"the snapshot of {kind} has no readable head: {error}") from None
     if (head.kind, head.version) != (kind, version):
         raise StateError(
@@ -101,3 +103,40 @@ def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[
             ) from None
         at += size
     return head.meta, arrays
+
+
+@contextmanager
+def reading(what: str) -> Generator[None]:
+    """Make a `StateError` of whatever a state does to its reader that nobody has written so.
+
+    A checksum is no signature: what is stored may lack a key, or hold a text where a number belongs. What was
+    read into is to be thrown away then.
+    """
+    try:
+        yield
+    except StateError:
+        raise
+    except _OF_READING as error:
+        raise StateError(
+            f"the snapshot of {what} is not as it was written: {type(error).__name__}: {error}"
+        ) from error
+
+
+_OF_READING: Final = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+    msgspec.MsgspecError,
+)  # fmt: skip
+
+
+def check(array: NDArray[Any], what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an array of a snapshot that compiled code could not take.
+
+    Raises
+    ------
+    StateError
+        It has another shape or type.
+    """
+    if array.shape != shape or array.dtype != dtype:
+        raise StateError(
+            f"{what}: expected {dtype} of shape {shape}, found {array.dtype} of shape {array.shape}"
+        )

@@ -21,6 +21,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counts
         (bins,) how many values fell into each bin; the reference and the current values of one
         verdict share their edges.
+    categories
+        Of a stream of categories what all bins but the last one stand for; the last is of all others.
     """
 
     count: int
@@ -28,6 +30,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     std: float | None = None
     edges: list[float] = []
     counts: list[int] = []
+    categories: list[str] = []
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +56,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         `rate up`, `rate down` (of errors), `missing`, `missing less`, `new category`, `shares`, and of
         ordered streams also `flip rate up`, `flip rate down`, `schema`.
     size, size_sigmas
-        After less before, in the stream's own unit and in standard deviations of the reference.
+        After less before, in the stream's own unit and in standard deviations of the reference. Of categories
+        it is the share of the one whose share has changed most.
+    newcomers
+        Of the change `new category` what has come, the most frequent first; at most 5.
     delay_events
         Estimated number of the stream's values since the change began, this one included.
     delay_low, delay_high
@@ -63,7 +69,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     advisory
         Whether it joins what others have claimed, and claims nothing by itself: it is outside the budget.
     outcome
-        Of a settled stream: `returned`, `new regime` or `unsettled`, the last when it was given up.
+        Of a settled stream: `returned`, `new regime`, `unsettled` when it was given up, or `gone` when it had no
+        value for long.
     evidence
         How sure, in words.
     reference, current
@@ -84,12 +91,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     change: str = ""
     size: float | None = None
     size_sigmas: float | None = None
+    newcomers: list[str] = []
     delay_events: int | None = None
     delay_low: int | None = None
     delay_high: int | None = None
     chance_events: float | None = None
     advisory: bool = False
-    outcome: Literal["", "returned", "new regime", "unsettled"] = ""
+    outcome: Literal["", "returned", "new regime", "unsettled", "gone"] = ""
     evidence: str = ""
     reference: Summary | None = None
     current: Summary | None = None

@@ -2,46 +2,120 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints
+from ..core.snapshot import check
 from .compiled import compiled
 
 FAR_BLOCKS: Final = 35
-"""A time further than this from the open block, either way, is not believed at once. Chosen: five weeks
-of days, more than a pause of a service takes."""
-_IN_A_ROW: Final = 32  # such times one after another are believed; chosen
+"""A time further than this from the open block, either way, is taken for a wrong clock's, if not most events of two
+blocks say so. Chosen: five weeks of days, more than a pause of a service takes."""
+_SOON: Final = 8
+"""Events that agree on a later block within that: as many, at least, or an eighth of a block's usual ones. Chosen."""
+_FAR: Final = 32
+"""Events that agree on any other time: as many, at least, or what two blocks usually have. Chosen."""
 MOST_EMPTY: Final = 300
 """Empty blocks that a believed leap makes at most: by then every window is empty. Chosen."""
 
 
+class _State(NamedTuple):
+    """Where each number stands in the state.
+
+    Parameters
+    ----------
+    begun, current, origin
+        Whether there was an event, the open block, and the block since 1970 that is number 0.
+    latest, number
+        The block since 1970 that the clock was last set back from, and its number.
+    votes, candidate
+        How many more events say another time than do not, and the block since 1970 that they say.
+    held, rows, usual
+        Events of the open block that lie in it, and all; how many the blocks before usually had.
+    """
+
+    begun: int = 0
+    current: int = 1
+    origin: int = 2
+    latest: int = 3
+    number: int = 4
+    votes: int = 5
+    candidate: int = 6
+    held: int = 7
+    rows: int = 8
+    usual: int = 9
+
+
+_S: Final = _State()
+
+
 @compiled
 def _place(
-    times: Ints, counted: NDArray[np.bool_], length: int, believed: int, most_empty: int,
-    state: Ints, blocks: Ints,
+    times: Ints, counted: NDArray[np.bool_], length: int, near: int, fewest: int, far: int, most_empty: int,
+    s: Ints, blocks: Ints,
 ) -> None:  # fmt: skip
-    """Fill `blocks`; `state` is (begun, open block, first block since 1970, far times in a row)."""
-    begun, current, origin, far = state[0], state[1], state[2], state[3]
+    """Fill `blocks`; `s` is the state."""
     for i in range(times.shape[0]):
         if counted[i]:
             block = times[i] // length
-            if begun == 0:
-                begun, origin = 1, block
-            ahead = block - origin - current
-            if abs(ahead) <= believed:
-                far = 0
-                current += max(ahead, 0)
-            else:
-                far += 1
-                if far >= _IN_A_ROW:
-                    far = 0
-                    current += min(ahead, most_empty) if ahead > 0 else 1
-                    origin = block - current
-        blocks[i] = current
-    state[0], state[1], state[2], state[3] = begun, current, origin, far
+            if s[_S.begun] == 0:
+                s[_S.begun], s[_S.origin], s[_S.latest] = 1, block, block
+            ahead = block - s[_S.origin] - s[_S.current]
+            if ahead == 0:
+                s[_S.held] += 1
+            if 0 < ahead <= near and s[_S.held] >= fewest:
+                _open(ahead, s)
+            elif -near <= ahead <= 0:
+                s[_S.votes] = max(s[_S.votes] - 1, 0)
+            elif _agree(block, ahead, far, s):
+                _leap(block, ahead, most_empty, s)
+            s[_S.rows] += 1
+        blocks[i] = s[_S.current]
+
+
+@compiled
+def _open(ahead: int, s: Ints) -> None:
+    """Open the block that is so many after the open one."""
+    s[_S.usual] = (s[_S.usual] + s[_S.rows]) // 2 if s[_S.usual] > 0 else s[_S.rows]
+    s[_S.current] += ahead
+    s[_S.held], s[_S.rows], s[_S.votes] = 1, 0, 0
+
+
+@compiled
+def _agree(block: int, ahead: int, far: int, s: Ints) -> bool:
+    """Count the vote of an event for another time; return whether that has enough.
+
+    The majority vote of Boyer and Moore 1991, "MJRTY: a fast majority vote algorithm".
+    """
+    if s[_S.votes] > 0 and abs(block - s[_S.candidate]) > far:
+        s[_S.votes] -= 1
+        return False
+    s[_S.votes] += 1
+    s[_S.candidate] = block
+    now = s[_S.origin] + s[_S.current]
+    wanted: int = max(_FAR, s[_S.usual] * 2)
+    if 0 < ahead <= far or now < s[_S.latest] <= block <= s[_S.latest] + far:
+        wanted = max(_SOON, s[_S.usual] // 8)  # also where it was before it was set back
+    return bool(s[_S.votes] >= wanted)
+
+
+@compiled
+def _leap(block: int, ahead: int, most_empty: int, s: Ints) -> None:
+    """Go to another time, by an event that lies so many blocks ahead."""
+    now = s[_S.origin] + s[_S.current]
+    if ahead < 0:
+        if now >= s[_S.latest]:
+            s[_S.latest], s[_S.number] = now, s[_S.current]
+        ahead = 0
+    elif now < s[_S.latest] <= block:  # back to where it was: what was then has its number
+        ahead = s[_S.number] + block - s[_S.latest] - s[_S.current]
+    if ahead > 0 and s[_S.current] > 0:  # before a block has ended no pause is known
+        _open(min(ahead, most_empty), s)
+    s[_S.origin] = block - s[_S.current]
+    s[_S.held], s[_S.votes] = 1, 0
 
 
 class BlockClock:
@@ -52,9 +126,13 @@ class BlockClock:
     length_seconds
         Length of a block; blocks begin at multiples of it since 1970, so days are those of UTC.
     far
-        A time more than so many blocks from the open one, before or after, is not believed at once.
+        How far from the open block times may be that say the same.
     most_empty
         Empty blocks that a leap which is believed makes at most.
+    near
+        A time within so many blocks of the open one, before or after, is believed at once; `far` if None.
+    fewest
+        How many events must lie in the open block before a later one is opened at once.
 
     Raises
     ------
@@ -63,13 +141,22 @@ class BlockClock:
 
     Notes
     -----
-    Numbers never fall: an event whose time lies before the open block counts into the open block. A time
-    far from it is taken for a wrong clock and counts into the open block too, until 32 such events come
-    one after another: then the numbers go on from there. So one event dated 2262 does not stop the clock.
+    Numbers never fall: an event whose time lies before the open block counts into the open block. So does, at first,
+    one that lies further ahead than `near`: the clock goes there once events that say so outnumber the others, by an
+    eighth of what a block usually has (8 at least) up to `far` blocks ahead, else by what two have (32 at least).
+    Where most say an earlier time it is set back in the same way, and the open block stays open; where they then
+    return to the time before, numbers go on as if nothing had been. So times that are wrong move nothing as
+    long as most are not, and an event dated 2262 does not stop the clock.
     """
 
     def __init__(
-        self, length_seconds: float, far: int = FAR_BLOCKS, most_empty: int = MOST_EMPTY
+        self,
+        length_seconds: float,
+        far: int = FAR_BLOCKS,
+        most_empty: int = MOST_EMPTY,
+        *,
+        near: int | None = None,
+        fewest: int = 0,
     ) -> None:
         if not 1e-3 <= length_seconds <= 3.2e9:
             raise ValueError(
@@ -80,12 +167,14 @@ class BlockClock:
         """Nanoseconds."""
         self._far = far
         self._most_empty = most_empty
-        self._state = np.zeros(4, np.int64)
+        self._near = far if near is None else near
+        self._fewest = fewest
+        self._state = np.zeros(len(_S), np.int64)
 
     @property
     def block(self) -> int:
         """The open block."""
-        return int(self._state[1])
+        return int(self._state[_S.current])
 
     def place(self, times: Ints, counted: NDArray[np.bool_]) -> Ints:
         """Return the block of each of (n,) rows, rising; rows that are not counted move nothing.
@@ -98,7 +187,10 @@ class BlockClock:
             (n,) which rows there is anything in.
         """
         blocks = np.empty(len(times), np.int64)
-        _place(times, counted, self.length, self._far, self._most_empty, self._state, blocks)
+        _place(
+            times, counted, self.length, self._near, self._fewest, self._far, self._most_empty, self._state,
+            blocks,
+        )  # fmt: skip
         return blocks
 
     def state(self) -> NDArray[Any]:
@@ -106,7 +198,14 @@ class BlockClock:
         return self._state
 
     def load(self, state: NDArray[Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`.
+
+        Raises
+        ------
+        StateError
+            It is another number of numbers.
+        """
+        check(state, "the state of a clock", (len(_S),), np.dtype(np.int64))
         self._state = state
 
 
@@ -156,6 +255,14 @@ class BlockRows:
         return np.concatenate([[self.block, self._open_rows, self._rates[0]], self._rows])
 
     def load(self, state: Floats) -> None:
-        """Go on from `state`."""
+        """Go on from `state`.
+
+        Raises
+        ------
+        StateError
+            It is not (3,) numbers and one a kept block.
+        """
+        kept = max(min(len(state) - 3, self._ring), 0) if state.ndim == 1 else 0
+        check(state, "rows of blocks", (3 + kept,), np.dtype(np.float64))
         self.block, self._open_rows = int(state[0]), int(state[1])
         self._rates, self._rows = state[2:3], state[3:]

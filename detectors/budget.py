@@ -16,6 +16,9 @@ _DAY: Final = 86_400e9  # ns
 _UNKNOWN_EVENTS: Final = 1e6  # what a budget in days is taken for until a rate is known
 _FEWEST_EVENTS, _MOST_EVENTS = 1e3, 1e12
 _STEP: Final = 4.0
+_EVERY: Final = (
+    64  # events of which one's time is looked at: an epoch's middle is then known to a 64th
+)
 
 
 class Budget:
@@ -26,7 +29,7 @@ class Budget:
     events
         A: the expected number of false alarms in n events is at most n / A.
     days
-        The same in days of event time: A is so many days at the rate of the epoch before. Set one of both.
+        The same in days of event time: A is so many days at the rate of late. Set one of both.
 
     Raises
     ------
@@ -42,6 +45,9 @@ class Budget:
     between streams (Shin, Ramdas and Rinaldo 2023, Theorem 2.4, arXiv 2203.03532, for one stream and equal
     stakes; the sum over streams by linearity). So shares may move at any time, and parts of a log that
     are watched apart, such as partitions, each keep the whole budget for their own events.
+
+    The rate is that from the median time of an epoch to the median of the next: wrong clocks and late events, which
+    may be far off, move it only where they are half of all.
     """
 
     def __init__(self, events: float | None = None, *, days: float | None = None) -> None:
@@ -56,7 +62,8 @@ class Budget:
         self._allowed = 0.0  # up to the end of the last epoch
         self.alarms = 0
         """Alarms so far, true ones included."""
-        self._epoch_began: int | None = None
+        self._times: list[int] = []  # of every 64th event of the epoch
+        self._middle: int | None = None  # median of those of the last epoch
         self._is_known = False  # whether some epoch has shown the rate
 
     @property
@@ -70,23 +77,28 @@ class Budget:
 
     def take(self, events: int, times: Ints | None = None) -> bool:
         """Count events, at most `room` of them; return whether an epoch ends with the last one."""
-        if times is not None and self._epoch_began is None and events:
-            self._epoch_began = int(times[0])
+        if times is not None and self.days is not None:
+            self._times += times[-self.seen % _EVERY :: _EVERY].tolist()
         self.seen += events
         if self.seen % EPOCH or not events:
             return False
         self._allowed += EPOCH / self.events
-        if times is not None and self._epoch_began is not None:
-            if self.days is not None:
-                self._follow(self.days * _DAY * EPOCH, int(times[-1]) - self._epoch_began)
-            self._epoch_began = int(times[-1])
+        if self.days is not None and self._times:
+            self._follow(self.days * _DAY * EPOCH)
         return True
 
-    def _follow(self, wanted: float, took: int) -> None:
-        """Follow the rate of an epoch that took so many nanoseconds; one that took none says nothing.
+    def _follow(self, wanted: float) -> None:
+        """Follow the rate of an epoch; one whose time stood still or went back says nothing.
 
-        By a factor of 4 at most: a single time that is far off must neither blind nor flood.
+        By a factor of 4 at most: times that are far off must neither blind nor flood.
         """
+        times, count = sorted(self._times), len(self._times)
+        middle = times[count // 2]
+        if self._middle is None:
+            took = 2 * (times[3 * count // 4] - times[count // 4])
+        else:
+            took = middle - self._middle
+        self._times, self._middle = [], middle
         if took > 0:
             most = _STEP if self._is_known else np.inf
             near = min(max(wanted / took, self.events / most), self.events * most)
@@ -107,16 +119,18 @@ class Budget:
         """Return what `load` takes."""
         return {
             "events": self.events, "seen": self.seen, "allowed": self._allowed,
-            "alarms": self.alarms, "began": self._epoch_began, "known": self._is_known,
+            "alarms": self.alarms, "times": list(self._times), "middle": self._middle,
+            "known": self._is_known,
         }  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`; a budget in events that was set anew since stands."""
         if self.days is not None:
-            self.events = state["events"]
-        self.seen, self._allowed = state["seen"], state["allowed"]
-        self.alarms, self._epoch_began = state["alarms"], state["began"]
-        self._is_known = state["known"]
+            self.events = min(max(float(state["events"]), _FEWEST_EVENTS), _MOST_EVENTS)
+        self.seen, self._allowed = int(state["seen"]), float(state["allowed"])
+        self.alarms, self._is_known = int(state["alarms"]), bool(state["known"])
+        self._times = [int(time) for time in state["times"]]
+        self._middle = None if state["middle"] is None else int(state["middle"])
 
 
 def shares(

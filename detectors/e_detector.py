@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.columns import Floats, Ints
 from ..core.snapshot import pack, unpack
-from ..core.verdict import Verdict
+from ..core.verdict import Summary, Verdict
 from . import bets
 from . import e_detector_kernel as kernel
 from .base import Observations
@@ -16,6 +16,7 @@ from .budget import Budget, shares
 from .e_detector_kernel import BITS, CATEGORIES, NUMBERS, Streams
 from .e_detector_start import LEARNT, NEW, PARTLY, cells_of, edges, known_categories, rules
 from .e_detector_verdicts import Change, Outcome, at_rest, changed
+from .lanes import Lanes
 from .reference import Reference
 from .stream_history import StreamHistory
 from .streams import StreamTable
@@ -29,6 +30,7 @@ _MEMORY: Final = 5000.0
 """Values to which the reference of a model that learns is cut after each epoch (chosen on `bench kdd --seeds 1`)."""
 _RELEARNS: Final = 20_000
 """Values after any change within which fewer errors are what such a model has learnt (chosen as above)."""
+_GONE: Final = 16  # epochs without a value after which an open stream is no longer waited for
 _FEWEST_CELLS: Final = 20.0  # effective cells of a regime below which its cells are made anew
 
 
@@ -60,7 +62,7 @@ class EDetector:
         What streams looked like when they were new; its first values set the cells.
     policy
         `adapt`: a stream that has settled at something else has a new reference. `keep`: it stays open
-        until it returns.
+        until it returns, or has had no value in 65,536 events.
     fixed
         Whether references are never added to ("versus training"); that of a stream that `reference` was trained on never
         is. The bound is kept by smaller bets, which costs delay, and the stream is open until it returns.
@@ -71,7 +73,7 @@ class EDetector:
     waits
         Whether bets on a stream wait for `bet_on`.
     reserved
-        Share of the budget of the streams begun by `begin_zeros`, in [0, 1).
+        Share of the budget of the streams begun by `begin_bits`, in [0, 1).
 
     Raises
     ------
@@ -151,8 +153,7 @@ class EDetector:
         self._rules = rules(tolerance, rate_tolerance, window, warm, self.reference)
         self._table = StreamTable(NEW)
         self._history = StreamHistory(self._table, self._rules)
-        self._evidence = np.zeros((0, bets.MOST_BETS))
-        self._beyond = np.zeros((0, bets.MOST_BETS))
+        self._lanes = Lanes(self._table)
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return what has opened, moved and settled, in the order of the rows."""
@@ -172,7 +173,7 @@ class EDetector:
             found += self._run(batch, values, streams, begin, end)
             times = None if batch.times is None else batch.times[begin:end]
             if self.budget.take(end - begin, times):
-                self._turn()
+                found += self._turn((int(batch.offsets[end - 1]), int(batch.rows[end - 1])))
             begin = end
         return found
 
@@ -180,20 +181,18 @@ class EDetector:
         self, batch: Observations, values: Floats, streams: Ints, begin: int, end: int
     ) -> int:
         """Start the streams whose reference is ready at row `begin`; return the row at which the next is."""
-        started = False
+        new = np.flatnonzero(self._table["kind"][streams] == 0)
         # By number, not by column: the order of columns is the batch's.
-        for column in np.argsort(streams).tolist():
-            name = batch.names[column]
-            if self._table["kind"][streams[column]] or not self.reference.is_ready(name):
-                continue
-            present = np.flatnonzero(~np.isnan(values[begin:end, column]))
-            if not len(present):
-                continue
-            first = begin + int(present[0])
+        new = new[np.argsort(streams[new])]
+        present = ~np.isnan(values[begin:end, new])
+        started = False
+        # Of a stream whose reference is not ready no value is left.
+        for place in np.flatnonzero(present.any(axis=0)).tolist():
+            name, first = batch.names[new[place]], begin + int(present[:, place].argmax())
             if first > begin:
                 end = min(end, first)
                 continue
-            self._begin(name, int(streams[column]), name in batch.categories)
+            self._begin(name, int(streams[new[place]]), name in batch.categories)
             started = True
         if started:
             self._share()
@@ -201,7 +200,8 @@ class EDetector:
 
     def _begin(self, name: str, k: int, is_category: bool) -> None:
         s, sample = self._table.arrays, self.reference.sample(name)
-        self._add_lane(name, k)
+        s["key"][k] = key(name)
+        self._lanes.add(k)
         s["bets"][k] = not self._waits
         s["fixed"][k] = self.fixed or self.reference.is_trained(name)
         if is_category:
@@ -222,13 +222,6 @@ class EDetector:
             s["center"][k], s["sigma"][k] = self.reference.mean_and_deviation(name)
             if s["fixed"][k]:
                 self._count(k, np.searchsorted(s["edges"][k], sample))
-
-    def _add_lane(self, name: str, k: int) -> None:
-        s = self._table.arrays
-        s["key"][k] = key(name)
-        s["lane"][k] = len(self._evidence)
-        self._evidence = np.vstack([self._evidence, np.zeros((1, bets.MOST_BETS))])
-        self._beyond = np.vstack([self._beyond, np.zeros((1, bets.MOST_BETS))])
 
     def _count(self, k: int, cells: Ints) -> None:
         """Make the reference of a stream of numbers the (n,) cells."""
@@ -251,8 +244,8 @@ class EDetector:
         part = np.where(s["kind"][:count] == BITS, _BIT_STAKE, 1.0)
         s["stake"][:count] = v * part / self.budget.events
 
-    def _turn(self) -> None:
-        """Look at the end of an epoch which streams still come, and share anew."""
+    def _turn(self, place: tuple[int, int]) -> list[Verdict]:
+        """Look at the end of an epoch which streams still come, and share anew; return what has gone while it moved."""
         count = len(self._table)
         s = self._table.arrays
         came = s["seen"][:count] > s["seen_before"][:count]
@@ -260,6 +253,9 @@ class EDetector:
         s["seen_before"][:count] = s["seen"][:count]
         self._forget()
         self._share()
+        gone = np.flatnonzero((s["phase"][:count] == 1) & (s["idle"][:count] >= _GONE)).tolist()
+        rests = [self._rest(self._table.names[k], k, "gone", place) for k in gone]
+        return [verdict for verdict in rests if verdict is not None]
 
     def _forget(self) -> None:
         """Cut the references of models that learn; the values in the ring count fully."""
@@ -286,7 +282,7 @@ class EDetector:
         while True:
             what = kernel.run(
                 part, streams, batch.offsets, batch.rows, row, column,
-                arrays, self._rules, self._evidence, self._beyond, event,
+                arrays, self._rules, self._lanes.won, self._lanes.beyond, event,
             )  # fmt: skip
             if what == kernel.NOTHING:
                 return found
@@ -295,7 +291,8 @@ class EDetector:
             if what == kernel.ALARM:
                 found.append(self._alarm(batch.names[column], k, int(event[2]), place))
             else:
-                verdict = self._rest(batch.names[column], k, what == kernel.SETTLED, place)
+                outcome: Outcome = "new regime" if what == kernel.SETTLED else "unsettled"
+                verdict = self._rest(batch.names[column], k, outcome, place)
                 if verdict is not None:
                     found.append(verdict)
             column += 1
@@ -304,7 +301,7 @@ class EDetector:
         """Claim that a stream has changed, or still does, and begin its reference anew."""
         s = self._table.arrays
         is_new = bool(s["phase"][k] == 0)
-        won = self._evidence[lane]
+        won = self._lanes.won[lane]
         best = int(won.argmax())
         bet = _BETS[int(s["kind"][k])][best]
         began = self._history.onset(k, best)
@@ -316,11 +313,13 @@ class EDetector:
         learning = self._learning()
         s["changed"][learning] = s["seen"][learning]
         before, after = self._history.split(k, began.delay)
+        kind = self._history.change(k, bet, before, after)
         what = Change(
-            name, place, self._history.change(k, bet, before, after), began,
+            name, place, kind, began,
             self._history.summary(k, before),
             self._history.summary(k, after, self._history.latest(k, began.delay)),
             float(s["sigma"][k]),
+            self._history.newcomers(k, began.delay) if kind == "new category" else [],
         )  # fmt: skip
         stake, evidence = float(s["stake"][k]), float(won.sum())
         if opens:
@@ -347,37 +346,33 @@ class EDetector:
         recently = s["seen"][k] - s["changed"][k] <= _RELEARNS
         return name in self.learning and bet.change == "rate down" and bool(recently)
 
-    def _rest(self, name: str, k: int, settled: bool, place: tuple[int, int]) -> Verdict | None:
+    def _rest(self, name: str, k: int, outcome: Outcome, place: tuple[int, int]) -> Verdict | None:
         """Claim that a stream has come to rest; None while it must stay open."""
         s = self._table.arrays
         counts, before = s["counts"][k], s["before"][k]
-        after = counts / max(counts.sum(), 1.0)
-        outcome: Outcome = "new regime" if settled else "unsettled"
-        if settled and self._history.has_returned(k):
+        if outcome == "new regime" and self._history.has_returned(k):
             outcome = "returned"
         keeps = self.policy == "keep" or bool(s["fixed"][k])
-        if keeps and outcome != "returned":
+        if keeps and outcome not in ("returned", "gone"):
             return None
         reference = self._history.summary(k, before * s["before_size"][k])
         current = self._history.summary(k, counts, self._history.latest(k, kernel.RECENT))
         rested = int(s["seen"][k] - s["still"][k])
-        s["phase"][k], s["rested"][k] = 0, s["seen"][k]
+        s["phase"][k], s["rested"][k] = 0, -1 if outcome == "gone" else s["seen"][k]
         self._drop(k)
         if keeps:
             self._restore_reference(k)
-        elif s["kind"][k] == NUMBERS and 1 / (after**2).sum() < _FEWEST_CELLS:
+        elif s["kind"][k] == NUMBERS and 0 < counts.sum() ** 2 < _FEWEST_CELLS * (counts**2).sum():
             self._remake(k)
         count = len(self._table)
-        if not (keeps or s["apart"][k] or ((s["phase"][:count] == 1) & ~s["apart"][:count]).any()):
+        alone = keeps or s["apart"][k] or outcome == "gone"
+        if not (alone or ((s["phase"][:count] == 1) & ~s["apart"][:count]).any()):
             self._begin_others(k)
         return at_rest(name, place, rested, self._rules.window, outcome, reference, current)
 
     def _drop(self, k: int) -> None:
         """Drop what a stream's bets have won."""
-        first = int(self._table["lane"][k])
-        lanes = slice(first, first + int(self._table["lanes"][k]))
-        self._evidence[lanes] = 0.0
-        self._beyond[lanes] = 0.0
+        self._lanes.drop(k)
         self._table["learnt"][k] = LEARNT
 
     def _restart(self, k: int) -> None:
@@ -433,31 +428,33 @@ class EDetector:
         if k is None or not s["kind"][k] or s["lanes"][k] * s["bets"][k] == lanes:
             return
         s["bets"][k] = lanes > 0
-        first, old, new = int(s["lane"][k]), int(s["lanes"][k]), max(lanes, 1)
-        copies = np.zeros((new, bets.MOST_BETS))
-        self._evidence = np.concatenate(
-            [self._evidence[:first], copies, self._evidence[first + old :]]
-        )
-        self._beyond = np.concatenate([self._beyond[:first], copies, self._beyond[first + old :]])
-        s["lane"][: len(self._table)] += (new - old) * (s["lane"][: len(self._table)] > first)
-        s["lanes"][k] = new
+        self._lanes.resize(k, max(lanes, 1))
         self._share()
 
-    def begin_zeros(self, name: str, zeros: int) -> None:
-        """Begin a stream of which `zeros` values are known to have been 0: whether something is missing.
+    def begin_bits(self, name: str, zeros: int, ones: int = 0, *, fixed: bool = False) -> None:
+        """Begin a stream of which so many values are known: whether something is missing.
 
-        Its changes are no reason to begin others anew, nor theirs to begin it.
+        Its changes are no reason to begin others anew, nor theirs to begin it. Where the reference is fixed, from
+        training, bets wait for `bet_on`.
         """
         k = int(self._table.numbers((name,))[0])
         if self._table["kind"][k]:
             return
-        s = self._table.arrays
-        self._add_lane(name, k)
-        s["kind"][k], s["bets"][k], s["down"][k], s["apart"][k] = BITS, 1, _FALLING, True
-        s["counts"][k, 0] = s["size"][k] = zeros
-        # Agresti and Coull's, as in `reference`.
-        s["sigma"][k] = np.sqrt(2 * (zeros + 2)) / (zeros + 4)
+        s, count = self._table.arrays, zeros + ones
+        s["key"][k] = key(name)
+        self._lanes.add(k)
+        s["kind"][k], s["bets"][k], s["down"][k], s["apart"][k] = BITS, not fixed, _FALLING, True
+        s["counts"][k, :2], s["size"][k], s["fixed"][k] = (zeros, ones), count, fixed
+        share = (ones + 2) / (count + 4)  # Agresti and Coull's, as in `reference`
+        s["sigma"][k] = np.sqrt(share * (1 - share))
         self._share()
+
+    def pictures(self, name: str, values: int) -> tuple[Summary, Summary]:
+        """Return what a stream that has begun was like before its latest values, and in these, of 1,024 at most."""
+        k = int(self._table.numbers((name,))[0])
+        before, after = self._history.split(k, values)
+        latest = self._history.latest(k, values) if values <= kernel.RECENT else None
+        return self._history.summary(k, before), self._history.summary(k, after, latest)
 
     def figures(self) -> dict[str, float]:
         """Return what is published of the budget."""
@@ -479,18 +476,19 @@ class EDetector:
         names, arrays = self._table.state()
         for name, column, value in PARTLY:
             arrays[name] = arrays[name][arrays[column] == value]
-        arrays |= {"evidence": self._evidence, "beyond": self._beyond}
+        arrays |= {"evidence": self._lanes.won, "beyond": self._lanes.beyond}
         return pack("e_detector", 4, {"names": names, "budget": self.budget.state()}, arrays)
 
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; the reference is restored beside it."""
         meta, arrays = unpack("e_detector", 4, state)
-        self._evidence, self._beyond = arrays.pop("evidence"), arrays.pop("beyond")
+        won, beyond = arrays.pop("evidence"), arrays.pop("beyond")
         for name, column, value in PARTLY:
             whole = np.zeros((len(meta["names"]), *NEW[name].shape), NEW[name].dtype)
             whole[arrays[column] == value] = arrays[name]
             arrays[name] = whole
         self._table.load(meta["names"], arrays)
+        self._lanes.load(won, beyond)
         self.budget.load(meta["budget"])
         self._share()
 

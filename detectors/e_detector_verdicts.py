@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import math
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
 
 from ..core.verdict import Summary, Verdict
 from .onset import Onset
 
-Outcome = Literal["returned", "new regime", "unsettled"]
+Outcome = Literal["returned", "new regime", "unsettled", "gone"]
 
 
 class Change(NamedTuple):
@@ -20,6 +23,7 @@ class Change(NamedTuple):
     reference: Summary
     current: Summary
     sigma: float
+    newcomers: list[str]
 
 
 def changed(
@@ -46,9 +50,7 @@ def changed(
     budget_events
         The budget, in events.
     """
-    size = None
-    if what.current.mean is not None and what.reference.mean is not None:
-        size = what.current.mean - what.reference.mean
+    size, sigmas = _size(what)
     chance = evidence * budget_events
     return Verdict(
         detector="e_detector",
@@ -63,7 +65,8 @@ def changed(
         advisory=is_learnt,
         change=what.change,
         size=size,
-        size_sigmas=None if size is None or not what.sigma > 0 else size / what.sigma,
+        size_sigmas=sigmas,
+        newcomers=what.newcomers,
         delay_events=what.began.delay,
         delay_low=what.began.low,
         delay_high=what.began.high,
@@ -72,6 +75,24 @@ def changed(
         reference=what.reference,
         current=what.current,
     )
+
+
+_ENDS: Final = {"unsettled": "restless", "gone": "no values any more"}
+
+
+def _size(what: Change) -> tuple[float | None, float | None]:
+    """Return how large a change is, in the stream's own unit and in sigmas."""
+    before, after = what.reference, what.current
+    if before.categories and before.count and after.count:
+        shares, now = (np.array(of.counts) / of.count for of in (before, after))
+        most = int(np.abs(now - shares).argmax())
+        usual = (before.counts[most] + 0.5) / (before.count + 1)  # of none so far too
+        size = float(now[most] - shares[most])
+        return size, size / math.sqrt(usual * (1 - usual))
+    if before.mean is None or after.mean is None:
+        return None, None
+    size = after.mean - before.mean
+    return size, size / what.sigma if what.sigma > 0 else None
 
 
 def at_rest(
@@ -90,7 +111,7 @@ def at_rest(
         phase="settled",
         lasts=True,
         outcome=outcome,
-        evidence="restless" if outcome == "unsettled" else f"at rest for {values} values",
+        evidence=_ENDS.get(outcome, f"at rest for {values} values"),
         reference=reference,
         current=current,
     )

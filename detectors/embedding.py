@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from ..core.columns import Floats, Ints
-from ..core.snapshot import pack, unpack
+from ..core.snapshot import check, pack, unpack
 from .base import Observations
 from .kernel_test import BLOCK, KernelMean, waves
 from .rowwise import distances, products
-from .vector_reference import VectorReference, nearest
+from .vector_reference import CELLS, DIRECTIONS, MOST_DIMENSIONS, VectorReference, nearest
 from .vector_warm_up import WIDEST, WarmUp, check_lengths, direction_names, narrowed
 
 CELL: Final = "embedding:cell"
@@ -22,6 +22,10 @@ CELL: Final = "embedding:cell"
 _TILE: Final = 256  # rows worked on at a time, so that they stay in the cache from step to step
 _NEAR_FREQUENCIES: Final = 64  # of one vector's kernel distance; 256 find little sooner
 _BLOCK_FREQUENCIES: Final = 128  # of a block's; 256 find small shifts a sixth sooner
+
+
+_KERNELS: Final[tuple[str, ...]] = ("near", "near_mean", "block", "block_mean")
+_FLOATS: Final = np.dtype(np.float64)
 
 
 class _Map(NamedTuple):
@@ -241,20 +245,24 @@ class EmbeddingStreams:
         Raises
         ------
         StateError
-            The bytes are damaged.
+            The bytes are damaged, or an array is missing or of another shape.
         """
         meta, arrays = unpack("embedding_steady", 1, state)
-        kernels = {
-            name: arrays.pop(name)
-            for name in ("near", "near_mean", "block", "block_mean")
-            if name in arrays
-        }
+        kernels = {name: arrays.pop(name) for name in _KERNELS if name in arrays}
         self.warm_up.load(meta, arrays)
+        check_learnt(self.warm_up)
         self._map = None
         if self.warm_up.reference is not None:
-            near = KernelMean(kernels["near"], kernels["near_mean"], meta["size"])
-            block = KernelMean(kernels["block"], kernels["block_mean"], meta["size"])
-            self._map = _Map.of(self.warm_up.reference, near, block)
+            p = len(self.warm_up.reference.whitening)
+            near, block = 2 * _NEAR_FREQUENCIES, 2 * _BLOCK_FREQUENCIES
+            shapes = ((p, near // 2), (near,), (p, block // 2), (block,))
+            for name, shape in zip(_KERNELS, shapes, strict=True):
+                check(kernels[name], name, shape, _FLOATS)
+            self._map = _Map.of(
+                self.warm_up.reference,
+                KernelMean(kernels["near"], kernels["near_mean"], meta["size"]),
+                KernelMean(kernels["block"], kernels["block_mean"], meta["size"]),
+            )
 
     def volatile(self) -> bytes:
         """Return the state that changes with every vector."""
@@ -264,6 +272,7 @@ class EmbeddingStreams:
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; blocks keep the size that they were begun with."""
         meta, arrays = unpack("embedding", 1, state)
+        check(arrays["sums"], "the sums of a block", self._sums.shape, _FLOATS)
         self.warm_up.load_meta(meta)
         self._sums, self._count, self.block = arrays["sums"], int(meta["count"]), int(meta["block"])
 
@@ -278,3 +287,27 @@ class EmbeddingStreams:
         parts, _ = unpack("embedding_whole", 1, state)
         self.restore_steady(parts["steady"])
         self.restore_volatile(parts["volatile"])
+
+
+def check_learnt(warm_up: WarmUp) -> None:
+    """Refuse what a warm-up that was loaded cannot have kept or learnt.
+
+    Raises
+    ------
+    StateError
+        An array is of another shape or type; see `VectorReference`.
+    """
+    p = min(warm_up.width or 0, MOST_DIMENSIONS)
+    for sample, classes in zip(warm_up.sample, warm_up.classes, strict=True):
+        check(sample, "sample", (len(classes), p), _FLOATS)
+        check(classes, "classes of the sample", (len(classes),), _FLOATS)
+    if warm_up.reference is None:
+        return
+    arrays = warm_up.reference.arrays
+    known, cells = arrays["classes"].size, min(len(arrays["cells"]), CELLS)
+    shapes: dict[str, tuple[int, ...]] = {
+        "center": (p,), "scale": (1,), "middle": (p,), "directions": (p, min(p, DIRECTIONS)),
+        "whitening": (p, p), "classes": (known,), "centroids": (known + 1, p), "cells": (cells, p),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        check(arrays[name], name, shape, _FLOATS)

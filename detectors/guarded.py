@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
+import logging
+from collections.abc import Iterator
 
-from ..core.columns import Floats
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.columns import Ints
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .autocorrelation import WINDOW
 from .base import Observations, usable
 from .e_detector import EDetector
 from .guard import DependenceGuard, Kind
+
+_log = logging.getLogger(__name__)
+
+
+def holds_value(batch: Observations) -> NDArray[np.bool_]:
+    """Return (n,) whether a row holds a usable value."""
+    return np.asarray(usable(batch.values).any(axis=1))
 
 
 class GuardedEDetector:
@@ -39,66 +50,68 @@ class GuardedEDetector:
         self.detector = detector or EDetector(waits=True)
         self.guard = guard or DependenceGuard()
         self._rows = 0
-        self._kinds: dict[str, Kind] = {}
+        self._in_effect: dict[str, tuple[Kind, int]] = {}
+        self._decided: set[str] = set()  # streams whose regime is not the one in effect
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return what has opened, moved and settled, in the order of the rows."""
         values = self.detector.reference.learn(batch)
         found: list[Verdict] = []
-        begin = 0
-        while begin < len(batch):
-            end, counted = self.reach(batch, begin)
-            found += self.judge(batch.take(slice(begin, end)), values[begin:end], counted)
-            begin = end
+        for rows in self.spans(batch, holds_value(batch)):
+            found += self.detector.judge(batch.take(rows), values[rows])
         return found
 
-    def judge(self, batch: Observations, values: Floats, counted: int) -> list[Verdict]:
-        """Do the same with rows no more than `reach` says, of which so many count.
+    def spans(self, batch: Observations, counted: NDArray[np.bool_] | None) -> Iterator[slice]:
+        """Show the rows to the guard, and yield them in spans within which no regime takes effect.
 
-        Takes the (n, k) values that `Reference.learn` has left of the batch.
+        Whoever asks is to judge each span before the next one. Of (n,) rows those count that are `counted`, or all.
         """
-        found = self.detector.judge(batch, values)
-        self.guard.update(batch)
-        self._rows += counted
-        if counted and self._rows % WINDOW == 0:
-            self._apply()
-        return found
+        begin, upto = 0, 0
+        places = None if counted is None else np.cumsum(counted, dtype=np.int64)
+        while upto < len(batch):
+            at = upto
+            upto, rows = self._window(places, at, len(batch))
+            whole = upto - at == len(batch)
+            self._decided.update(self.guard.update(batch if whole else batch.take(slice(at, upto))))
+            self._rows += rows
+            takes_effect = bool(rows and self._rows % WINDOW == 0 and self._decided)
+            if takes_effect or upto == len(batch):
+                yield slice(begin, upto)
+                begin = upto
+            if takes_effect:
+                self._apply()
 
-    def reach(
-        self, batch: Observations, begin: int = 0, *, is_clean: bool = False
-    ) -> tuple[int, int]:
-        """Return up to which row, from `begin`, no regime can change, and how many rows on the way count.
-
-        All do where the batch is clean: each value is usable.
-        """
-        values = batch.values[begin:]
+    def _window(self, places: Ints | None, begin: int, count: int) -> tuple[int, int]:
+        """Return up to which row, from `begin`, regimes cannot take effect, and how many rows on the way count."""
         wanted = WINDOW - self._rows % WINDOW
-        if is_clean:
-            counted = min(wanted, len(values))
-            return begin + counted, counted
-        counts = np.cumsum(usable(values).any(axis=1))
-        end = int(np.searchsorted(counts, wanted)) + 1
-        if end > len(counts):
-            return len(batch), int(counts[-1])
-        return begin + end, wanted
+        if places is None:
+            end = min(begin + wanted, count)
+            return end, end - begin
+        before = int(places[begin - 1]) if begin else 0
+        end = min(int(np.searchsorted(places, before + wanted)) + 1, count)
+        return end, int(places[end - 1]) - before
 
     def _apply(self) -> None:
-        """Let the guard's regimes take effect."""
-        for name in self.detector.streams():
+        """Let the guard's regimes take effect, of the streams that have their reference."""
+        for name in sorted(self._decided.intersection(self.detector.streams())):
             kind, lag = self.guard.kind_and_lag(name)
-            self._kinds[name] = kind
+            if kind == "ordered" != self.kind(name) and self.detector.reference.is_trained(name):
+                _log.warning(
+                    "ordered in time, so not compared with training", extra={"stream": name}
+                )
+            self._in_effect[name] = kind, lag
+            self._decided.remove(name)
             # Nothing else watches whether values are missing: what is ordered has the most copies.
             is_left = kind == "ordered" and not name.startswith("missing:")
-            if kind != "unknown":
-                self.detector.bet_on(name, 0 if is_left else lag)
+            self.detector.bet_on(name, 0 if is_left else lag)
 
     def kind(self, name: str) -> Kind:
         """Return the kind of regime that is in effect for a stream."""
-        return self._kinds.get(name, "unknown")
+        return self._in_effect[name][0] if name in self._in_effect else "unknown"
 
     def kinds(self) -> dict[str, Kind]:
-        """Return the kind of regime that is in effect, by stream."""
-        return dict(self._kinds)
+        """Return the kind of regime that is in effect, by stream, of those that have one."""
+        return {name: kind for name, (kind, _) in self._in_effect.items()}
 
     def snapshot(self) -> bytes:
         """Return the whole state."""
@@ -108,17 +121,21 @@ class GuardedEDetector:
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
         parts, _ = unpack("guarded_e_detector", 1, state)
-        unpack("guarded", 1, parts["volatile"])  # so that nothing is changed if that fails
+        unpack("guarded", 2, parts["volatile"])  # so that nothing is changed if that fails
         self.detector.restore(parts["detector"])
         self.restore_guard(parts["volatile"])
 
     def guard_state(self) -> bytes:
         """Return the guard's part of the state."""
-        meta = {"rows": self._rows, "kinds": self._kinds, "guard": self.guard.snapshot()}
-        return pack("guarded", 1, meta, {})
+        meta = {
+            "rows": self._rows, "in_effect": self._in_effect, "decided": sorted(self._decided),
+            "guard": self.guard.snapshot(),
+        }  # fmt: skip
+        return pack("guarded", 2, meta, {})
 
     def restore_guard(self, state: bytes) -> None:
         """Go on from `guard_state`."""
-        meta, _ = unpack("guarded", 1, state)
+        meta, _ = unpack("guarded", 2, state)
         self.guard.restore(meta["guard"])
-        self._rows, self._kinds = meta["rows"], meta["kinds"]
+        self._rows, self._decided = meta["rows"], set(meta["decided"])
+        self._in_effect = {name: (kind, lag) for name, (kind, lag) in meta["in_effect"].items()}

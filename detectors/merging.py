@@ -40,7 +40,7 @@ class Merging:
     pause
         Events after a stream's rest within which what it does, or what opens, is more of the same.
     join
-        Events after the latest stream came in within which another may come in.
+        Events after the latest stream came in for the first time within which another may come in.
     patience
         Events after its latest claim when a stream that has not settled is taken for one that is gone; None
         for never.
@@ -89,7 +89,7 @@ class Merging:
         lasting = {part.number for part in self._parts.values() if not self._is_over(part, at)}
         self._parts = {k: part for k, part in self._parts.items() if part.number in lasting}
         key = (claim.subject, claim.detector)
-        part = self._parts.get(key)
+        part = was = self._parts.get(key)
         if part is not None and claim.phase != "moved" and self._is_over(part, at):
             part = None  # a stream that others hold open must not hide what it does later
         if claim.phase == "settled":
@@ -108,7 +108,8 @@ class Merging:
         if not number or at - self._came > self.join:
             self.begun += 1
             number = self.begun
-        self._came = at
+        if was is None or was.number != number:
+            self._came = at  # a stream that comes and goes must not keep the door open for others
         self._parts[key] = _Part(number, at, None if claim.lasts else at)
         return number
 
@@ -151,6 +152,8 @@ def beginnings(
     claims: Iterable[tuple[int, Verdict]], *, pause: int = PAUSE, join: int = JOIN
 ) -> list[int]:
     """Return the events at which incidents begin, of claims in the order of events.
+
+    A backtest counts alarms by `matching.episodes`, for which each is a moment.
 
     Parameters
     ----------

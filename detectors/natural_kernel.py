@@ -34,7 +34,8 @@ PAST: Final = 60
 weeks of days to come, which would else be its own measure (chosen on Elec2, seed 1)."""
 MAXIMA: Final = 7
 """Blocks whose maxima make one spread."""
-_FEWEST_ROWS: Final = 4  # values of a stream in a block that counts
+FEWEST_ROWS: Final = 4
+"""Values of a stream in a block that counts."""
 _FEWEST_MAXIMA: Final = 4
 _FEWEST_REFERENCES: Final = 25  # blocks that a mean of the last ones is compared with
 _FEWEST_CHANGES: Final = 30
@@ -147,7 +148,7 @@ def _close(
 ) -> None:  # fmt: skip
     """Make the open block of a stream its latest one, and begin an empty one."""
     count = s.filled[k]
-    enough = count >= _FEWEST_ROWS
+    enough = count >= FEWEST_ROWS
     place = block % s.rings.shape[2]
     s.rings[k, 0, place] = s.total[k] / count if enough else np.nan
     s.rings[k, 1, place] = np.nan

@@ -12,7 +12,7 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from ..core.columns import Floats, Ints
 from ..core.errors import StateError
-from ..core.snapshot import pack, unpack
+from ..core.snapshot import check, pack, unpack
 from ..core.verdict import Verdict
 from . import natural_kernel as kernel
 from .base import Observations, usable
@@ -22,7 +22,7 @@ from .first_values import FirstValues, Notice, Sample, center_and_scale
 from .label_surprise import LabelSurprise
 from .natural_kernel import BITS, NUMBERS, SHARES, History
 from .natural_verdicts import DAY_SECONDS, WEEK_SECONDS, Alarm, Watched, alarm, rest, varies
-from .season import SeasonFinder
+from .season import HOUR_SECONDS, SeasonFinder
 from .streams import StreamTable
 
 SURPRISE: Final = "label given features"
@@ -127,8 +127,8 @@ class NaturalSize:
     (`scripts/bench ordered`). Changes within what the stream does by itself are not seen.
 
     Everything is causal but the scale: a stream's first values are looked at again once it is known. The
-    first alarm is possible some 130 blocks after a stream's first value. Events that come late count into
-    the open block, see `block_clock`. Streams of categories are not watched.
+    first alarm is possible some 130 blocks after a stream's first value. Events that come late, and some that are
+    dated ahead, count into the open block, see `block_clock`. Streams of categories are not watched.
 
     A stream that was one and the same value 500 times or more and then varies is a verdict `schema`, and
     begins anew. Verdicts about one stream and one kind of change make one course: `opened` at the first alarm,
@@ -190,7 +190,7 @@ class NaturalSize:
         self.block_seconds = block_seconds
         self._recent = horizons(block_seconds, season_seconds)
         self._ring = int((self._recent + _REFERENCES).max())
-        self._clock = BlockClock(block_seconds)
+        self._clock = BlockClock(block_seconds, near=1, fewest=kernel.FEWEST_ROWS)
         self._new = FirstValues(self._first_values)
         self._table = self._empty()
         self._surprise = LabelSurprise()
@@ -431,11 +431,11 @@ class NaturalSize:
         parts = {"stream": arrays, "new": new, "surprise": surprise, "finder": finder}
         flat = {f"{part}.{name}": a for part, found in parts.items() for name, a in found.items()}
         flat |= {"clock": self._clock.state(), "rows": self._rows.state()}
-        return pack("natural_size", 1, meta, flat)
+        return pack("natural_size", 2, meta, flat)
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
-        meta, arrays = unpack("natural_size", 1, state)
+        meta, arrays = unpack("natural_size", 2, state)
         if meta["asked"] != self._asked:
             raise StateError(
                 "a snapshot of natural_size was taken with block, season and first values "
@@ -446,8 +446,13 @@ class NaturalSize:
             part, _, name = key.partition(".")
             parts.setdefault(part, {})[name] = array
         block = float(meta["block"])
+        if block not in (self._asked[0], HOUR_SECONDS):
+            raise StateError(f"natural_size: expected blocks of {self._asked[0]} s, found {block}")
         found = WEEK_SECONDS if block == self._asked[0] else block
         self._begin(block, found if self._asked[1] == "auto" else float(self._asked[1]))
+        for name, new in self._surprise.state()[1].items():
+            if name.startswith("own."):
+                check(parts["surprise"][name], name, new.shape, new.dtype)
         self._clock.load(arrays["clock"])
         self._rows.load(arrays["rows"])
         self._table.load(meta["names"], parts["stream"])

@@ -101,6 +101,8 @@ class Reference:
         """How many values trained references were drawn from, at least."""
         self._streams = _table(warmup_values)
         self._trained: dict[str, Floats] = {}
+        self.missing: dict[str, float] = {}
+        """Trained stream to the share of rows in which it had no value."""
 
     def is_ready(self, name: str) -> bool:
         """Whether a stream has its scale."""
@@ -180,7 +182,12 @@ class Reference:
             return trained
         return np.asarray(self._streams["sample"][self._number(name)])
 
-    def train(self, samples: Mapping[str, Floats], population: int) -> None:
+    def train(
+        self,
+        samples: Mapping[str, Floats],
+        population: int,
+        missing: Mapping[str, float] | None = None,
+    ) -> None:
         """Make references of what streams were in training.
 
         Parameters
@@ -189,6 +196,8 @@ class Reference:
             Stream to (n,) usable values, 30 or more; of more than 2,048 so many order statistics are kept.
         population
             How many values each of them was drawn from, at least.
+        missing
+            Stream to the share of rows in which it had no value; of others nothing is known.
 
         Raises
         ------
@@ -203,6 +212,7 @@ class Reference:
             if self.is_ready(name):
                 raise ValueError(f"{name} has its reference already: train before the first values")
         self.population = min(population, self.population or population)
+        self.missing |= {name: share for name, share in (missing or {}).items() if name in samples}
         self.changes += 1
         for name, values in samples.items():
             self._trained[name] = order_statistics(values)
@@ -266,16 +276,16 @@ class Reference:
         names, arrays = self._streams.state()
         meta = {
             "names": names, "warmup": self.warmup_values, "population": self.population,
-            "trained": list(self._trained),
+            "trained": list(self._trained), "missing": self.missing,
         }  # fmt: skip
         trained = {f"trained:{i}": sample for i, sample in enumerate(self._trained.values())}
-        return pack("reference", 2, meta, arrays | trained)
+        return pack("reference", 3, meta, arrays | trained)
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; all references keep the size that they were begun with."""
-        meta, arrays = unpack("reference", 2, state)
+        meta, arrays = unpack("reference", 3, state)
         self._trained = {name: arrays.pop(f"trained:{i}") for i, name in enumerate(meta["trained"])}
-        self.population = meta["population"]
+        self.population, self.missing = meta["population"], meta["missing"]
         self.warmup_values = int(meta["warmup"])
         self._streams = _table(self.warmup_values)
         loaded: dict[str, Any] = arrays

@@ -16,6 +16,7 @@ from .streams import StreamTable
 
 _ALIKE: Final = 0.1  # largest distance of two distribution functions that count as the same regime
 _ERRORS: Final = 2.5  # standard errors within which a stream is what it was
+_NEWCOMERS: Final = 5
 _COARSE: Final = 4  # cells in one bin of a picture, and in one cell of the bet that learns
 
 
@@ -124,6 +125,15 @@ class StreamHistory:
         share, usual = after[-1] / max(after.sum(), 1.0), before[-1] / max(before.sum(), 1.0)
         return "new category" if after[-1] > 1 and share > 5 * usual else "shares"
 
+    def newcomers(self, k: int, delay: int) -> list[str]:
+        """Return the most frequent of the latest `delay` values that are of no known category."""
+        latest = self.latest(k, delay)
+        codes, counts = np.unique(
+            latest[~np.isin(latest, self._table["edges"][k])], return_counts=True
+        )
+        order = np.argsort(-counts, kind="stable")[:_NEWCOMERS]
+        return [_text(code) for code in codes[order].tolist()]
+
     def has_returned(self, k: int) -> bool:
         """Whether a stream is again what it was before its change."""
         s = self._table.arrays
@@ -172,7 +182,10 @@ class StreamHistory:
             known = np.flatnonzero(np.isfinite(s["edges"][k])).tolist()
             shown = counts[[*known, -1]].astype(np.int64)
             places = (np.arange(len(shown) + 1) - 0.5).tolist()
-            return Summary(count=int(total), edges=places, counts=shown.tolist())
+            return Summary(
+                count=int(total), edges=places, counts=shown.tolist(),
+                categories=[_text(code) for code in s["edges"][k][known].tolist()],
+            )  # fmt: skip
         inner, sigma = s["edges"][k], float(s["sigma"][k])
         middles = np.concatenate(
             [[inner[0] - sigma / 3], (inner[1:] + inner[:-1]) / 2, [inner[-1] + sigma / 3]]
@@ -189,3 +202,7 @@ class StreamHistory:
             edges=[float(inner[0] - sigma), *coarse.tolist(), float(inner[-1] + sigma)],
             counts=counts.reshape(-1, _COARSE).sum(axis=1).astype(np.int64).tolist(),
         )
+
+
+def _text(code: float) -> str:
+    return f"{code:.17g}"

@@ -18,8 +18,9 @@ from .budget import Budget
 from .compiled import compiled
 from .e_detector import EDetector
 from .guard import Kind
-from .guarded import GuardedEDetector
+from .guarded import GuardedEDetector, holds_value
 from .natural_size import NaturalSize
+from .onset import Onset, of_mean
 from .page_hinkley import PageHinkley
 from .reference import Reference, summarise
 from .streams import StreamTable
@@ -86,7 +87,8 @@ class StreamMonitor:
     Notes
     -----
     Not usable values (missing, NaN, infinite, beyond 1e100) are counted and touch nothing else; of the first
-    256 streams, whether a value is missing is a stream of its own, `missing:...`, from the first one on.
+    256 streams, whether a value is missing is a stream of its own, `missing:...`, from the first one on, or, where the
+    reference knows from training how many were, from the first event on.
     After a detection ADWIN and Page-Hinkley start anew, as River's do, and so adapt to the new regime.
     """
 
@@ -137,6 +139,8 @@ class StreamMonitor:
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
+        # Those that had missing values in training: having none is a change too.
+        self._awaited = {name for name, share in self.reference.missing.items() if share > 0}
         self._asked: tuple[tuple[str, ...], frozenset[str]] | None = None
         self._kept = self._categories = np.empty(0, np.int64)  # columns, of what was asked last
         self._kept_names: tuple[str, ...] = ()
@@ -146,6 +150,8 @@ class StreamMonitor:
                 "total": 0.0, "seen": 0, "unusable": 0,
             }
         )  # fmt: skip
+        # Also of those that never come it is watched that they are missing.
+        self._streams.numbers(tuple(sorted(self.reference.missing)))
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return what is claimed in their order."""
@@ -157,24 +163,36 @@ class StreamMonitor:
         is_clean = bool(np.abs(batch.values).max() <= HUGE)
         begin = 0
         while begin < len(batch):
-            end, counted = self.guarded.reach(batch, begin, is_clean=is_clean)
-            followed = end if is_clean else self._follow_missing(batch, begin, end)
-            if followed < end:
-                end, counted = followed, int(usable(batch.values[begin:followed]).any(axis=1).sum())
+            is_known = is_clean and not self._awaited
+            end = len(batch) if is_known else self._follow_missing(batch, begin)
             part = batch if end - begin == len(batch) else batch.take(slice(begin, end))
-            found += self._part(part, counted, is_clean=is_clean)
+            found += self._piece(part, is_clean=is_clean)
             begin = end
         return found
 
-    def _part(self, batch: Observations, counted: int, *, is_clean: bool) -> list[Verdict]:
-        """Take rows in within which no stream begins, and no regime changes but after the last.
-
-        So many of them count as holding a value.
-        """
+    def _piece(self, batch: Observations, *, is_clean: bool) -> list[Verdict]:
+        """Take rows in within which no stream of missing values begins."""
         values = self.reference.learn(batch)
-        # As they are before they may change.
+        counted = None if is_clean else holds_value(batch)
+        guarded, guarded_values = self._with_missing(batch, values)
+        found: list[Verdict] = []
+        for rows in self.guarded.spans(guarded, counted):
+            if rows == slice(0, len(batch)):
+                found += self._span(batch, values, guarded, guarded_values, is_clean=is_clean)
+            else:
+                found += self._span(
+                    batch.take(rows), values[rows], guarded.take(rows), guarded_values[rows],
+                    is_clean=is_clean,
+                )  # fmt: skip
+        return found
+
+    def _span(
+        self, batch: Observations, values: Floats, guarded: Observations, guarded_values: Floats, *,
+        is_clean: bool,
+    ) -> list[Verdict]:  # fmt: skip
+        """Take rows in within which no regime takes effect; the guarded ones hold whether values are missing too."""
         kinds = self.guarded.kinds()
-        found = self._guarded(batch, values, counted) + self._ordered(batch, kinds)
+        found = self.guarded.detector.judge(guarded, guarded_values) + self._ordered(batch, kinds)
         if batch.categories:
             batch, values = self._without_categories(batch, values, is_clean=is_clean)
         if batch.names:
@@ -208,18 +226,18 @@ class StreamMonitor:
         is_same = values is batch.values
         return numbers_only, left if is_same else np.take(values, self._kept, axis=1)
 
-    def _guarded(self, batch: Observations, values: Floats, counted: int) -> list[Verdict]:
-        """Run the e-detector over the streams, and over those of their missing values."""
+    def _with_missing(self, batch: Observations, values: Floats) -> tuple[Observations, Floats]:
+        """Return the streams, and beside them those of their missing values."""
         if not self._missing:
-            return self.guarded.judge(batch, values, counted)
+            return batch, values
         numbers = self._streams.numbers(batch.names)
         followed = [j for j in np.argsort(numbers).tolist() if batch.names[j] in self._missing]
-        if followed:
-            bits = (~usable(batch.values[:, followed])).astype(np.float64)
-            names = (*batch.names, *(self._missing[batch.names[j]] for j in followed))
-            batch = replace(batch, names=names, values=np.column_stack([batch.values, bits]))
-            values = np.column_stack([values, bits])
-        return self.guarded.judge(batch, values, counted)
+        if not followed:
+            return batch, values
+        bits = (~usable(batch.values[:, followed])).astype(np.float64)
+        names = (*batch.names, *(self._missing[batch.names[j]] for j in followed))
+        more = replace(batch, names=names, values=np.column_stack([batch.values, bits]))
+        return more, np.column_stack([values, bits])
 
     def _ordered(self, batch: Observations, kinds: dict[str, Kind]) -> list[Verdict]:
         """Run the natural-size test over the streams that are ordered in time."""
@@ -241,7 +259,14 @@ class StreamMonitor:
         values = np.ascontiguousarray(batch.values[:, ordered])
         found = self._natural.update(replace(batch, names=names, values=values))
         self.guarded.detector.budget.alarms += sum(v.phase == "opened" for v in found)
-        return found
+        return [self._pictured(verdict) for verdict in found]
+
+    def _pictured(self, verdict: Verdict) -> Verdict:
+        """Return a claim of the natural-size test with the stream before and after, which it has no histograms of."""
+        if not verdict.delay_events or verdict.subject not in self.guarded.detector.streams():
+            return verdict
+        before, after = self.guarded.detector.pictures(verdict.subject, verdict.delay_events)
+        return msgspec.structs.replace(verdict, reference=before, current=after)
 
     def _advised(
         self, batch: Observations, values: Floats, kinds: dict[str, Kind]
@@ -262,33 +287,45 @@ class StreamMonitor:
             for v in done
         ]
 
-    def _follow_missing(self, batch: Observations, begin: int, end: int) -> int:
+    def _follow_missing(self, batch: Observations, begin: int) -> int:
         """Begin the streams of missing values at row `begin`; return the row at which the next one begins."""
-        missing = ~usable(batch.values[begin:end])
-        columns = np.flatnonzero(missing.any(axis=0))
+        end = len(batch)
+        missing = ~usable(batch.values[begin:])
+        awaited = np.array([name in self._awaited for name in batch.names])
+        columns = np.flatnonzero(missing.any(axis=0) | awaited)
         if not len(columns):
             return end
         numbers = self._streams.numbers(batch.names)[columns]
         # By number, not by column: the order of columns is the batch's.
         for at in np.argsort(numbers).tolist():
             name, number = batch.names[columns[at]], int(numbers[at])
+            self._awaited.discard(name)
             if name in self._missing or number >= MISSING_FOLLOWED:
                 continue
-            first = int(missing[:, columns[at]].argmax())
+            first = 0 if awaited[columns[at]] else int(missing[:, columns[at]].argmax())
             if first:
                 end = min(end, begin + first)
                 continue
             self._missing[name] = f"missing:{name}"
-            zeros = int(self._streams["seen"][number])
-            self.guarded.detector.begin_zeros(self._missing[name], zeros)
+            self._begin_missing(name, int(self._streams["seen"][number]))
         return end
+
+    def _begin_missing(self, name: str, seen: int) -> None:
+        """Begin the stream of whether a stream's values are missing: none of those seen was, or as in training."""
+        share, of = self.reference.missing.get(name), self.reference.population
+        if share is None or of is None:
+            self.guarded.detector.begin_bits(self._missing[name], seen)
+        else:
+            ones = round(share * of)
+            self.guarded.detector.begin_bits(self._missing[name], of - ones, ones, fixed=True)
 
     def figures(self) -> dict[str, float]:
         """Return what is published: the budget, and how many streams are in which regime."""
         kinds = list(self.guarded.kinds().values())
         found = self.guarded.detector.figures()
-        for kind in ("exchangeable", "autocorrelated", "ordered", "unknown"):
+        for kind in ("exchangeable", "autocorrelated", "ordered"):
             found[f"streams_{kind}"] = float(kinds.count(kind))
+        found["streams_unknown"] = float(len(self.guarded.detector.streams()) - len(kinds))
         return found
 
     def miss(self, names: Sequence[str], rows: int) -> None:
@@ -328,22 +365,28 @@ class StreamMonitor:
         size = min(seen, _RECENT)
         latest = recent[(seen - size + np.arange(size)) % _RECENT]
         # ADWIN's window reaches back beyond the onset, Page-Hinkley's sum to about there.
-        delay = self._since_change(name, latest, verdict.delay_events or size)
-        size = min(size, delay)
+        began = self._since_change(name, latest, verdict.delay_events or size)
+        size = min(size, began.delay)
         latest = latest[-size:]
         current = summarise(latest, self.reference.edges(name))
         _, deviation = self.reference.mean_and_deviation(name)
         reference = self.reference.summary(name)
-        shift = ((current.mean or 0.0) - (reference.mean or 0.0)) / deviation
+        shift = (current.mean or 0.0) - (reference.mean or 0.0)
+        what = "rate" if self.reference.is_binary(name) else "location"
         return msgspec.structs.replace(
             verdict,
-            delay_events=delay,
+            change=f"{what} {'up' if shift > 0 else 'down'}",
+            size=shift,
+            size_sigmas=shift / deviation,
+            delay_events=began.delay,
+            delay_low=began.low,
+            delay_high=began.high,
             reference=reference,
             current=current,
-            evidence=f"{shift:+.1f} reference sigmas over the last {size} values",
+            evidence=f"{shift / deviation:+.1f} reference sigmas over the last {size} values",
         )
 
-    def _since_change(self, name: str, latest: Floats, upto: int) -> int:
+    def _since_change(self, name: str, latest: Floats, upto: int) -> Onset:
         """Return about how many values ago a change of the last `upto` began."""
         number, size = self._streams.number(name), len(latest)
         center, deviation = self.reference.mean_and_deviation(name)
@@ -354,7 +397,7 @@ class StreamMonitor:
         means = self._streams["blocks"][number, np.arange(last - wanted, last) % _BLOCKS]
         means = means[np.isfinite(means)]
         weights = np.concatenate([np.full(len(means), float(_RECENT)), np.ones(size)])
-        return since_change(np.concatenate([means, fine]), weights)
+        return of_mean(np.concatenate([means, fine]), weights)
 
     def unusable(self) -> dict[str, int]:
         """Return how many values of each stream could not be used, missing ones included."""
@@ -393,6 +436,7 @@ class StreamMonitor:
             self._natural = NaturalSize(natural[0], season_seconds=self._season_seconds)
             self._natural.restore(natural[1])
         self._missing = {name: f"missing:{name}" for name in meta["missing"]}
+        self._awaited -= self._missing.keys()
         self._streams.load(meta["names"], arrays)
 
     def snapshot(self) -> bytes:
@@ -406,26 +450,6 @@ class StreamMonitor:
         # First the part that another engine's snapshot fails at, so that nothing is changed then.
         self.restore_volatile(parts["volatile"])
         self.reference.restore(parts["reference"])
-
-
-def since_change(values: Floats, weights: Floats | None = None) -> int:
-    """Return how many of the last of (n,) values lie after the one most likely change of their mean.
-
-    A value with a weight is the mean of so many. The maximum likelihood estimate for a normal stream of unknown means: Hinkley 1970, "Inference about
-    the change-point in a sequence of random variables", Biometrika 57, 1-17, equation 2.4
-    (doi:10.1093/biomet/57.1.1). Ends of fewer than 5 values are not looked at.
-    """
-    counts = np.ones(len(values)) if weights is None else weights
-    n = counts.sum()
-    if n < 10:
-        return int(n)
-    after = np.cumsum(counts[::-1])
-    looked_at = (after >= 5) & (after <= n - 5)
-    after = after[looked_at]
-    total = (values * counts).sum()
-    sums = np.cumsum((values * counts)[::-1])[looked_at]
-    gap = sums / after - (total - sums) / (n - after)
-    return int(after[np.argmax(gap**2 * after * (n - after))])
 
 
 def _with(batch: Observations, values: Floats) -> Observations:

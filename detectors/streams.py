@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Ints
+from ..core.errors import StateError
+from ..core.snapshot import check
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
@@ -50,14 +52,15 @@ class StreamTable:
         """Return (k,) numbers, making rows for new streams; not to be changed."""
         if names == self._asked:  # nearly always the same as last time
             return self._found
-        self._add([name for name in names if name not in self._index])
+        found = [self._index.get(name, -1) for name in names]
+        if -1 in found:
+            self._add([name for name, number in zip(names, found, strict=True) if number < 0])
+            found = [self._index[name] for name in names]
         self._asked = names
-        self._found = np.array([self._index[name] for name in names], np.int64)
+        self._found = np.array(found, np.int64)
         return self._found
 
     def _add(self, names: list[str]) -> None:
-        if not names:
-            return
         for name in names:
             self._index.setdefault(name, len(self._index))
         count = len(self._index)
@@ -83,8 +86,22 @@ class StreamTable:
         count = len(self._index)
         return self.names, {name: array[:count] for name, array in self.arrays.items()}
 
-    def load(self, names: list[str], arrays: dict[str, NDArray[Any]]) -> None:
-        """Replace everything by what `state` gave."""
+    def load(self, names: list[Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Replace everything by what `state` gave.
+
+        Raises
+        ------
+        StateError
+            Names are not texts or come twice, or an array is missing or of another shape or type.
+        """
+        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            raise StateError("the names of streams: expected texts, each once")
+        for name, new in self._new.items():
+            if name not in arrays:
+                raise StateError(
+                    f"an array of streams is missing: expected {name}, found {', '.join(arrays)}"
+                )
+            check(arrays[name], f"{name} of streams", (len(names), *new.shape), new.dtype)
         self._index = {name: number for number, name in enumerate(names)}
         self._asked = ()
         self._tuples = {}

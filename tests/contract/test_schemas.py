@@ -113,6 +113,7 @@ def test_an_alert_as_published_is_valid() -> None:
         "evidence": "e", "started_at": NOW, "resolved_at": NOW, "delay_events": 3, "prediction_id": "p",
         "row": 1, "reference": summary, "current": summary, "samples": ["p"], "members": [member],
         "change": "location up", "size": 1.5, "size_sigmas": 2.5, "chance_events": 2e7,
+        "newcomers": ["x"],
         "started_earliest": NOW, "started_latest": NOW, "started_offset": 4, "outcome": "returned",
         "runbook": "r", "silence": "s", "stream_id": "1-0", "previous_id": "0-0",
     }  # fmt: skip

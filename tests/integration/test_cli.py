@@ -220,7 +220,7 @@ def test_a_worker_with_its_own_servers_needs_nothing_else(
         wait_until(lambda: b"going on from offset" in (tmp_path / "log").read_bytes())
         assert tocsin("publish", "t.csv", "--model", "m").returncode == 0
         tail = tocsin("alerts", "tail", "--after", "0", "--count", "1")
-        assert "m  data drift: number: mean" in tail.stdout
+        assert "m  data drift: number: location up, mean" in tail.stdout
         assert tocsin("doctor").returncode == 0
         taken = tocsin("worker", "--embedded")
         assert taken.returncode == 2

@@ -129,12 +129,12 @@ def test_logits_of_no_use_or_of_no_bound_are_left_alone(classes: int) -> None:
     assert monitor.dirty() == {}
 
 
-def test_versions_are_bounded_and_the_oldest_makes_room() -> None:
+def test_versions_are_bounded_and_the_least_used_makes_room() -> None:
     monitor = AttackMonitor("m", SETTINGS)
     for k in range(8):
         feed(monitor, events(k, 5, (f"v{k}",)))
     assert len(monitor.dirty()) == 16
-    feed(monitor, events(8, 5, ("v8",)))
+    feed(monitor, events(8, 40, ("v8",)))
     fields = monitor.dirty()
     assert fields["attack/v0/4"] is fields["attack_steady/v0/4"] is None
     assert all(state is not None for name, state in fields.items() if "/v0/" not in name)
@@ -177,7 +177,9 @@ def test_a_smaller_alpha_than_the_stored_scores_allow_starts_clean_and_says_so()
 
 def test_which_version_is_forgotten_does_not_depend_on_the_batch() -> None:
     rows = [row for k in range(8) for row in events(k, 3, (f"v{k}",))]
-    rows += [events(9, 3, (f"v{k}",))[0] for k in (0, 8, 0, 9, 2, 1, 8, 10)]
+    rows += [
+        events(9, 3, (f"v{k}",))[0] for k in (0, 8, 0, 9, 2, 1, 8, 10) for _ in range(2 + 5 * k)
+    ]
     whole, single = AttackMonitor("m", SETTINGS), AttackMonitor("m", SETTINGS)
     feed(whole, rows)
     feed(single, rows, 1)
@@ -187,6 +189,16 @@ def test_which_version_is_forgotten_does_not_depend_on_the_batch() -> None:
     fields = {name: value for name, value in single.dirty().items() if value is not None}
     assert restored.restore(single.versions, dict(reversed(fields.items()))) == []
     assert restored.versions == single.versions
+    assert "v0/4" in restored.versions["kept"]
+    assert "v8/4" in restored.versions["kept"]
+
+
+@pytest.mark.parametrize(
+    "versions", [None, ["v1/4"], {}, {"kept": {"v1": 1}, "new": {}, "rows": 1}]
+)
+def test_versions_that_nobody_has_stored_start_clean(versions: object) -> None:
+    (lost,) = AttackMonitor("m", SETTINGS).restore(versions, {})
+    assert lost.startswith("attack")
 
 
 def test_a_reference_named_while_a_version_was_learning_is_used(tmp_path) -> None:

@@ -47,7 +47,7 @@ def test_an_empty_part_ends_no_epoch() -> None:
     assert budget.allowed == pytest.approx(EPOCH / 1e4)
 
 
-def test_days_become_events_at_the_rate_of_the_epoch_before() -> None:
+def test_days_become_events_at_the_rate_of_late() -> None:
     budget = Budget(days=2)
     before = budget.events
     assert budget.take(EPOCH, seconds(0, EPOCH))
@@ -55,24 +55,48 @@ def test_days_become_events_at_the_rate_of_the_epoch_before() -> None:
     assert budget.allowed == pytest.approx(EPOCH / before), "an epoch counts by what was known then"
     # Ten times as many a second.
     budget.take(EPOCH, seconds(EPOCH, EPOCH, 0.1))
-    assert budget.events == pytest.approx(8 * DAY_EVENTS, rel=1e-2), "a factor of 4 at a time"
+    assert budget.events == pytest.approx(2 * DAY_EVENTS / 0.55, rel=1e-2), "from middle to middle"
     assert budget.allowed == pytest.approx(EPOCH / before + EPOCH / (2 * DAY_EVENTS), rel=1e-3)
     budget.take(EPOCH, seconds(int(1.1 * EPOCH), EPOCH, 0.1))
+    found = 4 * 2 * DAY_EVENTS / 0.55
+    assert budget.events == pytest.approx(found, rel=1e-2), "a factor of 4 at a time"
+    budget.take(EPOCH, seconds(int(1.2 * EPOCH), EPOCH, 0.1))
     assert budget.events == pytest.approx(20 * DAY_EVENTS, rel=1e-2)
 
 
-def test_a_time_that_is_far_off_neither_blinds_nor_floods() -> None:
-    budget = Budget(days=2)
-    budget.take(EPOCH, seconds(0, EPOCH))
-    usual = budget.events
-    late = seconds(EPOCH, EPOCH)
-    late[-1] += 100 * 365 * 86_400 * 10**9
-    budget.take(EPOCH, late)
-    assert budget.events == usual / 4
-    budget.take(EPOCH, seconds(2 * EPOCH, EPOCH))  # goes back by a century
-    assert budget.events == usual / 4
-    budget.take(EPOCH, seconds(3 * EPOCH, EPOCH))
-    assert budget.events == pytest.approx(usual, rel=1e-3)
+def rates(times: np.ndarray, days: float = 2) -> np.ndarray:
+    budget, found = Budget(days=days), []
+    for begin in range(0, len(times), EPOCH):
+        budget.take(EPOCH, times[begin : begin + EPOCH])
+        found.append(budget.events)
+    return np.array(found)
+
+
+YEAR = 365 * 86_400 * SECOND
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+@pytest.mark.parametrize("off", [[YEAR], [-10 * YEAR], [YEAR, -10 * YEAR], [100 * YEAR]])
+@pytest.mark.parametrize("seed", range(5))
+def test_times_that_are_far_off_neither_blind_nor_flood(seed, off, share) -> None:
+    rng = np.random.default_rng(seed)
+    times = seconds(10**9, 40 * EPOCH)
+    honest = rates(times)
+    times += np.where(rng.random(len(times)) < share, rng.choice(off, len(times)), 0)
+    times[EPOCH - 1 :: EPOCH] += off[0]
+    ratio = rates(times) / honest
+    assert ratio.min() > 1 / 2
+    assert ratio.max() < 2
+
+
+def test_an_epoch_that_is_all_wrong_is_got_over() -> None:
+    times = seconds(10**9, 10 * EPOCH)
+    times[4 * EPOCH : 5 * EPOCH] += YEAR
+    ratio = rates(times) / rates(seconds(10**9, 10 * EPOCH))
+    assert ratio.min() == pytest.approx(1 / 4, rel=1e-3)
+    assert ratio[7:] == pytest.approx(1, rel=1e-3)
+    stopped = seconds(10**9, EPOCH)  # the same times again and again say nothing
+    assert np.ptp(rates(np.tile(stopped, 5))) == 0
 
 
 def test_days_do_not_depend_on_how_events_come() -> None:

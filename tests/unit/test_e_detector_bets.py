@@ -128,7 +128,7 @@ def test_copies_of_one_stream_leave_the_others_theirs() -> None:
 def test_a_stream_of_zeros_begins_with_what_is_known() -> None:
     """Nothing was missing in 5,000 values: twenty ones in a hundred are a change."""
     rng, detector = np.random.default_rng(33), EDetector(reserved=0.1)
-    detector.begin_zeros("missing:a", 5000)
+    detector.begin_bits("missing:a", 5000)
     values = (rng.random(300) < 0.2).astype(float)
     values[0] = 1
     batch = observed(values, "missing:a")

@@ -200,3 +200,27 @@ def test_training_is_refused_with_too_little_and_after_the_first_values() -> Non
     reference.learn(observed(training(8, (40, 1))))
     with pytest.raises(ValueError, match="x0 has its reference already"):
         reference.train({"x0": np.arange(50.0)}, 50)
+
+
+@pytest.mark.parametrize("step", [1000, 4096])
+def test_a_stream_that_has_gone_while_it_was_open_is_waited_for_no_longer(step: int) -> None:
+    values = training(5, (80_000, 2))
+    values[2000:3000, 0] += 2.0
+    values[3000:, 0] = np.nan
+    detector = EDetector(reference=trained(2), policy="keep")
+    found: list[Verdict] = []
+    for begin in range(0, len(values), step):
+        part = values[begin : begin + step]
+        offsets = np.arange(begin, begin + len(part))
+        rows = np.zeros(len(part), np.int64)
+        found += detector.update(
+            Observations(names=("x0", "x1"), values=part, offsets=offsets, rows=rows)
+        )
+    said = [(v.subject, v.phase, v.outcome) for v in found if v.phase != "moved"]
+    assert said == [("x0", "opened", ""), ("x0", "settled", "gone")]
+    last = found[-1]
+    assert 3000 + 65_536 <= last.offset + 1 <= 3000 + 65_536 + 4096 + 4096
+    assert (last.offset + 1) % 4096 == 0
+    # Once it comes again it has its share of the next epoch, and is compared with training as ever.
+    later = training(6, (10_000, 2)) + np.array([1.0, 0.0])
+    assert [v.subject for v in opened(detector.update(observed(later)))] == ["x0"]

@@ -14,6 +14,7 @@ from tocsin.detectors.autocorrelation import WINDOW
 from tocsin.detectors.base import Observations
 from tocsin.detectors.e_detector import EDetector
 from tocsin.detectors.guarded import GuardedEDetector
+from tocsin.detectors.reference import Reference
 
 NAMES = ("noise", "echo", "load")
 FIRST = 2 * WINDOW  # rows after which the first regimes are known
@@ -139,3 +140,15 @@ def test_a_snapshot_of_something_else_changes_nothing() -> None:
     with pytest.raises(StateError):
         detector.restore(detector.detector.snapshot())
     assert detector.snapshot() == before
+
+
+def test_a_stream_that_cannot_be_compared_with_training_is_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reference = Reference()
+    training = np.random.default_rng(8).normal(size=5000)
+    reference.train({"load": training, "noise": training}, 5000)
+    detector = GuardedEDetector(EDetector(waits=True, reference=reference))
+    detector.update(rows(0, 8000))
+    said = [(r.getMessage(), r.__dict__["stream"]) for r in caplog.records]
+    assert said == [("ordered in time, so not compared with training", "load")]

@@ -53,6 +53,16 @@ def test_a_stream_that_never_rests_hides_no_other_for_ever(at: int, number: int)
     assert merging.end_of(merging.begun) is None
 
 
+def test_streams_that_come_and_go_in_turn_hide_no_other_for_ever() -> None:
+    merging = Merging(pause=10, join=100)
+    for k in range(6):
+        at, name = 1000 + 25 * k, "ab"[k % 2]
+        assert merging.add(at, claim(name)) == (1 if at <= 1125 else 2)
+        assert merging.add(at + 20, claim(name, "settled")) is not None
+    # `b` came in first at 1025; what opens 100 events later or more is another change.
+    assert merging.add(1150, claim("c")) == 2
+
+
 def test_what_moves_goes_on_with_what_it_belonged_to() -> None:
     merging = Merging(pause=10, join=100)
     assert merging.add(900, claim("a", "moved")) is None  # since before we looked

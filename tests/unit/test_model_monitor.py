@@ -15,6 +15,7 @@ from tocsin.core.alert import Alert
 from tocsin.core.batch import EventBatch, LabelBatch, Origin
 from tocsin.core.errors import DetectorError
 from tocsin.core.events import Label, Prediction
+from tocsin.core.snapshot import pack, unpack
 
 SECOND = 10**9
 SETTINGS = ModelSettings(
@@ -150,7 +151,7 @@ def test_a_field_that_cannot_be_read_is_named_and_the_rest_goes_on(name: str, da
         damaged[name] = stored[name][:-3] if damage == "cut" else other
     again = monitor()
     (lost,) = again.restore(damaged)
-    assert lost.startswith(PART_OF.get(name.partition(":")[0].partition("/")[2], "join"))
+    assert lost.startswith(PART_OF.get(name.partition(":")[0].partition("/")[2] or name, "join"))
     alerts = feed(again, 300, 420)
     third = monitor()
     stored = merged(damaged, again)
@@ -164,8 +165,23 @@ def test_a_field_that_cannot_be_read_is_named_and_the_rest_goes_on(name: str, da
 PART_OF = {
     "series": "series", "inputs": "inputs", "inputs_reference": "inputs", "errors": "errors",
     "errors_reference": "errors", "performance": "performance", "incidents": "incidents",
-    "attack//3": "attack//3", "attack_steady//3": "attack//3",
+    "attack//3": "attack//3", "attack_steady//3": "attack//3", "names": "names",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"counts": {"x": 1}}, {"waiting": [1]}, {"early": [[1]]}, {"fields": 5}, {"first_row": None}],
+    ids=str,
+)  # fmt: skip
+def test_a_join_whose_state_is_crafted_starts_clean(damage: dict[str, Any]) -> None:
+    _, stored = written()
+    meta, arrays = unpack("join", 1, stored["join"])
+    again = monitor()
+    lost = again.restore(stored | {"join": pack("join", 1, meta | damage, arrays)})
+    assert [what.partition(":")[0] for what in lost] == ["join"]
+    assert len(again.join.table) == 0
+    feed(again, 300, 420)
 
 
 # ---- settings that change between two runs ----

@@ -8,7 +8,7 @@ from scipy.special import ndtri
 
 from tocsin.core.columns import Floats
 from tocsin.detectors import bets
-from tocsin.detectors.onset import Onset, onset
+from tocsin.detectors.onset import Onset, of_mean, onset
 
 
 def gains(values: Floats) -> Floats:
@@ -67,3 +67,34 @@ def test_one_value_is_enough() -> None:
 def test_long_evidence_does_not_overflow() -> None:
     found = estimate(np.full(5000, 3.0), best_for(2.0))
     assert found.delay == pytest.approx(5000, abs=5)
+
+
+@pytest.mark.parametrize("after", [5, 20, 64, 100])
+def test_the_change_point_is_the_split_that_explains_most(after: int) -> None:
+    values = np.zeros(128)
+    values[-after:] = 1
+    assert of_mean(values).delay == after
+    noisy = values * 3 + np.random.default_rng(11).normal(size=128)
+    n, splits = 128, range(5, 124)
+    residual = [noisy[: n - k].var() * (n - k) + noisy[n - k :].var() * k for k in splits]
+    assert of_mean(noisy).delay == splits[int(np.argmin(residual))]
+
+
+def test_too_few_values_for_a_split_are_all_taken() -> None:
+    assert [of_mean(np.arange(float(n))).delay for n in (1, 9)] == [1, 9]
+    assert of_mean(np.arange(10.0)).delay == 5
+
+
+@pytest.mark.parametrize(("shift", "after"), [(1.0, 40), (3.0, 12), (0.5, 150)])
+def test_the_interval_of_a_mean_covers_the_onset(shift: float, after: int) -> None:
+    rng, covered = np.random.default_rng(4), 0
+    for _ in range(400):
+        values = rng.normal(5, 2, size=600)
+        values[-after:] += 2 * shift
+        # The oldest ones are known by the means of fifty only.
+        means = values[:400].reshape(8, 50).mean(axis=1)
+        counts = np.append(np.full(8, 50.0), np.ones(200))
+        found = of_mean(np.append(means, values[400:]), counts)
+        assert 1 <= found.low <= found.delay <= found.high <= 600
+        covered += found.low <= after <= found.high
+    assert covered / 400 >= 0.88

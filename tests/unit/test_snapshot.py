@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tocsin.core.errors import StateError
-from tocsin.core.snapshot import pack, unpack
+from tocsin.core.snapshot import check, pack, reading, unpack
 
 META = {"names": ["a", "☃"], "count": 3, "rate": 0.5, "part": b"\x00\xff", "none": None}
 ARRAYS = {
@@ -89,3 +89,41 @@ def test_bytes_under_a_right_checksum_are_read_or_refused(at: int, junk: bytes) 
     body[at - 8 : at - 8 + len(junk)] = junk
     with contextlib.suppress(StateError):
         unpack("test", 2, forged(bytes(body)))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: {}["gone"], lambda: np.zeros(2)[3], lambda: int("text"), lambda: float(None), lambda: 1 / 0,
+        lambda: None.load, lambda: np.zeros(1 << 60), lambda: msgspec.convert("3", int),
+    ],
+)  # fmt: skip
+def test_what_no_state_of_ours_does_to_its_reader_is_a_damaged_state(read) -> None:
+    with (
+        pytest.raises(StateError, match="the snapshot of a test is not as it was written: "),
+        reading("a test"),
+    ):
+        read()
+
+
+def test_what_a_reader_says_itself_stays_so_and_what_ends_a_process_passes() -> None:
+    with pytest.raises(StateError, match=r"^cut short$"), reading("a test"):
+        raise StateError("cut short")
+    with pytest.raises(KeyboardInterrupt), reading("a test"):
+        raise KeyboardInterrupt
+
+
+def test_an_array_that_compiled_code_could_not_take_is_refused() -> None:
+    floats = np.dtype(np.float64)
+    check(np.zeros((2, 3)), "it", (2, 3), floats)
+    for array in (np.zeros((3, 2)), np.zeros(6), np.zeros((2, 3), np.float32)):
+        with pytest.raises(
+            StateError, match=r"it: expected float64 of shape \(2, 3\), found float"
+        ):
+            check(array, "it", (2, 3), floats)
+
+
+def test_a_head_of_many_floors_is_refused() -> None:
+    head = b"\x94\xa4test\x02\x81\xa1a" + b"\x91" * 100_000 + b"\x90\x90"
+    with pytest.raises(StateError, match="no readable head"):
+        unpack("test", 2, forged(len(head).to_bytes(4, "little") + head))

@@ -15,7 +15,7 @@ from tocsin.detectors.base import Observations
 from tocsin.detectors.budget import Budget
 from tocsin.detectors.page_hinkley import PageHinkley
 from tocsin.detectors.reference import Reference
-from tocsin.detectors.stream_monitor import StreamMonitor, since_change
+from tocsin.detectors.stream_monitor import StreamMonitor
 
 CHANGE = 1500
 
@@ -240,22 +240,6 @@ def test_a_snapshot_of_the_other_engine_is_refused_and_changes_nothing() -> None
     with pytest.raises(StateError):
         compiled.restore(river.snapshot())
     assert compiled.snapshot() == before
-
-
-@pytest.mark.parametrize("after", [5, 20, 64, 100])
-def test_the_change_point_is_the_split_that_explains_most(after: int) -> None:
-    values = np.zeros(128)
-    values[-after:] = 1
-    assert since_change(values) == after
-    noisy = values * 3 + np.random.default_rng(11).normal(size=128)
-    n, splits = 128, range(5, 124)
-    residual = [noisy[: n - k].var() * (n - k) + noisy[n - k :].var() * k for k in splits]
-    assert since_change(noisy) == splits[int(np.argmin(residual))]
-
-
-def test_too_few_values_for_a_split_are_all_taken() -> None:
-    assert [since_change(np.arange(float(n))) for n in (1, 9)] == [1, 9]
-    assert since_change(np.arange(10.0)) == 5
 
 
 @pytest.mark.parametrize("seed", range(4))

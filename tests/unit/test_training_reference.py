@@ -98,6 +98,60 @@ def test_what_is_as_in_training_is_quiet(reference: Path) -> None:
     assert series(reference).update(batches(made(2, 15_000)), []) == []
 
 
+def without(rows: list[dict[str, Any]], name: str, share: float) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(9)
+    return [{**row, name: None if rng.random() < share else row[name]} for row in rows]
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_what_is_missing_more_than_in_training_is_found_from_the_first_event_on(
+    reference: Path, share: float
+) -> None:
+    rows = without(made(5, 5000), "amount", share)
+    found = {m.subject: m for a in series(reference).update(batches(rows), []) for m in a.members}
+    assert set(found) == {"missing:feature:amount"}
+    assert found["missing:feature:amount"].change == "missing"
+    assert series(None).update(batches(rows), []) == []
+
+
+def test_what_was_missing_in_training_and_is_not_any_more_is_found(tmp_path: Path) -> None:
+    rows = made(6, 20_000)
+    amounts = np.array([row["amount"] for row in rows])
+    file = tmp_path / "some.npz"
+    training_reference.write(file, {"feature:amount": amounts[:16_000]}, 20_000)
+    assert training_reference.read(file).missing == {"feature:amount": pytest.approx(0.2)}
+    (alert, *_) = series(file).update(batches(rows[:5000]), [])
+    assert (alert.subject, alert.change) == ("missing:feature:amount", "missing less")
+    as_ever = without(rows[:15_000], "amount", 0.2)
+    assert series(file).update(batches(as_ever), []) == []
+
+
+def test_missing_values_are_compared_whatever_the_cuts_and_restarts(reference: Path) -> None:
+    rows = without(made(7, 5000), "amount", 0.15)
+    rows = [*made(8, 1000), *rows]
+    whole = series(reference)
+    alerts = whole.update(batches(rows), [])
+    assert "missing:feature:amount" in {m.subject for a in alerts for m in a.members}
+    parts, found = series(reference), []
+    fields: dict[str, bytes] = {}
+    for begin in range(0, 6000, 250):
+        found += parts.update(batches(rows[begin : begin + 250], begin), [])
+        fields |= {name: state for name, state in parts.dirty().items() if state is not None}
+        if begin in (0, 1000, 2250):
+            parts = series(reference)
+            assert parts.restore(fields) == []
+    assert found == alerts
+
+
+def test_a_category_that_is_known_from_training_only_has_its_name(reference: Path) -> None:
+    rows = [{**row, "country": "FR"} for row in made(10, 5000)]
+    alerts = series(reference).update(batches(rows), [])
+    of_country = next(a for a in alerts if a.subject == "category:country")
+    assert of_country.reference is not None
+    assert sorted(of_country.reference.categories) == ["BE", "NL"]
+    assert of_country.newcomers == ["FR"]
+
+
 def test_another_file_begins_anew_and_the_same_one_goes_on(reference: Path, tmp_path: Path) -> None:
     first = series(reference)
     first.update(batches(made(3, 3000)), [])
@@ -125,13 +179,22 @@ def test_a_season_that_blocks_of_a_day_cannot_tell_is_refused_at_the_start(secon
         ModelSettings(drift={"season_seconds": seconds})
 
 
+KNOWN = {
+    "population": np.array(2000), "feature:a": np.arange(2000.0), "missing": np.zeros(1),
+    "names": np.frombuffer(b"{}", np.uint8),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"feature:a": np.arange(2000.0)}, "expected a file that `tocsin reference` wrote"),
-        ({"population": np.array(9), "feature:a": np.arange(9.0)}, "feature:a must be 1000 finite"),
-        ({"population": np.array(2000), "feature:a": np.full(2000, np.nan)}, "feature:a must be"),
-        ({"population": np.array(2000), "feature:a": np.array(["x"] * 2000)}, "expected a file"),
+        (KNOWN | {"feature:a": np.arange(9.0)}, "feature:a must be 1000 finite"),
+        (KNOWN | {"feature:a": np.full(2000, np.nan)}, "feature:a must be"),
+        (KNOWN | {"feature:a": np.array(["x"] * 2000)}, "expected a file"),
+        (KNOWN | {"missing": np.array([1.0])}, "without feature:a must be 0 or more and below 1"),
+        (KNOWN | {"missing": np.zeros(2)}, "expected a file"),
+        (KNOWN | {"names": np.zeros(3, np.uint8)}, "expected a file"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:

@@ -1,0 +1,120 @@
+"""What an alert says in one line: of a change, and of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from ..core.verdict import Summary, Verdict
+
+_SHOWN: Final = 3  # categories in a line
+_WIDE: Final = 50  # events that an onset may be uncertain by without a word
+_OUTCOMES: Final = {
+    "returned": "back to what it was",
+    "new regime": "at rest at a new level, which is the reference now",
+    "unsettled": "restless for long; what it is now is the reference",
+    "gone": "no values any more",
+}
+
+
+def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
+    """Return one line about a change."""
+    name, since = name_of(verdict.subject), _since(verdict)
+    before, now = verdict.reference, verdict.current
+    if before is None or now is None:
+        return f"{name}: {verdict.change} {verdict.evidence}"
+    if before.categories:
+        return f"{name}: {_categories(verdict, before, now)}{since}"
+    if before.mean is None or now.mean is None:
+        return f"{name}: {verdict.change or verdict.evidence}{since}"
+    if verdict.subject.startswith("client:"):
+        return (
+            f"{name}: {round(now.mean * now.count)} of its last {now.count} inputs suspicious "
+            f"(usual {before.mean:.1%})"
+        )
+    if verdict.subject.startswith("missing:"):
+        return f"{name}: missing in {before.mean:.1%} -> {now.mean:.1%} of events{since}"
+    if verdict.subject == "error" and not is_regression:
+        return (
+            f"accuracy {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} "
+            f"labels{since}"
+        )
+    if verdict.subject == "error":
+        return f"absolute error {before.mean:.4g} -> {now.mean:.4g}{since}"
+    if verdict.change in ("scale up", "scale down", "shape") and before.std and now.std:
+        return f"{name}: {verdict.change}, spread {before.std:.4g} -> {now.std:.4g}{since}"
+    change = f"{verdict.change}, " if verdict.change else ""
+    sigmas = f" ({verdict.size_sigmas:+.1f} sigmas)" if verdict.size_sigmas is not None else ""
+    if verdict.unit == "natural sizes":
+        sigmas = f" ({verdict.evidence})"
+    return f"{name}: {change}mean {before.mean:.4g} -> {now.mean:.4g}{sigmas}{since}"
+
+
+def ended(subjects: Sequence[str], outcome: str, now: Summary | None, quiet: int) -> str:
+    """Return one line about the end of an incident.
+
+    Parameters
+    ----------
+    subjects
+        Its streams, the one that opened it first.
+    outcome
+        The worst of theirs, empty where nothing said that they have settled.
+    now
+        What the first one is now, where that is known.
+    quiet
+        Events for which nothing was claimed.
+    """
+    others = len(set(subjects)) - 1
+    more = f" and {others} more" if others else ""
+    level = f" (mean {now.mean:.4g})" if now is not None and now.mean is not None else ""
+    said = _OUTCOMES.get(outcome, f"quiet for {quiet} events")
+    return f"{name_of(subjects[0])}{more}: {said}{level}"
+
+
+def name_of(subject: str) -> str:
+    """Return a stream's name as people say it.
+
+    Examples
+    --------
+    >>> [name_of(s) for s in ("feature:amount", "missing:category:country", "embedding:pc1", "client:7", "error")]
+    ['amount', 'country', 'embedding pc1', '7', 'error']
+    """
+    kind, colon, name = subject.removeprefix("missing:").partition(":")
+    if not colon:
+        return kind
+    return name if kind in ("feature", "category", "client") else f"{kind} {name}"
+
+
+def count(number: float) -> str:
+    """Return a large number with one digit that counts.
+
+    Examples
+    --------
+    >>> count(1_810_968), count(3.2e15)
+    ('2,000,000', '3e+15')
+    """
+    rounded = float(f"{number:.1g}")
+    return f"{rounded:,.0f}" if rounded < 1e12 else f"{rounded:.0e}"
+
+
+def _since(verdict: Verdict) -> str:
+    delay, low, high = verdict.delay_events, verdict.delay_low, verdict.delay_high
+    since = f", detected {delay} events after it began" if delay else ""
+    if since and low is not None and high is not None and high - low > max(_WIDE, delay or 0):
+        since += f" ({low} to {high})"
+    if verdict.chance_events:
+        since += f"; by chance once in {count(verdict.chance_events)} events"
+    return since
+
+
+def _categories(verdict: Verdict, before: Summary, now: Summary) -> str:
+    """Return which categories have changed their shares most, or come."""
+    shares, usual = (np.array(of.counts) / max(of.count, 1) for of in (now, before))
+    if verdict.change == "new category":
+        new = ", ".join(verdict.newcomers[:_SHOWN])
+        return f"new category {new} in {shares[-1]:.1%} of its values (unknown ones so far {usual[-1]:.1%})"
+    names = [*before.categories, "others"]
+    most = np.argsort(-np.abs(shares - usual), kind="stable")[:_SHOWN]
+    return ", ".join(f"{names[k]} {usual[k]:.1%} -> {shares[k]:.1%}" for k in most.tolist())
