@@ -25,9 +25,11 @@ CHANGES: Final = 1
 LEVEL: Final = 2
 CHANGE: Final = 3
 SINCE: Final = 4
-CLAIM: Final = 5
+LATEST: Final = 5
+EARLIEST: Final = 6
+CLAIM: Final = 7
 """What is told of each block: the change in natural sizes, how many independent past changes that size is
-known from, the mean of the last blocks, the change, and for how many blocks it has lasted."""
+known from, the mean of the last blocks, the change, and for how many blocks it has lasted, at least and at most."""
 
 PAST: Final = 60
 """G: a change is compared with those that ended so many blocks ago. More than a drift that takes seven
@@ -41,6 +43,7 @@ _FEWEST_REFERENCES: Final = 25  # blocks that a mean of the last ones is compare
 _FEWEST_CHANGES: Final = 30
 _SPREAD_FLOOR: Final = 0.02  # in units of the stream's scale: below this a spread is none
 _SIZE_FLOOR: Final = 1e-6
+_ALIKE: Final = 6.0  # as of blocks that correlate by 0.7: (1 + 0.7) / (1 - 0.7)
 
 
 class History(NamedTuple):
@@ -184,7 +187,7 @@ def _close(
             claim[CHANGES] = max(n / h, 1.0)
             claim[CHANGE] = change
             if abs(claim[Z]) > limits[b]:
-                claim[SINCE] = _since(ring, place, h + PAST)
+                _since(ring, place, h + PAST, claim)
 
 
 @compiled
@@ -227,35 +230,42 @@ def _means(ring: Floats, place: int, recent: int, reference: int) -> tuple[float
 
 
 @compiled
-def _since(ring: Floats, place: int, most: int) -> int:
-    """Return for how many blocks, at most `most`, the level has been another.
+def _since(ring: Floats, place: int, most: int, claim: Floats) -> None:
+    """Tell for how many blocks, at most `most`, the level has been another, and between which numbers of them.
 
     The maximum likelihood estimate for a normal stream of unknown means: Hinkley 1970, "Inference about
     the change-point in a sequence of random variables", Biometrika 57, 1-17, equation 2.4
-    (doi:10.1093/biomet/57.1.1).
+    (doi:10.1093/biomet/57.1.1). The interval holds 95 % of the likelihood, flattened by how much neighbouring
+    blocks are alike.
     """
-    total = 0.0
-    n = 0
+    total, squares, n = 0.0, 0.0, 0
     for x in ring:
         if not math.isnan(x):
             total += x
+            squares += x * x
             n += 1
-    after = 0.0
-    m = 0
-    best = -1.0
-    since = 1
+    won = np.zeros(most)
+    after, m, best = 0.0, 0, 0
     for back in range(most):
-        x = ring[place]
+        x = ring[place - back]  # what lies before the first place wraps around
         if not math.isnan(x):
             after += x
             m += 1
             if m < n:
                 gap = after / m - (total - after) / (n - m)
-                likelihood = gap * gap * m * (n - m)
-                if likelihood > best:
-                    best = likelihood
-                    since = back + 1
-        place -= 1
-        if place < 0:
-            place = ring.shape[0] - 1
-    return since
+                won[back] = gap * gap * m * (n - m) / n
+                if won[back] > won[best]:
+                    best = back
+    noise = max((squares - total * total / n - won[best]) / n, 1e-12) * _ALIKE
+    whole = 0.0
+    for back in range(most):
+        won[back] = math.exp((won[back] - won[best]) / (2.0 * noise)) if won[back] > 0.0 else 0.0
+        whole += won[back]
+    claim[SINCE] = claim[LATEST] = claim[EARLIEST] = best + 1
+    upto = 0.0
+    for back in range(most):
+        before, upto = upto, upto + won[back]
+        if before < 0.025 * whole <= upto:
+            claim[LATEST] = min(back, best) + 1
+        if before < 0.975 * whole <= upto:
+            claim[EARLIEST] = max(back, best) + 1

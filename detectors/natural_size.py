@@ -400,10 +400,11 @@ class NaturalSize:
         q = at[3]
         h = int(self._recent[q])
         end = len(closed.sums) - len(closed.rows) + at[0]  # where the sum up to this block stands
-        since = int(claim[kernel.SINCE])
+        since, latest, earliest = claim[kernel.SINCE :].astype(np.int64).tolist()
         sums = closed.sums[
             np.maximum([end, end - since, end - h, end - h - int(_REFERENCES[q])], 0)
         ]
+        low, high = closed.sums[np.maximum([end - latest + 1, end - earliest], 0)].tolist()
         level = float(claim[kernel.LEVEL])
         return Alarm(
             z=float(claim[kernel.Z]),
@@ -414,6 +415,8 @@ class NaturalSize:
             rows=int(sums[0] - sums[2]),
             rows_before=int(sums[2] - sums[3]),
             delay_events=int(sums[0] - sums[1]) + 1,
+            delay_low=int(sums[0] - low) + 1,
+            delay_high=int(sums[0] - high) + 1,
             chance_events=chance,
         )
 

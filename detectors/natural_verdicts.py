@@ -70,8 +70,8 @@ class Alarm(NamedTuple):
         Mean of the latest blocks, and of those that they were compared with.
     rows, rows_before
         Rows in the latest blocks, and in those.
-    delay_events
-        Rows since the change began.
+    delay_events, delay_low, delay_high
+        Rows since the change began, and between which numbers of them that is.
     chance_events
         By chance once in so many events.
     """
@@ -84,6 +84,8 @@ class Alarm(NamedTuple):
     rows: int
     rows_before: int
     delay_events: int
+    delay_low: int
+    delay_high: int
     chance_events: float
 
 
@@ -108,6 +110,8 @@ def alarm(stream: Watched, step: Step, found: Alarm, block_seconds: float) -> Ve
         size=stream.size(found.before, found.level),
         size_sigmas=found.z,
         delay_events=found.delay_events,
+        delay_low=found.delay_low,
+        delay_high=found.delay_high,
         chance_events=found.chance_events,
         evidence=f"{found.z:+.1f} natural sizes over {span(found.blocks, block_seconds)}{what.note}",
         reference=reference,

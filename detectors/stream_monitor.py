@@ -262,11 +262,14 @@ class StreamMonitor:
         return [self._pictured(verdict) for verdict in found]
 
     def _pictured(self, verdict: Verdict) -> Verdict:
-        """Return a claim of the natural-size test with the stream before and after, which it has no histograms of."""
+        """Return a claim of the natural-size test with the stream before and since, of which it knows means of weeks."""
         if not verdict.delay_events or verdict.subject not in self.guarded.detector.streams():
             return verdict
         before, after = self.guarded.detector.pictures(verdict.subject, verdict.delay_events)
-        return msgspec.structs.replace(verdict, reference=before, current=after)
+        size = verdict.size
+        if verdict.change.startswith("location") and before.mean is not None is not after.mean:
+            size = after.mean - before.mean
+        return msgspec.structs.replace(verdict, reference=before, current=after, size=size)
 
     def _advised(
         self, batch: Observations, values: Floats, kinds: dict[str, Kind]

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from tocsin.core.errors import StateError
 from tocsin.core.verdict import Verdict
@@ -61,6 +62,25 @@ def test_a_change_opens_moves_and_settles_as_a_new_regime() -> None:
     assert settled.offset // 24 - moved[-1].offset // 24 == 104
     assert settled.evidence == "at rest for 104 days"
     assert settled.size == pytest.approx(3, abs=0.3)  # in the stream's own unit
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.8])
+def test_the_interval_of_the_onset_covers_it(alike: float) -> None:
+    covered = []
+    for seed in range(40):
+        noise = np.random.default_rng(seed).normal(size=420)
+        level = lfilter([np.sqrt(1 - alike**2)], [1, -alike], noise)
+        values = days(420, seed) + np.repeat(level, 24)
+        begin = 24 * 300 + seed % 24
+        values[begin:] += 5
+        for v in NaturalSize().update(observed(values, "x")):
+            if v.phase == "opened" and v.offset >= begin:
+                low, delay, high = v.delay_low or 0, v.delay_events or 0, v.delay_high or 0
+                assert 1 <= low <= delay <= high
+                covered.append(low <= v.offset + 1 - begin <= high)
+                break
+    assert len(covered) >= 30
+    assert np.mean(covered) >= 0.85
 
 
 def test_a_change_that_goes_back_has_returned() -> None:

@@ -304,6 +304,14 @@ def test_an_ordered_stream_is_left_to_the_natural_size_test() -> None:
     assert found[0].detector == "natural_size"
     assert 24 * 400 <= found[0].offset < 24 * 415
     assert monitor.figures()["streams_ordered"] == 1
+    before, after = found[0].reference, found[0].current
+    assert before is not None is not after
+    assert before.edges == after.edges
+    assert before.count > 9000
+    assert 1 <= after.count <= 15 * 24
+    assert found[0].size == pytest.approx(3, abs=1)
+    low, high = found[0].delay_low or 0, found[0].delay_high or 0
+    assert low <= found[0].offset + 1 - 24 * 400 <= high
 
 
 @pytest.mark.parametrize("cut", [1, 97, 1000])
