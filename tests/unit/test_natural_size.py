@@ -72,7 +72,7 @@ def test_the_interval_of_the_onset_covers_it(alike: float) -> None:
         level = lfilter([np.sqrt(1 - alike**2)], [1, -alike], noise)
         values = days(420, seed) + np.repeat(level, 24)
         begin = 24 * 300 + seed % 24
-        values[begin:] += 5
+        values[begin:] += 8
         for v in NaturalSize().update(observed(values, "x")):
             if v.phase == "opened" and v.offset >= begin:
                 low, delay, high = v.delay_low or 0, v.delay_events or 0, v.delay_high or 0
