@@ -38,7 +38,8 @@ _NARROWEST: Final = {"embedding": 1, "logits": 2}
 _PARTS: Final = ("", "_steady", "_reference")
 """Ends of fields' names: what changes with every row; what the map to streams is; what streams were when new."""
 _SPENT: Final = (
-    "false_alarms_allowed", "drift_alarms", "false_alarm_budget_remaining", "unusable_vectors",
+    "false_alarms_allowed", "drift_alarms", "drift_alarms_without_budget", "false_alarm_budget_remaining",
+    "unusable_vectors",
 )  # fmt: skip
 """Figures that a version leaves behind when it makes room."""
 

@@ -14,7 +14,15 @@ from . import e_detector_kernel as kernel
 from .base import Observations
 from .budget import Budget, shares
 from .e_detector_kernel import BITS, CATEGORIES, NUMBERS, Streams
-from .e_detector_start import LEARNT, NEW, PARTLY, cells_of, edges, known_categories, rules
+from .e_detector_start import (
+    LEARNT,
+    NEW,
+    begin,
+    edges,
+    packed,
+    rules,
+    unpacked,
+)
 from .e_detector_verdicts import Change, Outcome, at_rest, changed
 from .lanes import Lanes
 from .reference import Reference
@@ -199,36 +207,13 @@ class EDetector:
         return end
 
     def _begin(self, name: str, k: int, is_category: bool) -> None:
-        s, sample = self._table.arrays, self.reference.sample(name)
+        s = self._table.arrays
         s["key"][k] = key(name)
         self._lanes.add(k)
         s["bets"][k] = not self._waits
         s["fixed"][k] = self.fixed or self.reference.is_trained(name)
-        if is_category:
-            s["kind"][k] = CATEGORIES
-            s["edges"][k] = known_categories(sample)
-            cells = cells_of(sample, s["edges"][k])
-            s["counts"][k] = np.bincount(cells, minlength=bets.CELLS)
-            s["size"][k] = len(sample)
-        elif self.reference.is_binary(name):
-            s["kind"][k] = BITS
-            s["down"][k] = _FALLING if name in self.rising | self.learning else 0.5
-            s["counts"][k, :2] = np.bincount(sample.astype(np.int64), minlength=2)
-            s["size"][k] = len(sample)
-            s["center"][k], s["sigma"][k] = self.reference.mean_and_deviation(name)
-        else:
-            s["kind"][k] = NUMBERS
-            s["edges"][k] = edges(sample)
-            s["center"][k], s["sigma"][k] = self.reference.mean_and_deviation(name)
-            if s["fixed"][k]:
-                self._count(k, np.searchsorted(s["edges"][k], sample))
-
-    def _count(self, k: int, cells: Ints) -> None:
-        """Make the reference of a stream of numbers the (n,) cells."""
-        s = self._table.arrays
-        s["counts"][k] = np.bincount(cells, minlength=bets.CELLS)
-        s["groups"][k] = s["counts"][k].reshape(8, 8).sum(axis=1)
-        s["size"][k] = len(cells)
+        s["down"][k] = _FALLING if name in self.rising | self.learning else 0.5
+        begin(s, k, self.reference, name, is_category=is_category)
 
     def _share(self) -> None:
         """Give each stream its share of the budget."""
@@ -431,6 +416,12 @@ class EDetector:
         self._lanes.resize(k, max(lanes, 1))
         self._share()
 
+    def begin_anew(self, name: str) -> None:
+        """Begin a stream's reference with its next value, unless it is from training; what was won is dropped."""
+        k = self._table.number(name)
+        if k is not None and self._table["kind"][k] and not self._table["fixed"][k]:
+            self._restart(k)
+
     def begin_bits(self, name: str, zeros: int, ones: int = 0, *, fixed: bool = False) -> None:
         """Begin a stream of which so many values are known: whether something is missing.
 
@@ -474,20 +465,14 @@ class EDetector:
     def volatile(self) -> bytes:
         """Return the state without the reference, which is stored by itself."""
         names, arrays = self._table.state()
-        for name, column, value in PARTLY:
-            arrays[name] = arrays[name][arrays[column] == value]
-        arrays |= {"evidence": self._lanes.won, "beyond": self._lanes.beyond}
+        arrays = packed(arrays) | {"evidence": self._lanes.won, "beyond": self._lanes.beyond}
         return pack("e_detector", 4, {"names": names, "budget": self.budget.state()}, arrays)
 
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; the reference is restored beside it."""
         meta, arrays = unpack("e_detector", 4, state)
         won, beyond = arrays.pop("evidence"), arrays.pop("beyond")
-        for name, column, value in PARTLY:
-            whole = np.zeros((len(meta["names"]), *NEW[name].shape), NEW[name].dtype)
-            whole[arrays[column] == value] = arrays[name]
-            arrays[name] = whole
-        self._table.load(meta["names"], arrays)
+        self._table.load(meta["names"], unpacked(arrays))
         self._lanes.load(won, beyond)
         self.budget.load(meta["budget"])
         self._share()

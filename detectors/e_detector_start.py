@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints
 from . import bets
 from . import e_detector_kernel as kernel
-from .e_detector_kernel import CATEGORIES, Rules
+from .e_detector_kernel import BITS, CATEGORIES, NUMBERS, Rules
 from .reference import Reference
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 _EDGES: Final = bets.CELLS - 1
 _INNER: Final = 10  # windows between two false absorptions: one costs a tenth of the closings
@@ -30,7 +33,7 @@ NEW: Final[dict[str, Any]] = {
     "stake": 0.0, "down": 0.5, "fixed": False, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
     "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "changed": 0, "latest": np.zeros((len(bets.WINDOWS), bets.CELLS), np.int16), "idle": 0,
 }  # fmt: skip
-PARTLY: Final = (("before", "phase", 1), ("latest", "kind", CATEGORIES))
+_PARTLY: Final = (("before", "phase", 1), ("latest", "kind", CATEGORIES))
 """What a snapshot holds of some streams only, those of which a column has a value; of others nobody asks."""
 
 
@@ -67,6 +70,29 @@ def rules(
     )
 
 
+def begin(s: Arrays, k: int, reference: Reference, name: str, *, is_category: bool) -> None:
+    """Say what kind stream k is, and give it its cells; numbers have their counts only from a reference that is fixed."""
+    sample = reference.sample(name)
+    if is_category:
+        s["kind"][k] = CATEGORIES
+        s["edges"][k] = known_categories(sample)
+        cells = cells_of(sample, s["edges"][k])
+    else:
+        s["center"][k], s["sigma"][k] = reference.mean_and_deviation(name)
+        if reference.is_binary(name):
+            s["kind"][k] = BITS
+            cells = sample.astype(np.int64)
+        else:
+            s["kind"][k] = NUMBERS
+            s["edges"][k] = edges(sample)
+            if not s["fixed"][k]:
+                return
+            cells = np.searchsorted(s["edges"][k], sample)
+    s["counts"][k] = np.bincount(cells, minlength=bets.CELLS)
+    s["groups"][k] = s["counts"][k].reshape(8, 8).sum(axis=1)
+    s["size"][k] = len(cells)
+
+
 def edges(sample: Floats) -> Floats:
     """Return (63,) upper edges of cells that hold about equal shares of (n,) values.
 
@@ -90,3 +116,17 @@ def cells_of(values: Floats, known: Floats) -> Ints:
     """Return (n,) the cells of categories, the last one where a category is not known."""
     place = np.searchsorted(known[np.isfinite(known)], values)
     return np.where(known[np.minimum(place, _EDGES - 1)] == values, place, _EDGES)
+
+
+def packed(arrays: Arrays) -> Arrays:
+    """Return the columns of streams without what nobody asks for."""
+    return arrays | {name: arrays[name][arrays[of] == value] for name, of, value in _PARTLY}
+
+
+def unpacked(arrays: Arrays) -> Arrays:
+    """Return the columns of which `packed` has left parts."""
+    found = dict(arrays)
+    for name, of, value in _PARTLY:
+        found[name] = np.zeros((len(arrays[of]), *NEW[name].shape), NEW[name].dtype)
+        found[name][arrays[of] == value] = arrays[name]
+    return found

@@ -141,6 +141,7 @@ class StreamMonitor:
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
         # Those that had missing values in training: having none is a change too.
         self._awaited = {name for name, share in self.reference.missing.items() if share > 0}
+        self._without_budget = 0  # alarms of ADWIN and Page-Hinkley that were more than advice
         self._asked: tuple[tuple[str, ...], frozenset[str]] | None = None
         self._kept = self._categories = np.empty(0, np.int64)  # columns, of what was asked last
         self._kept_names: tuple[str, ...] = ()
@@ -192,11 +193,12 @@ class StreamMonitor:
     ) -> list[Verdict]:  # fmt: skip
         """Take rows in within which no regime takes effect; the guarded ones hold whether values are missing too."""
         kinds = self.guarded.kinds()
-        found = self.guarded.detector.judge(guarded, guarded_values) + self._ordered(batch, kinds)
+        ordered = self._ordered(batch, kinds)
         if batch.categories:
             batch, values = self._without_categories(batch, values, is_clean=is_clean)
-        if batch.names:
-            found += self._advised(batch, values, kinds)
+        advised = self._advised(batch, values, kinds) if batch.names else []
+        new = [verdict for verdict in advised if verdict.subject not in kinds]
+        found = advised + self._judged(guarded, guarded_values, ordered, new)
         if not found:
             return found
         found.sort(
@@ -225,6 +227,31 @@ class StreamMonitor:
         )
         is_same = values is batch.values
         return numbers_only, left if is_same else np.take(values, self._kept, axis=1)
+
+    def _judged(
+        self, batch: Observations, values: Floats, ordered: list[Verdict], new: list[Verdict]
+    ) -> list[Verdict]:
+        """Run the e-detector; return its claims and those about ordered streams, which it has pictures of.
+
+        Its references of streams that have changed while they were `new` begin there anew, so that it does not claim
+        the same change once more when it begins to bet.
+        """
+        detector, begin = self.guarded.detector, 0
+        found = [verdict for verdict in ordered if verdict.phase != "opened"]
+        stops = [verdict for verdict in ordered if verdict.phase == "opened"] + new
+        stops.sort(key=lambda verdict: (verdict.offset, verdict.row, verdict.subject))
+        for verdict in stops:
+            place = (batch.offsets == verdict.offset) & (batch.rows == verdict.row)
+            end = int(place.argmax()) + 1
+            found += detector.judge(batch.take(slice(begin, end)), values[begin:end])
+            begin = end
+            if verdict.detector == "natural_size":
+                found.append(self._pictured(verdict))
+            else:
+                detector.begin_anew(verdict.subject)
+        if begin:
+            batch, values = batch.take(slice(begin, len(batch))), values[begin:]
+        return found + detector.judge(batch, values)
 
     def _with_missing(self, batch: Observations, values: Floats) -> tuple[Observations, Floats]:
         """Return the streams, and beside them those of their missing values."""
@@ -259,7 +286,7 @@ class StreamMonitor:
         values = np.ascontiguousarray(batch.values[:, ordered])
         found = self._natural.update(replace(batch, names=names, values=values))
         self.guarded.detector.budget.alarms += sum(v.phase == "opened" for v in found)
-        return [self._pictured(verdict) for verdict in found]
+        return found
 
     def _pictured(self, verdict: Verdict) -> Verdict:
         """Return a claim of the natural-size test with the stream before and since, of which it knows means of weeks."""
@@ -283,12 +310,10 @@ class StreamMonitor:
             return []
         found.sort(key=lambda verdict: (verdict.offset, verdict.row, verdict.subject))
         done = self._completed(batch, scaled.deviation, found)
-        if not self._only_budget:
-            return done
-        return [
-            msgspec.structs.replace(v, advisory=kinds.get(v.subject, "unknown") != "unknown")
-            for v in done
-        ]
+        if self._only_budget:
+            done = [msgspec.structs.replace(v, advisory=v.subject in kinds) for v in done]
+        self._without_budget += sum(not v.advisory for v in done)
+        return done
 
     def _follow_missing(self, batch: Observations, begin: int) -> int:
         """Begin the streams of missing values at row `begin`; return the row at which the next one begins."""
@@ -326,6 +351,7 @@ class StreamMonitor:
         """Return what is published: the budget, and how many streams are in which regime."""
         kinds = list(self.guarded.kinds().values())
         found = self.guarded.detector.figures()
+        found["drift_alarms_without_budget"] = float(self._without_budget)
         for kind in ("exchangeable", "autocorrelated", "ordered"):
             found[f"streams_{kind}"] = float(kinds.count(kind))
         found["streams_unknown"] = float(len(self.guarded.detector.streams()) - len(kinds))
@@ -413,6 +439,7 @@ class StreamMonitor:
         meta = {
             "names": names,
             "missing": list(self._missing),
+            "without_budget": self._without_budget,
             "page_hinkley": self._page_hinkley.snapshot(),
             "adwin": self._adwin.snapshot(),
             "e_detector": self.guarded.detector.volatile(),
@@ -420,11 +447,11 @@ class StreamMonitor:
             "natural_size": self._natural
             and (self._natural.budget_events, self._natural.snapshot()),
         }
-        return pack("stream_monitor", 2, meta, arrays)
+        return pack("stream_monitor", 3, meta, arrays)
 
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; the reference is restored beside it."""
-        meta, arrays = unpack("stream_monitor", 2, state)
+        meta, arrays = unpack("stream_monitor", 3, state)
         natural = meta["natural_size"]
         members: list[tuple[Detector, bytes]] = [
             (self._page_hinkley, meta["page_hinkley"]),
@@ -440,6 +467,7 @@ class StreamMonitor:
             self._natural.restore(natural[1])
         self._missing = {name: f"missing:{name}" for name in meta["missing"]}
         self._awaited -= self._missing.keys()
+        self._without_budget = int(meta["without_budget"])
         self._streams.load(meta["names"], arrays)
 
     def snapshot(self) -> bytes:

@@ -299,8 +299,16 @@ def test_an_ordered_stream_is_left_to_the_natural_size_test() -> None:
     values = 3 * np.sin(hours * 2 * np.pi / 24) + rng.normal(size=len(hours))
     values[24 * 400 :] += 3
     rows = replace(Observations.of(values, ("load",)), times=hours * 3_600 * 10**9)
-    monitor = StreamMonitor(season_seconds=604_800)
-    found = [v for v in monitor.update(rows) if not v.advisory and v.offset > 3000]
+    monitor, cut, parts = (
+        StreamMonitor(season_seconds=604_800),
+        StreamMonitor(season_seconds=604_800),
+        [],
+    )
+    whole = monitor.update(rows)
+    for begin in range(0, len(hours), 517):
+        parts += cut.update(rows.take(slice(begin, begin + 517)))
+    assert parts == whole
+    found = [v for v in whole if not v.advisory and v.offset > 3000]
     assert found[0].detector == "natural_size"
     assert 24 * 400 <= found[0].offset < 24 * 415
     assert monitor.figures()["streams_ordered"] == 1
@@ -312,6 +320,21 @@ def test_an_ordered_stream_is_left_to_the_natural_size_test() -> None:
     assert found[0].size == pytest.approx(3, abs=1)
     low, high = found[0].delay_low or 0, found[0].delay_high or 0
     assert low <= found[0].offset + 1 - 24 * 400 <= high
+
+
+@pytest.mark.parametrize(("begin", "shift"), [(500, 3.0), (1000, 1.0), (1900, 3.0)])
+def test_a_change_while_a_stream_is_new_is_claimed_once_whatever_the_cut(begin, shift) -> None:
+    values = np.random.default_rng(18).normal(size=(4000, 2))
+    values[begin:, 0] += shift
+    whole = StreamMonitor().update(Observations.of(values, ("a", "b")))
+    opened = {v.detector for v in whole if v.phase == "opened" and not v.advisory}
+    assert opened
+    assert opened <= {"adwin", "page_hinkley"}
+    monitor, found = StreamMonitor(), []
+    rows = Observations.of(values, ("a", "b"))
+    for at in range(0, 4000, 111):
+        found += monitor.update(rows.take(slice(at, at + 111)))
+    assert found == whole
 
 
 @pytest.mark.parametrize("cut", [1, 97, 1000])
@@ -338,3 +361,21 @@ def test_all_of_it_depends_on_no_batch_cut_and_no_restart(cut: int) -> None:
         found += monitor.update(rows.take(slice(begin, begin + cut)))
     assert found == expected
     assert monitor.snapshot() == whole.snapshot()
+
+
+def test_alarms_of_new_streams_are_counted_apart_from_the_budget() -> None:
+    values = np.random.default_rng(17).normal(size=6000)
+    values[1000:] += 3
+    values[5000:] += 3
+    monitor = StreamMonitor()
+    found = monitor.update(Observations.of(values))
+    before = [v for v in found if v.detector in ("adwin", "page_hinkley") and not v.advisory]
+    within = [v for v in found if v.detector == "e_detector" and v.phase == "opened"]
+    figures = monitor.figures()
+    assert figures["drift_alarms_without_budget"] == len(before) >= 1
+    # The change of row 1,000 is not claimed again when bets begin, at row 2,048.
+    assert [v.offset // 1000 for v in within] == [5]
+    assert figures["drift_alarms"] == 1
+    again = StreamMonitor()
+    again.restore(monitor.snapshot())
+    assert again.figures() == figures
