@@ -61,7 +61,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     newcomers
         Of the change `new category` what has come, the most frequent first; at most 5.
     delay_events
-        Estimated number of the stream's values since the change began, this one included.
+        Estimated number of events since the change began, this one included; of a stream that has a value in some events
+        only, as many as its values since then come to by its usual rate.
     delay_low, delay_high
         An interval for it.
     chance_events

@@ -210,7 +210,7 @@ class EDetector:
         s = self._table.arrays
         s["key"][k] = key(name)
         self._lanes.add(k)
-        s["bets"][k] = not self._waits
+        s["bets"][k], s["since"][k] = not self._waits, self.budget.seen
         s["fixed"][k] = self.fixed or self.reference.is_trained(name)
         s["down"][k] = _FALLING if name in self.rising | self.learning else 0.5
         begin(s, k, self.reference, name, is_category=is_category)
@@ -274,7 +274,8 @@ class EDetector:
             row, column = int(event[0]), int(event[1])
             k, place = int(streams[column]), (int(batch.offsets[row]), int(batch.rows[row]))
             if what == kernel.ALARM:
-                found.append(self._alarm(batch.names[column], k, int(event[2]), place))
+                events = self.budget.seen + row - begin + 1
+                found.append(self._alarm(batch.names[column], k, int(event[2]), place, events))
             else:
                 outcome: Outcome = "new regime" if what == kernel.SETTLED else "unsettled"
                 verdict = self._rest(batch.names[column], k, outcome, place)
@@ -282,8 +283,8 @@ class EDetector:
                     found.append(verdict)
             column += 1
 
-    def _alarm(self, name: str, k: int, lane: int, place: tuple[int, int]) -> Verdict:
-        """Claim that a stream has changed, or still does, and begin its reference anew."""
+    def _alarm(self, name: str, k: int, lane: int, place: tuple[int, int], events: int) -> Verdict:
+        """Claim that a stream has changed, or still does, and begin its reference anew; `events` have come so far."""
         s = self._table.arrays
         is_new = bool(s["phase"][k] == 0)
         won = self._lanes.won[lane]
@@ -323,6 +324,7 @@ class EDetector:
             stake=stake,
             threshold=1 / stake if is_new else min(1 / stake, self._rules.inner),
             budget_events=self.budget.events,
+            rarity=(events - s["since"][k]) / max(int(s["seen"][k]), 1),
         )
 
     def _is_learnt(self, name: str, k: int, bet: bets.Bet) -> bool:
@@ -432,7 +434,7 @@ class EDetector:
         if self._table["kind"][k]:
             return
         s, count = self._table.arrays, zeros + ones
-        s["key"][k] = key(name)
+        s["key"][k], s["since"][k] = key(name), self.budget.seen
         self._lanes.add(k)
         s["kind"][k], s["bets"][k], s["down"][k], s["apart"][k] = BITS, not fixed, _FALLING, True
         s["counts"][k, :2], s["size"][k], s["fixed"][k] = (zeros, ones), count, fixed
@@ -466,11 +468,11 @@ class EDetector:
         """Return the state without the reference, which is stored by itself."""
         names, arrays = self._table.state()
         arrays = packed(arrays) | {"evidence": self._lanes.won, "beyond": self._lanes.beyond}
-        return pack("e_detector", 4, {"names": names, "budget": self.budget.state()}, arrays)
+        return pack("e_detector", 5, {"names": names, "budget": self.budget.state()}, arrays)
 
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; the reference is restored beside it."""
-        meta, arrays = unpack("e_detector", 4, state)
+        meta, arrays = unpack("e_detector", 5, state)
         won, beyond = arrays.pop("evidence"), arrays.pop("beyond")
         self._table.load(meta["names"], unpacked(arrays))
         self._lanes.load(won, beyond)

@@ -31,7 +31,7 @@ NEW: Final[dict[str, Any]] = {
     "ring": np.zeros(kernel.RING, np.uint8), "recent": np.full(kernel.RECENT, np.nan), "seen": 0,
     "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0, "learnt": LEARNT,
     "stake": 0.0, "down": 0.5, "fixed": False, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
-    "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "changed": 0, "latest": np.zeros((len(bets.WINDOWS), bets.CELLS), np.int16), "idle": 0,
+    "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "changed": 0, "latest": np.zeros((len(bets.WINDOWS), bets.CELLS), np.int16), "idle": 0, "since": 0,
 }  # fmt: skip
 _PARTLY: Final = (("before", "phase", 1), ("latest", "kind", CATEGORIES))
 """What a snapshot holds of some streams only, those of which a column has a value; of others nobody asks."""

@@ -35,6 +35,7 @@ def changed(
     stake: float,
     threshold: float,
     budget_events: float,
+    rarity: float,
 ) -> Verdict:
     """Claim that a stream has changed, where it opens, or else that it still does.
 
@@ -49,6 +50,8 @@ def changed(
         stakes.
     budget_events
         The budget, in events.
+    rarity
+        Events for each of the stream's values so far: delays are told in events.
     """
     size, sigmas = _size(what)
     chance = evidence * budget_events
@@ -67,9 +70,9 @@ def changed(
         size=size,
         size_sigmas=sigmas,
         newcomers=what.newcomers,
-        delay_events=what.began.delay,
-        delay_low=what.began.low,
-        delay_high=what.began.high,
+        delay_events=round(rarity * what.began.delay),
+        delay_low=round(rarity * what.began.low),
+        delay_high=round(rarity * what.began.high),
         chance_events=chance if opens else None,
         evidence=f"would happen by chance once in {chance:.1g} events" if opens else "",
         reference=what.reference,

@@ -389,7 +389,7 @@ class StreamMonitor:
 
     def _complete(self, verdict: Verdict) -> Verdict:
         name = verdict.subject
-        number = self._streams.number(name)
+        number = int(self._streams.numbers((name,))[0])
         recent, seen = self._streams["recent"][number], int(self._streams["seen"][number])
         size = min(seen, _RECENT)
         latest = recent[(seen - size + np.arange(size)) % _RECENT]
@@ -401,15 +401,18 @@ class StreamMonitor:
         _, deviation = self.reference.mean_and_deviation(name)
         reference = self.reference.summary(name)
         shift = (current.mean or 0.0) - (reference.mean or 0.0)
+        # Of other streams than the first ones it is not known at each row how many values were missing.
+        missed = int(self._streams["unusable"][number]) if number < MISSING_FOLLOWED else 0
+        rarity = (seen + missed) / max(seen, 1)
         what = "rate" if self.reference.is_binary(name) else "location"
         return msgspec.structs.replace(
             verdict,
             change=f"{what} {'up' if shift > 0 else 'down'}",
             size=shift,
             size_sigmas=shift / deviation,
-            delay_events=began.delay,
-            delay_low=began.low,
-            delay_high=began.high,
+            delay_events=round(rarity * began.delay),
+            delay_low=round(rarity * began.low),
+            delay_high=round(rarity * began.high),
             reference=reference,
             current=current,
             evidence=f"{shift / deviation:+.1f} reference sigmas over the last {size} values",

@@ -226,6 +226,23 @@ def test_an_onset_further_back_than_the_values_kept_is_found() -> None:
     assert 0.6 <= np.median(estimate / true) <= 1.4
 
 
+@pytest.mark.parametrize("cut", [64, 6000])
+def test_the_onset_of_a_rare_stream_is_told_in_events(cut: int) -> None:
+    rng, errors = np.random.default_rng(21), []
+    for _ in range(10):
+        values = rng.normal(size=(120_000, 2))
+        values[100_000:, 0] += 1.5
+        values[:, 0][rng.random(120_000) > 0.05] = np.nan
+        detector, found = EDetector(), []
+        rows = observed(values)
+        for begin in range(0, len(values), cut):
+            found += detector.update(rows.take(slice(begin, begin + cut)))
+        first = opened(found)[0]
+        errors.append(first.offset + 1 - (first.delay_events or 0) - 100_000)
+        assert (first.delay_low or 0) <= (first.delay_events or 0) <= (first.delay_high or 0)
+    assert abs(np.median(errors)) <= 60  # three of its values
+
+
 # --- tolerance ------------------------------------------------------------------------------------
 
 

@@ -379,3 +379,14 @@ def test_alarms_of_new_streams_are_counted_apart_from_the_budget() -> None:
     again = StreamMonitor()
     again.restore(monitor.snapshot())
     assert again.figures() == figures
+
+
+def test_adwin_tells_the_onset_of_a_rare_stream_in_events_too() -> None:
+    rng = np.random.default_rng(19)
+    values = rng.normal(size=(30_000, 2))
+    values[20_000:, 0] += 2
+    values[:, 0][rng.random(30_000) > 0.05] = np.nan
+    first = StreamMonitor().update(Observations.of(values, ("rare", "x")))[0]
+    assert first.subject == "rare"
+    assert first.detector in ("adwin", "page_hinkley")
+    assert abs(first.offset + 1 - (first.delay_events or 0) - 20_000) <= 100
