@@ -37,16 +37,30 @@ LAWS: Final[dict[str, Law]] = {
     "uniform": lambda rng, n: rng.random((n, STREAMS)),
 }
 
+CATEGORIES: Final[dict[str, Law]] = {
+    "3 categories": lambda rng, n: rng.choice(3, (n, STREAMS), p=[0.6, 0.3, 0.1]).astype(float),
+    "500 categories": lambda rng, n: rng.integers(0, 500, (n, STREAMS)).astype(float),
+    "zipf categories": lambda rng, n: np.minimum(rng.zipf(1.5, (n, STREAMS)), 1e6).astype(float),
+}
 
-def alarms(make: Callable[[], Detector], law: Law, seed: list[int], events: int) -> int:
+
+def alarms(
+    make: Callable[[], Detector],
+    law: Law,
+    seed: list[int],
+    events: int,
+    *,
+    categories: bool = False,
+) -> int:
     """Return how many alarms a fresh detector raises on a stationary stream."""
+    names = tuple(f"stream:{k}" for k in range(STREAMS))
     rng, detector, found = np.random.default_rng(seed), make(), 0
     for begin in range(0, events, _CHUNK):
         values = np.ascontiguousarray(law(rng, min(_CHUNK, events - begin)))
         place = np.arange(begin, begin + len(values))
         batch = Observations(
-            names=tuple(f"stream:{k}" for k in range(STREAMS)), values=values, offsets=place,
-            rows=np.full(len(values), seed[0]),
+            names=names, values=values, offsets=place, rows=np.full(len(values), seed[0]),
+            categories=frozenset(names) if categories else frozenset(),
         )  # fmt: skip
         found += sum(v.phase == "opened" for v in detector.update(batch))
     return found
@@ -83,6 +97,10 @@ def main() -> None:
         reference = trained(law, [*key, 1])
         found = alarms(lambda: EDetector(1e4, reference=reference), law, key, 200_000)  # noqa: B023
         figures.report(f"{law_name}, 2e5 events at A = 1e4, against training", found, most=32)
+    for place, (law_name, law) in enumerate(CATEGORIES.items()):
+        key = [options.seed, 100 + place]
+        found = alarms(lambda: EDetector(1e4), law, key, 200_000, categories=True)
+        figures.report(f"{law_name}, 2e5 events at A = 1e4", found, most=32)
     figures.exit()
 
 

@@ -19,6 +19,7 @@ from .e_detector_start import (
     NEW,
     begin,
     edges,
+    known_categories,
     packed,
     rules,
     unpacked,
@@ -39,6 +40,9 @@ _MEMORY: Final = 5000.0
 _RELEARNS: Final = 20_000
 """Values after any change within which fewer errors are what such a model has learnt (chosen as above)."""
 _GONE: Final = 16  # epochs without a value after which an open stream is no longer waited for
+_OTHERS: Final = (
+    0.1  # of a regime's categories that are none of the known ones, above which it has new ones
+)
 _FEWEST_CELLS: Final = 20.0  # effective cells of a regime below which its cells are made anew
 
 
@@ -349,7 +353,7 @@ class EDetector:
         self._drop(k)
         if keeps:
             self._restore_reference(k)
-        elif s["kind"][k] == NUMBERS and 0 < counts.sum() ** 2 < _FEWEST_CELLS * (counts**2).sum():
+        elif self._is_told_badly(k):
             self._remake(k)
         count = len(self._table)
         alone = keeps or s["apart"][k] or outcome == "gone"
@@ -377,12 +381,23 @@ class EDetector:
         s["groups"][k] = s["counts"][k].reshape(8, 8).sum(axis=1)
         s["size"][k] = s["before_size"][k]
 
+    def _is_told_badly(self, k: int) -> bool:
+        """Whether a stream's cells tell its new regime badly apart."""
+        counts = self._table["counts"][k]
+        if self._table["kind"][k] == CATEGORIES:
+            return bool(counts[-1] > _OTHERS * counts.sum())
+        is_number = self._table["kind"][k] == NUMBERS
+        return bool(is_number and 0 < counts.sum() ** 2 < _FEWEST_CELLS * (counts**2).sum())
+
     def _remake(self, k: int) -> None:
-        """Make the cells of a stream of numbers from its latest values: the old ones tell them badly apart."""
+        """Make a stream's cells from its latest values: the old ones tell them badly apart."""
         s = self._table.arrays
         latest = self._history.latest(k, kernel.RECENT)
-        s["edges"][k] = edges(latest)
-        s["center"][k], s["sigma"][k] = latest.mean(), latest.std() or s["sigma"][k]
+        if s["kind"][k] == CATEGORIES:
+            s["edges"][k] = known_categories(latest)
+        else:
+            s["edges"][k] = edges(latest)
+            s["center"][k], s["sigma"][k] = latest.mean(), latest.std() or s["sigma"][k]
         s["blocks"][k], s["block"][k] = np.nan, np.nan
         s["ring"][k] = 0
         self._restart(k)

@@ -289,8 +289,9 @@ def _category(
                 break
         if fixed:
             found = c
-        unseen = min((counts[k, last] + 0.5) / (n + 1.0) + slack, 0.9)
-        theta = (counts[k, found] + prior) / (n + 1.0) + slack if found < last else unseen
+        others = (counts[k, last] + 0.5) / (n + 1.0) + slack
+        theta = (counts[k, found] + prior) / (n + 1.0) + slack if found < last else others
+        unseen = min(others, 0.9)
         stake /= windows.shape[0] + rates.shape[0]
         total = 0.0
         for w in range(windows.shape[0]):

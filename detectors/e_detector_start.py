@@ -71,7 +71,11 @@ def rules(
 
 
 def begin(s: Arrays, k: int, reference: Reference, name: str, *, is_category: bool) -> None:
-    """Say what kind stream k is, and give it its cells; numbers have their counts only from a reference that is fixed."""
+    """Say what kind stream k is, and give it its cells.
+
+    Cells that were made from a sample fit it too well to be a reference as well: numbers and categories have their
+    counts from it only where the reference is fixed.
+    """
     sample = reference.sample(name)
     if is_category:
         s["kind"][k] = CATEGORIES
@@ -85,9 +89,9 @@ def begin(s: Arrays, k: int, reference: Reference, name: str, *, is_category: bo
         else:
             s["kind"][k] = NUMBERS
             s["edges"][k] = edges(sample)
-            if not s["fixed"][k]:
-                return
             cells = np.searchsorted(s["edges"][k], sample)
+    if s["kind"][k] != BITS and not s["fixed"][k]:
+        return
     s["counts"][k] = np.bincount(cells, minlength=bets.CELLS)
     s["groups"][k] = s["counts"][k].reshape(8, 8).sum(axis=1)
     s["size"][k] = len(cells)

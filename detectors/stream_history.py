@@ -17,6 +17,7 @@ from .streams import StreamTable
 _ALIKE: Final = 0.1  # largest distance of two distribution functions that count as the same regime
 _ERRORS: Final = 2.5  # standard errors within which a stream is what it was
 _NEWCOMERS: Final = 5
+_PRIOR: Final = 10.0  # values of prior on the reference's shares
 _COARSE: Final = 4  # cells in one bin of a picture, and in one cell of the bet that learns
 
 
@@ -43,8 +44,7 @@ class StreamHistory:
         cells = s["ring"][k][np.arange(seen - size, seen) % kernel.RING].astype(np.int64)
         kind = int(s["kind"][k])
         if kind == CATEGORIES:
-            gains = self._category_gains(k, cells)[:, None]
-            return onset(gains, np.ones(size, np.int64), np.ones(1), 0)
+            return self._category_onset(k, cells, best)
         if kind == BITS:
             before, _ = self.split(k, size)
             theta = (before[1] + 0.5) / (before.sum() + 1)
@@ -100,11 +100,23 @@ class StreamHistory:
         won = [(np.interp(high, grid, c) - np.interp(low, grid, c)) / (high - low) for c in columns]
         return np.asarray(np.log(np.maximum(np.transpose(won), 1e-12)))
 
-    def _category_gains(self, k: int, cells: Ints) -> Floats:
-        """Return (n,) logarithms of how much more frequent each value's category is of late."""
+    def _category_onset(self, k: int, cells: Ints, best: int) -> Onset:
+        """Return since when (n,) cells have other shares: those of the values since, as far as they are known."""
+        window = int(bets.WINDOWS[best if best < len(bets.WINDOWS) else 0])
+        while True:
+            gains = self._category_gains(k, cells, window)[:, None]
+            found = onset(gains, np.ones(len(cells), np.int64), np.ones(1), 0)
+            if found.delay >= window:
+                return found
+            window = found.delay
+
+    def _category_gains(self, k: int, cells: Ints, window: int) -> Floats:
+        """Return (n,) logarithms of how much more frequent each value's category is in the latest ones."""
         counts = self._table["counts"][k]
-        latest = np.bincount(cells[-kernel.BLOCK :], minlength=bets.CELLS) + 0.5 / bets.CELLS
-        ratio = latest / latest.sum() / ((counts + 0.5 / bets.CELLS) / (counts.sum() + 0.5))
+        usual = (counts + 0.5 / bets.CELLS) / (counts.sum() + 0.5)
+        # Half on the reference's shares and ten values of prior, as the bets have it.
+        latest = np.bincount(cells[-window:], minlength=bets.CELLS)
+        ratio = (latest / usual + _PRIOR) / (min(window, len(cells)) + _PRIOR)
         return np.asarray(np.log(0.5 + 0.5 * ratio)[cells])
 
     def split(self, k: int, delay: int) -> tuple[Floats, Floats]:
