@@ -16,10 +16,10 @@ from ..detectors.matching import Change, judge
 from ..detectors.registry import known
 from ..producers.files import Columns
 from .blocks import Blocks
-from .contestant import Contestant, Result
+from .contestant import Contestant, Result, kind_of
 from .scoreboard import Scoreboard
 
-_DEFAULTS: Final = ("e_detector", "adwin", "page_hinkley")
+_DEFAULTS: Final = ("stream_monitor", "e_detector", "adwin", "page_hinkley")
 
 
 def run(
@@ -56,10 +56,12 @@ def run(
         return 0
     board = Scoreboard()
     board.file(file, blocks)
+    if blocks.has_gaps and not any(kind_of(result.name) == "stream_monitor" for result in results):
+        board.unwatched_gaps()
     board.rule(changes, tolerance, merge)
     board.results(results)
     for result in results:
-        if not _is_dummy(result.name):
+        if kind_of(result.name) != "dummy":
             board.alarms(result, show_all=show_all)
     return 0
 
@@ -120,11 +122,7 @@ def _contestants(names: Sequence[str], is_annotated: bool, every: int) -> list[C
             made.append(Contestant(name))
         except ValueError as error:
             raise ConfigError(f"--detector {name}: {error}") from None
-    return sorted(made, key=lambda contestant: _is_dummy(contestant.name))
-
-
-def _is_dummy(name: str) -> bool:
-    return name.partition(":")[0] == "dummy"
+    return sorted(made, key=lambda contestant: kind_of(contestant.name) == "dummy")
 
 
 def _report(

@@ -13,7 +13,7 @@ from ..core.cloudevents import to_nanoseconds
 from ..core.columns import Floats, Ints
 from ..core.errors import ConfigError
 from ..core.events import Prediction, Scalar
-from ..detectors.base import Observations
+from ..detectors.base import Observations, usable
 from ..producers.files import Columns, rows
 from .answers import Answers
 
@@ -68,6 +68,8 @@ class Blocks:
         """Column to the reason."""
         self.texts: dict[str, int] = {}
         """Watched column to how many of its cells held text; those count as missing."""
+        self.has_gaps = False
+        """Whether a watched stream had no usable value in some row."""
         self._features: list[str] = []
         self._answers: Answers | None = None
         self._latest: int | None = None
@@ -102,6 +104,7 @@ class Blocks:
             values = np.column_stack([values, self._answers.take()])
             if self._answers.is_category:
                 categories = frozenset([self._answers.stream])
+        self.has_gaps |= not usable(values).all()
         numbers = np.arange(self.rows, self.rows + len(values))
         self.rows += len(values)
         return Observations(

@@ -284,17 +284,17 @@ def status(*, json: bool = False, config: Config = None) -> int:
 
 
 @config.command
-def check(file: Path | None = None) -> int:
+def check(config: Config = None) -> int:
     """Check a configuration file and the TOCSIN_ variables.
 
     Parameters
     ----------
-    file
+    config
         A YAML file; tocsin.yaml in this folder where there is one.
     """
     from .config import run
 
-    return run(file)
+    return run(config)
 
 
 @app.command

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
+from ..detectors.dummy import Dummy
 from ..detectors.evaluation import Score, score
 from ..detectors.matching import Change, Judged, episodes, judge
 from ..detectors.registry import make_detector
@@ -55,6 +56,11 @@ class Result(NamedTuple):
     score: Score
 
 
+def kind_of(text: str) -> str:
+    """Return a detector's name without its parameters."""
+    return text.partition(":")[0]
+
+
 class Contestant:
     """A detector and its alarms.
 
@@ -66,13 +72,20 @@ class Contestant:
     Raises
     ------
     ValueError
-        There is no such detector; see `make_detector`.
+        There is no such detector, see `make_detector`, or it is a dummy whose parameters mean no alarm.
     """
 
     def __init__(self, text: str) -> None:
         self.name = text
+        self._kind = kind_of(text)
         self._detector = make_detector(text)
-        self._kind = text.partition(":")[0]
+        dummy = self._detector if isinstance(self._detector, Dummy) else None
+        if dummy and ":" in text and not dummy.every and dummy.at < 0:
+            raise ValueError(
+                "it would raise no alarm: every must be 1 row or more, at a row from 0 on; "
+                "for none on purpose it is dummy alone"
+            )
+        self._at = dummy.at if dummy else -1
         self._alarms: list[Alarm] = []
 
     def watch(self, rows: Observations, errors: Sequence[str]) -> None:
@@ -104,8 +117,12 @@ class Contestant:
         Raises
         ------
         ValueError
-            A change lies beyond the rows.
+            A change, or the row at which a dummy was to raise its alarm, lies beyond the rows.
         """
+        if self._at >= rows:
+            raise ValueError(
+                f"{self.name}: row {self._at} lies beyond the last of {rows}; rows are counted from 0"
+            )
         alarms = sorted(self._alarms, key=lambda alarm: alarm.row)
         begins = episodes([alarm.row for alarm in alarms], merge, _LONGEST * merge)
         where = [alarms[k].row for k in begins]

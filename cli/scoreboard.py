@@ -41,6 +41,10 @@ class Scoreboard:
         for name, count in blocks.texts.items():
             self._print(f"{name}: {count:,} cells of text count as missing")
 
+    def unwatched_gaps(self) -> None:
+        """Say that values are missing and none of the detectors minds."""
+        self._print("missing values: only stream_monitor watches them")
+
     def rule(self, changes: Sequence[Change] | None, tolerance: int, merge: int) -> None:
         """Say what counts as found, and what as one alarm."""
         said = []

@@ -201,7 +201,7 @@ class Incidents:
             return None
         if key in incident.members or len(incident.members) < _MEMBERS:
             incident.members[key] = _member(v)
-        severity = _SEVERITY[claim.kind]
+        severity = _severity(claim)
         if v.advisory or _RANK.index(severity) <= _RANK.index(incident.severity):
             return None
         incident.severity = severity
@@ -239,7 +239,7 @@ class Incidents:
             incident=identity,
             fingerprint=fingerprint,
             state=advance(State.PENDING, Step.CONFIRM),
-            severity=_SEVERITY[claim.kind],
+            severity=_severity(claim),
             kind=claim.kind,
             model=self.model,
             version=claim.version,
@@ -292,7 +292,9 @@ class Incidents:
             outcome=outcome,
             members=members,
             current=incident.now or opened.current,
-            summary=sentences.ended(subjects, outcome, incident.now, self.resolve_events),
+            summary=sentences.ended(
+                subjects, opened.change, outcome, incident.now, self.resolve_events
+            ),
         )
 
     def snapshot(self) -> bytes:
@@ -332,22 +334,37 @@ class Timeline:
         """Let go of what claims about events to come cannot ask for."""
         del self._kept[: -self.KEPT]
 
-    def at(self, number: int, claimed: int) -> tuple[int, int] | None:
-        """Return time and offset of about event `number`, for a claim made at event `claimed`.
+    def at(self, number: int, claimed: int, now: tuple[int, int]) -> tuple[int, int] | None:
+        """Return time and offset of about event `number`, for a claim made at event `claimed`, which is `now`.
 
-        None if that is too long before: how many events came in together must not matter.
+        On the line between the ones that are kept before and after it. None if that is too long before: how many
+        events came in together must not matter.
         """
         if claimed // self.EVERY - number // self.EVERY >= self.KEPT:
             return None
         newest = (self.count - 1) // self.EVERY
         place = number // self.EVERY - newest + len(self._kept) - 1
-        return self._kept[place] if 0 <= place < len(self._kept) else None
+        if not 0 <= place < len(self._kept):
+            return None
+        before, after = number // self.EVERY * self.EVERY, (number // self.EVERY + 1) * self.EVERY
+        first, second = self._kept[place], now
+        if after < claimed:
+            second = self._kept[place + 1]
+        else:
+            after = claimed - 1
+        if after <= before:
+            return first
+        time, offset = (
+            a + (b - a) * (number - before) // (after - before)
+            for a, b in zip(first, second, strict=True)
+        )
+        return time, offset
 
-    def since(self, verdict: Verdict, number: int) -> Onset:
-        """Return when the change began that a verdict claims at event `number` of this line."""
+    def since(self, verdict: Verdict, number: int, now: tuple[int, int]) -> Onset:
+        """Return when the change began that a verdict claims at event `number` of this line, which is `now`."""
 
         def ago(events: int | None) -> tuple[int, int] | None:
-            return None if events is None else self.at(max(0, number - max(1, events)), number)
+            return None if events is None else self.at(max(0, number - max(1, events)), number, now)
 
         began, earliest, latest = map(
             ago, (verdict.delay_events, verdict.delay_high, verdict.delay_low)
@@ -364,6 +381,14 @@ class Timeline:
         """Go on from `state`."""
         self.count = state[0]
         self._kept = [(time, offset) for time, offset in state[1]]
+
+
+def _severity(claim: Claim) -> alerts.Severity:
+    v = claim.verdict
+    is_better = (
+        v.subject == "error" and v.change.endswith(" down") and not v.change.startswith("scale")
+    )
+    return "info" if is_better else _SEVERITY[claim.kind]
 
 
 def _key(verdict: Verdict) -> str:

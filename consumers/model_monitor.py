@@ -305,7 +305,7 @@ def _claim(
         kind=kind,
         summary=sentences.changed(verdict, is_regression=series.is_regression),
         time=int(events.times[row]),
-        started=line.since(verdict, number),
+        started=line.since(verdict, number, (int(events.times[row]), verdict.offset)),
         prediction_id=events.ids[row],
         version=events.version[row],
     )

@@ -35,7 +35,7 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
             f"(usual {before.mean:.1%})"
         )
     if verdict.subject.startswith("missing:"):
-        return f"{name}: missing in {before.mean:.1%} -> {now.mean:.1%} of events{since}"
+        return f"{name}: missing or of another type in {before.mean:.1%} -> {now.mean:.1%} of events{since}"
     if verdict.subject == "error" and not is_regression:
         return (
             f"accuracy {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} "
@@ -43,7 +43,9 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
         )
     if verdict.subject == "error":
         return f"absolute error {before.mean:.4g} -> {now.mean:.4g}{since}"
-    if verdict.change in ("scale up", "scale down", "shape") and before.std and now.std:
+    if verdict.change == "shape":
+        return f"{name}: shape, {_most_changed(before, now)}{since}"
+    if verdict.change.startswith("scale") and before.std and now.std:
         return f"{name}: {verdict.change}, spread {before.std:.4g} -> {now.std:.4g}{since}"
     change = f"{verdict.change}, " if verdict.change else ""
     sigmas = f" ({verdict.size_sigmas:+.1f} sigmas)" if verdict.size_sigmas is not None else ""
@@ -52,13 +54,17 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
     return f"{name}: {change}mean {before.mean:.4g} -> {now.mean:.4g}{sigmas}{since}"
 
 
-def ended(subjects: Sequence[str], outcome: str, now: Summary | None, quiet: int) -> str:
+def ended(
+    subjects: Sequence[str], change: str, outcome: str, now: Summary | None, quiet: int
+) -> str:
     """Return one line about the end of an incident.
 
     Parameters
     ----------
     subjects
         Its streams, the one that opened it first.
+    change
+        What kind of change opened it.
     outcome
         The worst of theirs, empty where nothing said that they have settled.
     now
@@ -66,11 +72,42 @@ def ended(subjects: Sequence[str], outcome: str, now: Summary | None, quiet: int
     quiet
         Events for which nothing was claimed.
     """
-    others = len(set(subjects)) - 1
-    more = f" and {others} more" if others else ""
-    level = f" (mean {now.mean:.4g})" if now is not None and now.mean is not None else ""
+    names = list(dict.fromkeys(name_of(subject) for subject in subjects))
+    more = len(names) - _SHOWN
+    who = ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
     said = _OUTCOMES.get(outcome, f"quiet for {quiet} events")
-    return f"{name_of(subjects[0])}{more}: {said}{level}"
+    level = "" if now is None else _level(subjects[0], change, now)
+    return f"{who}: {said}" + (
+        f" ({'of ' + names[0] + ': ' if len(names) > 1 else ''}{level})" if level else ""
+    )
+
+
+def _level(subject: str, change: str, now: Summary) -> str:
+    """Return what a stream is, in the terms in which its change was told."""
+    if now.categories and now.count:
+        shares = np.array(now.counts) / now.count
+        names = [*now.categories, "others"]
+        largest = np.argsort(-shares, kind="stable")[:_SHOWN].tolist()
+        return ", ".join(f"{names[k]} {shares[k]:.1%}" for k in largest if shares[k] > 0)
+    if now.mean is None:
+        return ""
+    if subject.startswith("missing:"):
+        return f"missing in {now.mean:.1%} of events"
+    if subject == "error":
+        return (
+            f"accuracy {1 - now.mean:.2f}"
+            if len(now.counts) == 2
+            else f"absolute error {now.mean:.4g}"
+        )
+    spread = f", spread {now.std:.4g}" if change.startswith(("scale", "shape")) and now.std else ""
+    return f"mean {now.mean:.4g}{spread}"
+
+
+def _most_changed(before: Summary, now: Summary) -> str:
+    """Return the bin whose share has changed most."""
+    shares, usual = (np.array(of.counts) / max(of.count, 1) for of in (now, before))
+    k = int(np.abs(shares - usual).argmax())
+    return f"{before.edges[k]:.4g} to {before.edges[k + 1]:.4g} in {usual[k]:.1%} -> {shares[k]:.1%} of values"
 
 
 def name_of(subject: str) -> str:
@@ -101,11 +138,14 @@ def count(number: float) -> str:
 
 def _since(verdict: Verdict) -> str:
     delay, low, high = verdict.delay_events, verdict.delay_low, verdict.delay_high
-    since = f", detected {delay} events after it began" if delay else ""
+    what = "labels" if verdict.subject in ("error", "label") else "events"
+    since = f", detected {delay} {what} after it began" if delay else ""
     if since and low is not None and high is not None and high - low > max(_WIDE, delay or 0):
         since += f" ({low} to {high})"
     if verdict.chance_events:
         since += f"; by chance once in {count(verdict.chance_events)} events"
+    elif verdict.detector in ("adwin", "page_hinkley"):
+        since += "; outside the budget"
     return since
 
 
@@ -114,7 +154,12 @@ def _categories(verdict: Verdict, before: Summary, now: Summary) -> str:
     shares, usual = (np.array(of.counts) / max(of.count, 1) for of in (now, before))
     if verdict.change == "new category":
         new = ", ".join(verdict.newcomers[:_SHOWN])
-        return f"new category {new} in {shares[-1]:.1%} of its values (unknown ones so far {usual[-1]:.1%})"
+        so_far = f" (unknown ones so far {usual[-1]:.1%})" if usual[-1] else ""
+        return f"new category {new} in {shares[-1]:.1%} of its values{so_far}"
     names = [*before.categories, "others"]
     most = np.argsort(-np.abs(shares - usual), kind="stable")[:_SHOWN]
-    return ", ".join(f"{names[k]} {usual[k]:.1%} -> {shares[k]:.1%}" for k in most.tolist())
+    return ", ".join(
+        f"{names[k]} {usual[k]:.1%} -> {shares[k]:.1%}"
+        for k in most.tolist()
+        if usual[k] or shares[k]
+    )

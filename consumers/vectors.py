@@ -335,14 +335,8 @@ class _Version:
         """Return how many events of the series the last `delay` rows span; None if that is too long ago."""
         if delay is None:
             return None
-        number = max(0, own - max(1, delay))
-        left = number - number % Timeline.EVERY
-        right = min(left + Timeline.EVERY, own - 1)
-        begin, end = self._own.at(left, own), self._own.at(right, own)
-        if begin is None or end is None:
-            return None
-        low, high = begin[0], event - 1 if right == own - 1 else end[0]
-        return event - low - (number - left) * (high - low) // max(1, right - left)
+        found = self._own.at(max(0, own - max(1, delay)), own, (event - 1, 0))
+        return found and event - found[0]
 
     def figures(self) -> dict[str, float]:
         found = self.monitor.figures()

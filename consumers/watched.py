@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Floats
-from ..detectors.stream_monitor import MISSING_FOLLOWED
+from ..detectors.latest_values import MISSING_FOLLOWED
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def pieces(
     watched
         Streams to their numbers, in the order of their first values; new ones are added.
     most
-        How many may be watched.
+        How many may be watched. Once there are so many, a warning says that no more are.
     missed
         Filled at the end: by a number of rows, the streams that missed a value in so many without being shown.
 
@@ -87,7 +87,7 @@ def _starting(
         if name not in watched and first[column] < len(present)
     )
     room = most - len(watched)
-    if 0 < room < len(begins):
+    if 0 < room <= len(begins):  # said once, by who takes the last place
         _log.warning("no more features are watched", extra={"streams": most})
     starting: dict[int, list[int]] = {}
     for row, _, column in begins[: max(room, 0)]:

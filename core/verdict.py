@@ -56,8 +56,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         `rate up`, `rate down` (of errors), `missing`, `missing less`, `new category`, `shares`, and of
         ordered streams also `flip rate up`, `flip rate down`, `schema`.
     size, size_sigmas
-        After less before, in the stream's own unit and in standard deviations of the reference. Of categories
-        it is the share of the one whose share has changed most.
+        After less before, in the stream's own unit and in standard deviations of the reference. Of a scale it is the
+        spread, of categories the share of the one whose share has changed most or of what is new; a shape has none.
     newcomers
         Of the change `new category` what has come, the most frequent first; at most 5.
     delay_events

@@ -147,6 +147,11 @@ class BlockClock:
     Where most say an earlier time it is set back in the same way, and the open block stays open; where they then
     return to the time before, numbers go on as if nothing had been. So times that are wrong move nothing as
     long as most are not, and an event dated 2262 does not stop the clock.
+
+    The first block ends only by an event of the next `near` blocks, once `fewest` lie in it; what votes decide before
+    that moves it, and does not end it. So it never ends where no block has `fewest` events (3 a day, where 4
+    are wanted), and may never where each has the same few more (up to 10 a day). Once it has ended, votes end
+    blocks too.
     """
 
     def __init__(

@@ -307,7 +307,7 @@ class EDetector:
         what = Change(
             name, place, kind, began,
             self._history.summary(k, before),
-            self._history.summary(k, after, self._history.latest(k, began.delay)),
+            self._history.summary(k, after, began.delay),
             float(s["sigma"][k]),
             self._history.newcomers(k, began.delay) if kind == "new category" else [],
         )  # fmt: skip
@@ -347,7 +347,7 @@ class EDetector:
         if keeps and outcome not in ("returned", "gone"):
             return None
         reference = self._history.summary(k, before * s["before_size"][k])
-        current = self._history.summary(k, counts, self._history.latest(k, kernel.RECENT))
+        current = self._history.summary(k, counts, int(s["seen"][k] - s["begin"][k]))
         rested = int(s["seen"][k] - s["still"][k])
         s["phase"][k], s["rested"][k] = 0, -1 if outcome == "gone" else s["seen"][k]
         self._drop(k)
@@ -399,6 +399,7 @@ class EDetector:
             s["edges"][k] = edges(latest)
             s["center"][k], s["sigma"][k] = latest.mean(), latest.std() or s["sigma"][k]
         s["blocks"][k], s["block"][k] = np.nan, np.nan
+        s["moments"][k], s["moment"][k] = np.nan, np.nan
         s["ring"][k] = 0
         self._restart(k)
 
@@ -406,7 +407,7 @@ class EDetector:
         """Begin all streams anew but those that have settled since: the regime is a new one for all."""
         s, count = self._table.arrays, len(self._table)
         for k in range(count):
-            is_other = k != last and s["kind"][k] and not (s["apart"][k] or s["fixed"][k])
+            is_other = k != last and s["bets"][k] and not (s["apart"][k] or s["fixed"][k])
             if is_other and s["opened"][k] < 0:
                 self._restart(k)
                 s["rested"][k] = s["seen"][k]
@@ -461,8 +462,7 @@ class EDetector:
         """Return what a stream that has begun was like before its latest values, and in these, of 1,024 at most."""
         k = int(self._table.numbers((name,))[0])
         before, after = self._history.split(k, values)
-        latest = self._history.latest(k, values) if values <= kernel.RECENT else None
-        return self._history.summary(k, before), self._history.summary(k, after, latest)
+        return self._history.summary(k, before), self._history.summary(k, after, values)
 
     def figures(self) -> dict[str, float]:
         """Return what is published of the budget."""

@@ -34,6 +34,9 @@ RECENT: Final = 128
 """Values kept of each stream."""
 BLOCK: Final = 128
 """Values of one block sum, for onsets further back than the ring reaches."""
+MOMENTS: Final = RING // BLOCK
+"""Blocks whose moments are kept; a power of two."""
+_FARTHEST: Final = 1e12  # sigmas beyond which a value counts as so far
 _LOOK: Final = 50  # values between two looks at whether an open stream has settled
 _GROWTH: Final = 1 / (1 - 1 / 250)  # what it has learnt fades over so many values
 _HEAVIEST: Final = 1e12
@@ -63,6 +66,11 @@ class Streams(NamedTuple):
         it was last seen to move.
     blocks, block
         (k, 64) and (k,): sums of scores over 128 values each, and the one that is being summed.
+    center, sigma
+        (k,) what values are scaled by for their moments.
+    moments, moment
+        (k, 8, 2) and (k, 2): sums of scaled values, and of their squares, over the latest blocks and the one that is
+        being summed.
     learnt
         (k, 20) the p-values of each coarse cell, see `_learn`.
     stake
@@ -92,6 +100,10 @@ class Streams(NamedTuple):
     still: Ints
     blocks: Floats
     block: Floats
+    center: Floats
+    sigma: Floats
+    moments: Floats
+    moment: Floats
     learnt: Floats
     stake: Floats
     down: Floats
@@ -382,6 +394,7 @@ def run(
     kinds, phase, edges, counts, groups, size = s.kind, s.phase, s.edges, s.counts, s.groups, s.size
     keys, ring, recent, seens, still, opened = s.key, s.ring, s.recent, s.seen, s.still, s.opened
     blocks, block, learnt, stakes = s.blocks, s.block, s.learnt, s.stake
+    moments, moment, centers, sigmas = s.moments, s.moment, s.center, s.sigma
     lanes, lane_of = s.lanes, s.lane
     table, weights, scores, deflation = r.table, r.weights, r.scores, r.deflation
     slopes, bends = r.slopes, r.bends
@@ -445,11 +458,18 @@ def run(
             ring[k, seen & (RING - 1)] = c
             recent[k, seen & (RECENT - 1)] = x
             block[k] += score
+            if kind == NUMBERS:
+                z = min(max((x - centers[k]) / sigmas[k], -_FARTHEST), _FARTHEST)
+                moment[k, 0] += z
+                moment[k, 1] += z * z
             seen += 1
             seens[k] = seen
             if seen & (BLOCK - 1) == 0:
                 blocks[k, (seen // BLOCK - 1) % blocks.shape[1]] = block[k]
                 block[k] = 0.0
+                place = (seen // BLOCK - 1) & (MOMENTS - 1)
+                moments[k, place, 0], moments[k, place, 1] = moment[k, 0], moment[k, 1]
+                moment[k, 0] = moment[k, 1] = 0.0
             what = NOTHING
             wanted = 1.0 if phase[k] == 0 else min(1.0, r.inner * stake)
             if won >= wanted and won > 0.0:

@@ -29,7 +29,8 @@ NEW: Final[dict[str, Any]] = {
     "key": np.uint64(0), "kind": 0, "phase": 0, "edges": np.full(_EDGES, np.nan),
     "counts": np.zeros(bets.CELLS), "groups": np.zeros(bets.CELLS // 8), "size": 0.0,
     "ring": np.zeros(kernel.RING, np.uint8), "recent": np.full(kernel.RECENT, np.nan), "seen": 0,
-    "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0, "learnt": LEARNT,
+    "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0,
+    "moments": np.zeros((kernel.MOMENTS, 2)), "moment": np.zeros(2), "learnt": LEARNT,
     "stake": 0.0, "down": 0.5, "fixed": False, "lanes": 1, "bets": 0, "apart": False, "lane": 0, "center": 0.0, "sigma": 0.0,
     "before": np.zeros(bets.CELLS), "before_size": 0.0, "seen_before": 0, "changed": 0, "latest": np.zeros((len(bets.WINDOWS), bets.CELLS), np.int16), "idle": 0, "since": 0,
 }  # fmt: skip

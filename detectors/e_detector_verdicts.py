@@ -88,14 +88,17 @@ def _size(what: Change) -> tuple[float | None, float | None]:
     before, after = what.reference, what.current
     if before.categories and before.count and after.count:
         shares, now = (np.array(of.counts) / of.count for of in (before, after))
-        most = int(np.abs(now - shares).argmax())
+        is_new = what.change == "new category"
+        most = len(shares) - 1 if is_new else int(np.abs(now - shares).argmax())
         usual = (before.counts[most] + 0.5) / (before.count + 1)  # of none so far too
         size = float(now[most] - shares[most])
         return size, size / math.sqrt(usual * (1 - usual))
-    if before.mean is None or after.mean is None:
+    old, new = before.mean, after.mean
+    if what.change.startswith("scale"):
+        old, new = before.std, after.std
+    if what.change == "shape" or old is None or new is None:
         return None, None
-    size = after.mean - before.mean
-    return size, size / what.sigma if what.sigma > 0 else None
+    return new - old, (new - old) / what.sigma if what.sigma > 0 and before.std else None
 
 
 def at_rest(

@@ -256,10 +256,11 @@ def _since(ring: Floats, place: int, most: int, claim: Floats) -> None:
                 won[back] = gap * gap * m * (n - m) / n
                 if won[back] > won[best]:
                     best = back
-    noise = max((squares - total * total / n - won[best]) / n, 1e-12) * _ALIKE
+    highest = won[best]
+    noise = max((squares - total * total / n - highest) / n, 1e-12) * _ALIKE
     whole = 0.0
     for back in range(most):
-        won[back] = math.exp((won[back] - won[best]) / (2.0 * noise)) if won[back] > 0.0 else 0.0
+        won[back] = math.exp((won[back] - highest) / (2.0 * noise)) if won[back] > 0.0 else 0.0
         whole += won[back]
     claim[SINCE] = claim[LATEST] = claim[EARLIEST] = best + 1
     upto = 0.0

@@ -33,7 +33,7 @@ def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
         (n, bets) logarithms of the likelihood ratios of changed to unchanged for the latest values, the newest
         last; a row may be the sum over several.
     counts
-        (n,) over how many values each row is summed.
+        (n,) over how many values each row is summed; rows of several come before all of one.
     speeds
         (bets,) nats a value that each bet wins after the change it is on. A change of speed D may as well have
         begun at any of about 1 / D values: weighed by D, each bet counts the same. Unweighed, slow bets
@@ -59,12 +59,13 @@ def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
     low, begin, middle, end, high = np.searchsorted(upto, edges).tolist()
     # Rows that are sums lie before all others, and say where within them as badly as the median does; so does a change
     # that may have begun before all of them.
-    if end < len(upto) - 1 and counts[len(counts) - 1 - end] == 1:
+    singles = np.count_nonzero(counts == 1)
+    if end < min(singles, len(upto) - 1):
         places = np.arange(begin, end + 1)
         below = np.append(0.0, upto)
         near = np.zeros(len(places))
         for within in _NEAR:
-            near += below[np.minimum(places + within + 1, len(upto))]
+            near += below[np.minimum(places + within + 1, singles)]
             near -= below[np.maximum(places - within, 0)]
         middle = begin + int(near.argmax())
     alone = int(np.searchsorted(_added_up(log_terms[:, best]), 0.8))
@@ -91,14 +92,15 @@ def of_mean(values: Floats, counts: Floats | None = None) -> Onset:
     -----
     The maximum likelihood estimate for a normal stream of unknown means: Hinkley 1970, "Inference about the
     change-point in a sequence of random variables", Biometrika 57, 1-17, equation 2.4 (doi:10.1093/biomet/57.1.1).
-    Ends of fewer than 5 values are not looked at. The interval holds 95 % of the likelihood.
+    Ends of fewer than 5 values are not looked at; where there are no others, all is told. The interval holds 95 % of
+    the likelihood.
     """
     counts = np.ones(len(values)) if counts is None else counts
     n = counts.sum()
-    if n < 10:
-        return Onset(int(n), 1, int(n))
     after = np.cumsum(counts[::-1])
     looked_at = (after >= 5) & (after <= n - 5)
+    if not looked_at.any():
+        return Onset(int(n), 1, int(n))
     after = after[looked_at]
     total = (values * counts).sum()
     sums = np.cumsum((values * counts)[::-1])[looked_at]

@@ -16,6 +16,7 @@ from .streams import StreamTable
 
 _ALIKE: Final = 0.1  # largest distance of two distribution functions that count as the same regime
 _ERRORS: Final = 2.5  # standard errors within which a stream is what it was
+_ENOUGH: Final = 300  # values that tell what a stream never was
 _NEWCOMERS: Final = 5
 _PRIOR: Final = 10.0  # values of prior on the reference's shares
 _COARSE: Final = 4  # cells in one bin of a picture, and in one cell of the bet that learns
@@ -44,7 +45,7 @@ class StreamHistory:
         cells = s["ring"][k][np.arange(seen - size, seen) % kernel.RING].astype(np.int64)
         kind = int(s["kind"][k])
         if kind == CATEGORIES:
-            return self._category_onset(k, cells, best)
+            return self._since_new(k, cells, self._category_onset(k, cells, best))
         if kind == BITS:
             before, _ = self.split(k, size)
             theta = (before[1] + 0.5) / (before.sum() + 1)
@@ -59,14 +60,32 @@ class StreamHistory:
             gains = self._gains(k)[cells]
         blocks = self._blocks_before(k, size)
         if not len(blocks):
-            return onset(gains, np.ones(size, np.int64), speeds, best)
+            found = onset(gains, np.ones(size, np.int64), speeds, best)
+            return found if kind == BITS else self._since_new(k, cells, found)
         # What those bets win that are a line in the sum of bits or scores, the blocks tell too.
         aligned = size - (-(seen - size) % kernel.BLOCK)
         if kind != BITS:
             blocks = blocks - kernel.BLOCK * self._mean_score(k, size)
         earlier = blocks[:, None] * slopes - kernel.BLOCK * tolls
         counts = np.append(np.full(len(blocks), kernel.BLOCK), np.ones(aligned, np.int64))
-        return onset(np.concatenate([earlier, gains[size - aligned :]]), counts, speeds, best)
+        gains = np.concatenate([earlier, gains[size - aligned :]])
+        found = onset(gains, counts, speeds, best)
+        return found if kind == BITS else self._since_new(k, cells, found)
+
+    def _since_new(self, k: int, cells: Ints, found: Onset) -> Onset:
+        """Return an onset no earlier than the first value in a cell that had none before, where such are most since."""
+        latest = cells[-found.high :]
+        s = self._table.arrays
+        grown = not (s["fixed"][k] and s["phase"][k] == 0)
+        before = s["counts"][k] - grown * np.bincount(latest, minlength=bets.CELLS)
+        new = before[latest] <= 0
+        if before.sum() < _ENOUGH or not new.any():
+            return found
+        first = int(new.argmax())
+        if new[first:].mean() < 0.5:
+            return found
+        delay = len(latest) - first
+        return Onset(*(min(ago, delay) for ago in found))
 
     def _blocks_before(self, k: int, size: int) -> Floats:
         """Return the sums of a stream's blocks before its latest `size` values, as far as it is the same."""
@@ -178,8 +197,24 @@ class StreamHistory:
         size = min(count, seen, kernel.RECENT)
         return np.asarray(s["recent"][k][np.arange(seen - size, seen) % kernel.RECENT])
 
-    def summary(self, k: int, counts: Floats, latest: Floats | None = None) -> Summary:
-        """Return the picture of a stream's cells, its mean and deviation."""
+    def _mean_and_deviation(self, k: int, values: int) -> tuple[float, float] | None:
+        """Return those of a stream's latest values, of 1,024 at most and from the beginning of a block of 128 on."""
+        if values <= kernel.RECENT:
+            latest = self.latest(k, values)
+            return float(latest.mean()), float(latest.std())
+        s = self._table.arrays
+        seen = int(s["seen"][k])
+        newest = seen // kernel.BLOCK
+        oldest = max(-(-(seen - values) // kernel.BLOCK), newest - kernel.MOMENTS)
+        of_blocks = s["moments"][k][np.arange(oldest, newest) % kernel.MOMENTS]
+        first, second = (of_blocks.sum(axis=0) + s["moment"][k]) / (seen - oldest * kernel.BLOCK)
+        if not np.isfinite(second):  # its cells were made anew since
+            return None
+        center, sigma = float(s["center"][k]), float(s["sigma"][k])
+        return center + sigma * float(first), sigma * float(np.sqrt(max(second - first**2, 0.0)))
+
+    def summary(self, k: int, counts: Floats, values: int = 0) -> Summary:
+        """Return the picture of a stream's cells, its mean and deviation: those of so many latest values where given."""
         s = self._table.arrays
         total = float(counts.sum())
         if not total:
@@ -204,8 +239,7 @@ class StreamHistory:
         )
         mean = float(counts @ middles / total)
         std = float(np.sqrt(max(counts @ middles**2 / total - mean**2, 0.0)))
-        if latest is not None:
-            mean, std = float(latest.mean()), float(latest.std())
+        mean, std = (values and self._mean_and_deviation(k, values)) or (mean, std)
         coarse = inner[_COARSE - 1 :: _COARSE]
         return Summary(
             count=int(total),

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
 import numpy as np
 
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .adwin import Adwin
 from .base import HUGE, Detector, Observations, usable
 from .budget import Budget
-from .compiled import compiled
 from .e_detector import EDetector
 from .guard import Kind
 from .guarded import GuardedEDetector, holds_value
+from .latest_values import MISSING_FOLLOWED, LatestValues
 from .natural_size import NaturalSize
-from .onset import Onset, of_mean
 from .page_hinkley import PageHinkley
-from .reference import Reference, summarise
-from .streams import StreamTable
+from .reference import Reference
 
-_RECENT: Final = 128
-"""Values kept of each stream, for the picture of a change and for its onset; a power of two."""
-_BLOCKS: Final = 64
-"""Means kept of each stream, each of `_RECENT` values: how far back an onset is looked for."""
+_PICTURED: Final = 300  # values that make a picture of what an ordered stream was
 _FOR_MISSING: Final = 0.1  # of the budget; the others' delay grows by 0.1 nats
-MISSING_FOLLOWED: Final = 256
-"""The first so many streams have their missing values watched; of the others they are counted."""
-
-
-@compiled
-def _remember(
-    values: Floats, scaled: Floats, streams: Ints, recent: Floats, blocks: Floats, total: Floats,
-    seen: Ints, odd: Ints,
-) -> None:  # fmt: skip
-    for j in range(streams.shape[0]):
-        k = streams[j]
-        count, part = seen[k], total[k]
-        for i in range(values.shape[0]):
-            if abs(values[i, j]) <= HUGE:
-                recent[k, count & (_RECENT - 1)] = values[i, j]
-                count += 1
-                part += scaled[i, j]  # NaN while the stream is new
-                if count & (_RECENT - 1) == 0:
-                    blocks[k, (count // _RECENT - 1) % _BLOCKS] = part / _RECENT
-                    part = 0.0
-            else:
-                odd[k] += 1
-        seen[k], total[k] = count, part
 
 
 class StreamMonitor:
@@ -145,12 +117,8 @@ class StreamMonitor:
         self._asked: tuple[tuple[str, ...], frozenset[str]] | None = None
         self._kept = self._categories = np.empty(0, np.int64)  # columns, of what was asked last
         self._kept_names: tuple[str, ...] = ()
-        self._streams = StreamTable(
-            {
-                "recent": np.full(_RECENT, np.nan), "blocks": np.full(_BLOCKS, np.nan),
-                "total": 0.0, "seen": 0, "unusable": 0,
-            }
-        )  # fmt: skip
+        self._latest = LatestValues(self.reference)
+        self._streams = self._latest.streams
         # Also of those that never come it is watched that they are missing.
         self._streams.numbers(tuple(sorted(self.reference.missing)))
 
@@ -177,15 +145,25 @@ class StreamMonitor:
         counted = None if is_clean else holds_value(batch)
         guarded, guarded_values = self._with_missing(batch, values)
         found: list[Verdict] = []
-        for rows in self.guarded.spans(guarded, counted):
-            if rows == slice(0, len(batch)):
-                found += self._span(batch, values, guarded, guarded_values, is_clean=is_clean)
-            else:
-                found += self._span(
-                    batch.take(rows), values[rows], guarded.take(rows), guarded_values[rows],
-                    is_clean=is_clean,
-                )  # fmt: skip
+        for span in self.guarded.spans(guarded, counted):
+            for rows in self._epochs(span):
+                if rows == slice(0, len(batch)):
+                    found += self._span(batch, values, guarded, guarded_values, is_clean=is_clean)
+                else:
+                    found += self._span(
+                        batch.take(rows), values[rows], guarded.take(rows), guarded_values[rows],
+                        is_clean=is_clean,
+                    )  # fmt: skip
         return found
+
+    def _epochs(self, rows: slice) -> Iterator[slice]:
+        """Yield the rows in parts after which a budget in days may become another one in events."""
+        budget, begin = self.guarded.detector.budget, rows.start
+        while begin < rows.stop:
+            room = rows.stop - begin if budget.days is None else budget.room()
+            end = min(rows.stop, begin + room)
+            yield slice(begin, end)
+            begin = end
 
     def _span(
         self, batch: Observations, values: Floats, guarded: Observations, guarded_values: Floats, *,
@@ -216,11 +194,9 @@ class StreamMonitor:
             is_category = np.array([name in batch.categories for name in batch.names])
             self._kept, self._categories = np.flatnonzero(~is_category), np.flatnonzero(is_category)
             self._kept_names = tuple(batch.names[j] for j in self._kept.tolist())
-        s = self._streams
-        numbers = s.numbers(batch.names)[self._categories]
+        names = tuple(batch.names[j] for j in self._categories.tolist())
         count = len(batch) if is_clean else usable(batch.values[:, self._categories]).sum(axis=0)
-        s["seen"][numbers] += count
-        s["unusable"][numbers] += len(batch) - count
+        self._latest.count(names, count, len(batch))
         left = np.take(batch.values, self._kept, axis=1)
         numbers_only = Observations(
             names=self._kept_names, values=left, offsets=batch.offsets, rows=batch.rows
@@ -273,15 +249,15 @@ class StreamMonitor:
         ordered = [j for j, n in enumerate(batch.names) if kinds.get(n) == "ordered"]
         if not ordered:
             return []
+        # Of all streams: which of them a batch brings depends on how rows are cut.
+        of_all = sum(
+            kind == "ordered" and not name.startswith("missing:") for name, kind in kinds.items()
+        )
+        share = (1 - _FOR_MISSING) * of_all / len(self._streams)
+        events = self.guarded.detector.budget.events / share
         if self._natural is None:
-            # Of all streams: which of them a batch brings depends on how rows are cut.
-            of_all = sum(
-                kind == "ordered" and not name.startswith("missing:")
-                for name, kind in kinds.items()
-            )
-            share = (1 - _FOR_MISSING) * of_all / len(self._streams)
-            events = self.guarded.detector.budget.events / share
             self._natural = NaturalSize(events, season_seconds=self._season_seconds)
+        self._natural.budget_events = events
         names = tuple(batch.names[j] for j in ordered)
         values = np.ascontiguousarray(batch.values[:, ordered])
         found = self._natural.update(replace(batch, names=names, values=values))
@@ -293,6 +269,8 @@ class StreamMonitor:
         if not verdict.delay_events or verdict.subject not in self.guarded.detector.streams():
             return verdict
         before, after = self.guarded.detector.pictures(verdict.subject, verdict.delay_events)
+        if before.count < _PICTURED:  # it has begun anew not long ago
+            return verdict
         size = verdict.size
         if verdict.change.startswith("location") and before.mean is not None is not after.mean:
             size = after.mean - before.mean
@@ -306,10 +284,10 @@ class StreamMonitor:
         found = self._page_hinkley.update(_with(batch, scaled.deviation))
         found += self._adwin.update(_with(batch, scaled.bounded))
         if not found:
-            self._remember(batch.values, scaled.deviation, batch.names)
+            self._latest.add(batch.values, scaled.deviation, batch.names)
             return []
         found.sort(key=lambda verdict: (verdict.offset, verdict.row, verdict.subject))
-        done = self._completed(batch, scaled.deviation, found)
+        done = self._latest.completed(batch, scaled.deviation, found)
         if self._only_budget:
             done = [msgspec.structs.replace(v, advisory=v.subject in kinds) for v in done]
         self._without_budget += sum(not v.advisory for v in done)
@@ -361,80 +339,11 @@ class StreamMonitor:
         """Count streams as missing in rows that have no column for them."""
         if len(names):
             self.changes += 1
-            self._streams["unusable"][self._streams.numbers(tuple(names))] += rows
-
-    def _remember(self, values: Floats, scaled: Floats, names: tuple[str, ...]) -> None:
-        s = self._streams
-        streams = s.numbers(names)
-        _remember(
-            values, scaled, streams, s["recent"], s["blocks"], s["total"], s["seen"], s["unusable"]
-        )
-
-    def _completed(
-        self, batch: Observations, scaled: Floats, found: list[Verdict]
-    ) -> list[Verdict]:
-        """Return the verdicts with the stream before and after; takes the rows in up to each."""
-        position = {
-            (int(offset), int(row)): i
-            for i, (offset, row) in enumerate(zip(batch.offsets, batch.rows, strict=True))
-        }
-        done, taken = [], 0
-        for verdict in found:
-            upto = position[verdict.offset, verdict.row] + 1
-            self._remember(batch.values[taken:upto], scaled[taken:upto], batch.names)
-            taken = max(taken, upto)
-            done.append(self._complete(verdict))
-        self._remember(batch.values[taken:], scaled[taken:], batch.names)
-        return done
-
-    def _complete(self, verdict: Verdict) -> Verdict:
-        name = verdict.subject
-        number = int(self._streams.numbers((name,))[0])
-        recent, seen = self._streams["recent"][number], int(self._streams["seen"][number])
-        size = min(seen, _RECENT)
-        latest = recent[(seen - size + np.arange(size)) % _RECENT]
-        # ADWIN's window reaches back beyond the onset, Page-Hinkley's sum to about there.
-        began = self._since_change(name, latest, verdict.delay_events or size)
-        size = min(size, began.delay)
-        latest = latest[-size:]
-        current = summarise(latest, self.reference.edges(name))
-        _, deviation = self.reference.mean_and_deviation(name)
-        reference = self.reference.summary(name)
-        shift = (current.mean or 0.0) - (reference.mean or 0.0)
-        # Of other streams than the first ones it is not known at each row how many values were missing.
-        missed = int(self._streams["unusable"][number]) if number < MISSING_FOLLOWED else 0
-        rarity = (seen + missed) / max(seen, 1)
-        what = "rate" if self.reference.is_binary(name) else "location"
-        return msgspec.structs.replace(
-            verdict,
-            change=f"{what} {'up' if shift > 0 else 'down'}",
-            size=shift,
-            size_sigmas=shift / deviation,
-            delay_events=round(rarity * began.delay),
-            delay_low=round(rarity * began.low),
-            delay_high=round(rarity * began.high),
-            reference=reference,
-            current=current,
-            evidence=f"{shift / deviation:+.1f} reference sigmas over the last {size} values",
-        )
-
-    def _since_change(self, name: str, latest: Floats, upto: int) -> Onset:
-        """Return about how many values ago a change of the last `upto` began."""
-        number, size = self._streams.number(name), len(latest)
-        center, deviation = self.reference.mean_and_deviation(name)
-        fine = (self.reference.cut(name, latest) - center) / deviation
-        # Of what came before the latest values, whole blocks.
-        last = (int(self._streams["seen"][number]) - size) // _RECENT
-        wanted = min(max(0, -(-(upto - size) // _RECENT)), last, _BLOCKS - 1)
-        means = self._streams["blocks"][number, np.arange(last - wanted, last) % _BLOCKS]
-        means = means[np.isfinite(means)]
-        weights = np.concatenate([np.full(len(means), float(_RECENT)), np.ones(size)])
-        return of_mean(np.concatenate([means, fine]), weights)
+            self._latest.count(tuple(names), 0, rows)
 
     def unusable(self) -> dict[str, int]:
         """Return how many values of each stream could not be used, missing ones included."""
-        counts = self._streams["unusable"]
-        return {name: int(counts[k]) for k, name in enumerate(self._streams.names)}
+        return self._latest.unusable()
 
     def volatile(self) -> bytes:
         """Return the state without the reference, which changes rarely and is stored by itself."""

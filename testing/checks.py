@@ -95,11 +95,15 @@ def check_snapshot_goes_on(make: Make, case: Case) -> None:
     for at in (0, 1, 300, case.events // 2 + 5, case.events - 1):
         first = make()
         found = first.update(rows.take(slice(0, at)))
+        state = first.snapshot()
         second = make()
-        second.restore(first.snapshot())
+        second.restore(state)
         found += second.update(rows.take(slice(at, None)))
-        assert found == expected, f"restored after {at} rows: other verdicts"
-        assert second.snapshot() == through.snapshot(), f"restored after {at} rows: another state"
+        why = f"snapshot ({len(state)} bytes) and restore do not keep all of the state"
+        assert found == expected, f"restored after {at} rows: other verdicts; {why}"
+        assert second.snapshot() == through.snapshot(), (
+            f"restored after {at} rows: another state; {why}"
+        )
 
 
 def check_damaged_snapshot_is_refused(make: Make, case: Case) -> None:

@@ -116,6 +116,14 @@ class ForgetsOneSum(Cusum):
         return pack("cusum", 1, {"up": 0.0, "down": self.down}, {})
 
 
+class KeepsNothing(Cusum):
+    def snapshot(self):
+        return b""
+
+    def restore(self, state):
+        pass
+
+
 class Pickles(Cusum):
     def snapshot(self):
         return pickle.dumps((self.up, self.down))
@@ -221,7 +229,7 @@ BROKEN = {
     "check_takes_nothing": [CountsUpdates],
     "check_any_batch_cut": [OneVerdictABatch, CentresOnTheBatch, CountsUpdates],
     "check_same_rows_same_verdicts": [RollsDice],
-    "check_snapshot_goes_on": [ForgetsOneSum],
+    "check_snapshot_goes_on": [ForgetsOneSum, KeepsNothing],
     "check_damaged_snapshot_is_refused": [
         Pickles, RaisesWhatItLikes, TrustsItsBytes, ResetsBeforeItReads,
     ],
@@ -257,3 +265,9 @@ def test_every_check_has_a_broken_detector_that_it_catches() -> None:
 def test_a_detector_that_raises_on_nan_is_caught_too() -> None:
     with pytest.raises(ValueError, match="NaN"):
         check_detector(RaisesOnNan, normal_case(streams=1))
+
+
+@pytest.mark.parametrize("broken", [ForgetsOneSum, KeepsNothing])
+def test_state_that_is_lost_is_said_to_be(broken: type[Cusum]) -> None:
+    with pytest.raises(AssertionError, match=r"bytes\) and restore do not keep all of the state$"):
+        check_detector(broken, normal_case(streams=1))

@@ -16,14 +16,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tocsin.cli.blocks import Blocks
 from tocsin.cli.main import main
-from tocsin.core.errors import ConfigError
 from tocsin.detectors.adwin import Adwin
 from tocsin.detectors.base import Observations
 from tocsin.detectors.evaluation import score
 from tocsin.detectors.matching import Change, episodes
-from tocsin.producers.files import Columns
 
 # cyclopts minds that its arguments come from sys.argv, as in life.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
@@ -293,6 +290,15 @@ def test_all_detectors_see_the_same_batches_and_only_what_opens_is_an_alarm(
         ),
         (["t.csv", "--label", "x", "--prediction", "y"], "t.csv has no column x, y"),
         (["t.csv", "--detector", "adwni"], "--detector adwni: no detector is called 'adwni', did"),
+        (
+            ["t.csv", "--detector", "dummy:every=0"],
+            "--detector dummy:every=0: it would raise no alarm",
+        ),
+        (["t.csv", "--detector", "dummy:at=-1"], "--detector dummy:at=-1: it would raise no alarm"),
+        (
+            ["t.csv", "--detector", "dummy:at=3000"],
+            "t.csv: dummy:at=3000: row 3000 lies beyond the last of 3000",
+        ),
         (["t.csv", "--detector", "adwin:delta=2"], "--detector adwin:delta=2: Adwin needs 0 <"),
         (["t.csv", "--drift", "ten"], "--drift must be ROW or FIRST-LAST, as 10000"),
         (["t.csv", "--drift", "20-10"], "--drift: a change must have 0 <= start <= end"),
@@ -364,86 +370,6 @@ def test_nobody_reading_on_is_no_failure(run: Run, folder: Path) -> None:
             assert done.returncode == 141
 
 
-# --- blocks ---------------------------------------------------------------------------------------
-
-
-def blocks(file: Path, text: str, size: int = 65_536, **columns: Any) -> tuple[Blocks, np.ndarray]:
-    file.write_text(text)
-    found = Blocks(file, Columns(**columns), block_rows=size)
-    return found, np.concatenate([block.values for block in found])
-
-
-def test_cells_become_numbers_or_are_missing(tmp_path: Path) -> None:
-    text = "a,b,c\n1,true,x\n,2,\nNaN,1e400,y\ninf,oops,z\ninf,4,\n-2.5,3,1\n"
-    found, values = blocks(tmp_path / "a.csv", text)
-    assert found.streams == ("feature:a", "feature:b")
-    assert found.left_out == {"c": "holds text"}
-    assert found.texts == {"b": 2}
-    nan, inf = np.nan, np.inf
-    expected = [[1, nan], [nan, 2], [nan, inf], [inf, nan], [inf, 4], [-2.5, 3]]
-    np.testing.assert_array_equal(values, expected)
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 100])
-def test_rows_are_the_same_however_they_are_cut(tmp_path: Path, size: int) -> None:
-    text = "a,b\n" + "".join(f"{k * k},{k % 3}\n" for k in range(20))
-    _, values = blocks(tmp_path / "a.csv", text, size)
-    np.testing.assert_array_equal(values, [[k * k, k % 3] for k in range(20)])
-    offsets = [block.offsets for block in Blocks(tmp_path / "a.csv", Columns(), block_rows=size)]
-    np.testing.assert_array_equal(np.concatenate(offsets), np.arange(20))
-    assert max(map(len, offsets)) <= size
-
-
-def test_numbers_that_later_are_text_count_as_missing(tmp_path: Path) -> None:
-    found, values = blocks(tmp_path / "a.csv", "a\n1\n2\nx\ny\n3\n", 2)
-    np.testing.assert_array_equal(values[:, 0], [1, 2, np.nan, np.nan, 3])
-    assert found.texts == {"a": 2}
-
-
-def test_a_wrong_class_is_an_error_whatever_its_type(tmp_path: Path) -> None:
-    rows = [("1", 1), (1, 1.0), (True, "1"), ("a", "b"), (2, "1"), (None, 1), ("a", None)]
-    text = "".join(json.dumps({"y": y, "p": p, "x": 0}) + "\n" for y, p in rows)
-    found, values = blocks(tmp_path / "a.jsonl", text, label="y", prediction="p")
-    assert found.streams == ("feature:x", "error")
-    np.testing.assert_array_equal(values[:, 1], [0, 0, 0, 1, 1, np.nan, np.nan])
-
-
-def test_a_regression_has_absolute_errors(tmp_path: Path) -> None:
-    text = "y,p\n1.5,1.0\n2,3.25\nx,1.5\n,2.5\n"
-    _, values = blocks(tmp_path / "a.csv", text, label="y", prediction="p")
-    np.testing.assert_array_equal(values[:, 0], [0.5, 1.25, np.nan, np.nan])
-
-
-def test_an_error_is_there_whatever_was_answered(tmp_path: Path) -> None:
-    text = "y,p\n1.5,inf\n-inf,-inf\n" + "9" * 400 + ",1.5\n2.5,2\n"
-    _, values = blocks(tmp_path / "a.csv", text, label="y", prediction="p")
-    np.testing.assert_array_equal(values[:, 0], [np.inf, np.nan, np.nan, 0.5])
-    _, values = blocks(
-        tmp_path / "a.csv", "y,p\n" + f"{'9' * 400},1\n" * 2, label="y", prediction="p"
-    )
-    np.testing.assert_array_equal(values[:, 0], [1, 1])
-
-
-@pytest.mark.parametrize("size", [1, 2, 100])
-@pytest.mark.parametrize("name", ["label", "prediction"])
-def test_classes_that_are_known_alone_are_watched_themselves(
-    tmp_path: Path, name: str, size: int
-) -> None:
-    (tmp_path / "a.csv").write_text("x,y\n1,b\n2,a\n3,\n4,b\n5,c\n")
-    found = list(Blocks(tmp_path / "a.csv", Columns(**{name: "y"}), block_rows=size))
-    values = np.concatenate([block.values for block in found])
-    np.testing.assert_array_equal(values[:, 1], [0, 1, np.nan, 0, 2])
-    assert {block.names for block in found} == {("feature:x", name)}
-    assert {block.categories for block in found} == {frozenset([name])}
-
-
-def test_a_regression_s_label_is_watched_as_a_number(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("y\n1.5\n2\nx\n")
-    (block,) = Blocks(tmp_path / "a.csv", Columns(label="y"))
-    np.testing.assert_array_equal(block.values[:, 0], [1.5, 2, np.nan])
-    assert (block.names, block.categories) == (("label",), frozenset())
-
-
 def test_a_label_alone_that_changes_is_found(run: Run, folder: Path) -> None:
     rng = np.random.default_rng(0)
     truth = rng.choice(["ham", "spam"], ROWS)
@@ -456,40 +382,30 @@ def test_a_label_alone_that_changes_is_found(run: Run, folder: Path) -> None:
         assert CHANGE < alarm["row"] < CHANGE + 200
 
 
-@pytest.mark.parametrize("size", [1, 2, 100])
-def test_times_that_go_back_are_refused_at_any_cut(tmp_path: Path, size: int) -> None:
-    (tmp_path / "a.csv").write_text("t,x\n5,1\n7,2\n7,3\n9,4\n")
-    found = list(Blocks(tmp_path / "a.csv", Columns(time="t"), block_rows=size))
-    times = np.concatenate([block.times for block in found if block.times is not None])
-    np.testing.assert_array_equal(times, np.array([5, 7, 7, 9]) * 10**9)
-    (tmp_path / "a.csv").write_text("t,x\n5,1\n7,2\n6,3\n9,4\n")
-    with pytest.raises(ConfigError, match=r"row 2 t goes back, to 1970-01-01 00:00:06; .*sort the"):
-        list(Blocks(tmp_path / "a.csv", Columns(time="t"), block_rows=size))
+def test_the_workers_engine_is_among_the_defaults(run: Run) -> None:
+    found = run.json("t.csv", *MODEL)["detectors"]
+    names = [detector["detector"] for detector in found]
+    assert names == ["stream_monitor", "e_detector", "adwin", "page_hinkley"]
+    assert CHANGE < found[0]["list"][0]["row"] < CHANGE + 50
 
 
-def test_events_are_read_as_they_stand(tmp_path: Path) -> None:
-    events = [
-        {"prediction_id": "a", "features": {"x": 1}, "prediction": "u", "label": "v"},
-        {"type": "label", "prediction_id": "a", "label": "u"},
-        {"prediction_id": "b", "features": {"x": 2}, "prediction": "u", "label": "u"},
+def test_gaps_that_nobody_watches_are_said_and_stream_monitor_finds_more_of_them(
+    run: Run, folder: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    row = np.arange(8000)
+    gone = rng.random(8000) < np.where(row < 6000, 0.02, 0.4)
+    lines = [
+        "" if missing else f"{x:.4f}"
+        for x, missing in zip(rng.normal(size=8000), gone, strict=True)
     ]
-    found, values = blocks(tmp_path / "a.jsonl", "".join(json.dumps(e) + "\n" for e in events))
-    assert found.streams == ("feature:x", "error")
-    np.testing.assert_array_equal(values, [[1, 1], [2, 0]])
-
-
-def test_only_the_columns_asked_for_are_watched_in_that_order(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("a,b,c\n" + "".join(f"{k},2,3\n" for k in range(200)))
-    found = Blocks(tmp_path / "a.csv", Columns(), ["c", "a", "c"])
-    (block,) = found
-    assert block.names == ("feature:c", "feature:a")
-    every = Blocks(tmp_path / "a.csv", Columns())
-    (block,) = every
-    assert block.names == ("feature:b", "feature:c")
-    assert every.left_out == {"a": "counts the rows"}
-
-
-def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match=r"--column z: a\.csv has no such feature; it has a, b"):
-        list(Blocks(tmp_path / "a.csv", Columns(), ["z"]))
+    (folder / "gaps.csv").write_text("k,x\n" + "".join(f"{k},{x}\n" for k, x in enumerate(lines)))
+    said = "\nmissing values: only stream_monitor watches them\n"
+    assert said in run("gaps.csv", "--detector", "e_detector", "--detector", "adwin")[0]
+    assert said not in run("t.csv", "--detector", "e_detector")[0]
+    watched = ("gaps.csv", "--detector", "stream_monitor:tolerance=0.2")
+    assert said not in run(*watched)[0]
+    (found,) = run.json(*watched)["detectors"]
+    assert ("missing:feature:x", True) in [
+        (alarm["stream"], 6000 <= alarm["row"] < 6100) for alarm in found["list"]
+    ]

@@ -164,6 +164,15 @@ def test_any_cut_gives_the_same_blocks(make) -> None:
     assert np.diff(whole).min() == 0
 
 
+def test_the_first_block_never_ends_where_none_has_as_many_events_as_are_wanted() -> None:
+    days = [day + part for day in range(1, 60) for part in (0.2, 0.5, 0.8)]
+    assert set(placed(BlockClock(86_400, near=1, fewest=4), days)) == {0}
+    # After a day of four it does, and then eight events that say a later time end a block.
+    found = placed(BlockClock(86_400, near=1, fewest=4), [0.1, 0.2, 0.3, 0.4, *days])
+    assert found[-1] > 50
+    assert max(np.bincount(found)) <= 10
+
+
 def test_a_length_must_be_a_length() -> None:
     for length in (0, -1, 1e11, float("nan")):
         with pytest.raises(ValueError, match="a block must be"):

@@ -61,3 +61,15 @@ def test_the_doctor_reads_the_files_that_settings_name(
     (tmp_path / "c.yaml").write_text("defaults: {drift: {reference: nowhere.npz}}")
     assert run(monkeypatch, "doctor", "--config", str(tmp_path / "c.yaml")) == 1
     assert "nowhere.npz" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [[], ["-c"], ["--config"]])
+def test_a_configuration_is_checked_by_place_or_by_option(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    option: list[str],
+) -> None:
+    (tmp_path / "c.yaml").write_text("kafka: {topic: mine}")
+    assert run(monkeypatch, "config", "check", *option, str(tmp_path / "c.yaml")) == 0
+    assert "ok: mine at" in capsys.readouterr().out

@@ -109,7 +109,7 @@ def test_an_incident_lasts_until_the_last_of_its_streams_has_settled() -> None:
     found.claim(claim(150, outcome="new regime", **about))
     (resolved,) = found.end(190, moment(190))
     assert resolved.outcome == "new regime"
-    assert resolved.summary.startswith("x and 1 more: at rest at a new level")
+    assert resolved.summary.startswith("x, y: at rest at a new level")
 
 
 def test_a_stream_that_never_comes_again_holds_its_incident_open_for_a_bounded_time() -> None:
@@ -138,7 +138,7 @@ def test_an_incident_that_is_over_says_who_took_part_the_strongest_first() -> No
         ("feature:b", "adwin", 8.0), ("feature:c", "adwin", 3.0), ("feature:a", "adwin", -2.0),
         ("feature:a", "page_hinkley", 1.0),
     ]  # fmt: skip
-    assert resolved.summary == "a and 2 more: quiet for 30 events"
+    assert resolved.summary == "a, b, c: quiet for 30 events"
     assert opened is not None
     assert (resolved.incident, resolved.subject) == (opened.id, "feature:a")
     assert (resolved.offset, resolved.prediction_id) == (34, "p34")

@@ -64,6 +64,66 @@ def test_one_value_is_enough() -> None:
     assert estimate(np.array([5.0]), best_for(2.0)) == Onset(1, 1, 1, 1)
 
 
+def with_posterior(share: Floats, counts: np.ndarray) -> Floats:
+    """What one bet wins by rows, (n,) the newest first, for the change to have begun in each with these shares."""
+    return np.diff(np.log(share / counts), prepend=0.0)[::-1, None]
+
+
+def spike(size: int, at: int, height: float) -> Floats:
+    """Any of the latest values alike, but for some more about one of them."""
+    return 1 + height * np.exp(-np.abs(np.arange(1, size + 1) - at) / 3)
+
+
+def test_the_estimate_is_where_most_is_near_and_not_the_median() -> None:
+    share, ones = spike(1000, 380, 30), np.ones(1000, np.int64)
+    upto = np.cumsum(share) / share.sum()
+    assert upto[379] < 0.45
+    assert 1 + np.searchsorted(upto, 0.5) >= 410
+    assert onset(with_posterior(share, ones), ones, np.ones(1), 0).delay == 380
+
+
+def test_what_is_outside_of_the_middle_is_not_the_estimate_however_much_is_near() -> None:
+    share, ones = spike(1000, 100, 30), np.ones(1000, np.int64)
+    assert np.cumsum(share)[110] < 0.3 * share.sum()
+    found = onset(with_posterior(share, ones), ones, np.ones(1), 0)
+    assert 100 < 1 + np.searchsorted(np.cumsum(share), 0.3 * share.sum()) <= found.delay
+
+
+def test_what_lies_in_rows_that_are_sums_is_not_near_a_single_value() -> None:
+    """The older quarter is known by blocks of 128, of which the next one holds nearly all."""
+    counts = np.append(np.ones(200, np.int64), np.full(5, 128))
+    share = np.append(spike(200, 120, 4), [70, 1, 1, 1, 1])
+    below = np.cumsum(share) / share.sum()
+    assert below[164] < 0.7 < below[199]
+    found = onset(with_posterior(share, counts), counts[::-1], np.ones(1), 0)
+    assert found.delay == 120
+
+
+def test_more_estimates_are_within_5_values_than_medians_are() -> None:
+    """Errors of 10 % become 30 %, by one who knows both rates: 53 % against 50 %."""
+    hits, runs, after = np.zeros(2), 1000, 60
+    for run in range(runs):
+        rng = np.random.default_rng([run, 5])
+        errors = np.append(rng.random(200) < 0.1, rng.random(after) < 0.3)
+        won = np.where(errors, np.log(3), np.log(0.7 / 0.9))
+        found = onset(won[:, None], np.ones(len(won), np.int64), np.ones(1), 0)
+        share = np.exp(np.cumsum(won[::-1]))
+        median = 1 + np.searchsorted(np.cumsum(share), share.sum() / 2)
+        hits += abs(found.delay - after) <= 5, abs(median - after) <= 5
+    assert hits[0] / runs >= 0.52
+    assert hits[0] - hits[1] >= 0.02 * runs
+
+
+def test_up_to_alone_lie_80_percent_of_the_beginnings_of_one_bet() -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(50):
+        won = rng.normal(-0.05, 0.4, (400, 3))
+        won[-60:] += 0.15
+        found = onset(won, np.ones(400, np.int64), np.array([0.1, 0.2, 0.3]), 1)
+        share = np.array([np.exp(won[400 - delay :, 1].sum()) for delay in range(1, 401)])
+        assert share[: found.alone - 1].sum() < 0.8 * share.sum() <= share[: found.alone].sum()
+
+
 def test_long_evidence_does_not_overflow() -> None:
     found = estimate(np.full(5000, 3.0), best_for(2.0))
     assert found.delay == pytest.approx(5000, abs=5)
@@ -83,6 +143,8 @@ def test_the_change_point_is_the_split_that_explains_most(after: int) -> None:
 def test_too_few_values_for_a_split_are_all_taken() -> None:
     assert [of_mean(np.arange(float(n))).delay for n in (1, 9)] == [1, 9]
     assert of_mean(np.arange(10.0)).delay == 5
+    # A mean of 128 values and 4 single ones: no split has 5 values on either side.
+    assert of_mean(np.arange(5.0), np.array([128.0, 1, 1, 1, 1])) == Onset(132, 1, 132)
 
 
 @pytest.mark.parametrize(("shift", "after"), [(1.0, 40), (3.0, 12), (0.5, 150)])

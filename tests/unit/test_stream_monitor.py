@@ -188,7 +188,19 @@ def test_what_ordered_streams_may_spend_does_not_depend_on_the_batch_cut(size: i
     for begin in range(0, count, size):
         monitor.update(rows.take(slice(begin, begin + size)))
     assert monitor._natural is not None
-    assert monitor._natural.budget_events == pytest.approx(3e6)
+    assert monitor._natural.budget_events == pytest.approx(1.5e6)
+
+
+@pytest.mark.parametrize("size", [6000, 512, 97])
+def test_what_they_may_spend_follows_a_budget_in_days(size: int) -> None:
+    hours = np.arange(12_000)
+    values = 3 * np.sin(2 * np.pi * hours / 24) + np.random.default_rng(1).normal(size=len(hours))
+    rows = replace(Observations.of(values, ("load",)), times=hours * 3600 * 10**9)
+    monitor = StreamMonitor(budget=Budget(days=100), season_seconds=604_800)
+    for begin in range(0, len(hours), size):
+        monitor.update(rows.take(slice(begin, begin + size)))
+    assert monitor._natural is not None
+    assert monitor._natural.budget_events == pytest.approx(2400 / 0.9, rel=0.01)
 
 
 def test_bursts_of_missing_values_become_usual_and_an_outage_does_not() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -91,3 +93,15 @@ def test_no_more_are_watched_than_may_be() -> None:
     assert list(watched) == list("hgfed"), "the first to come"
     assert found[-1].names == tuple("hgfed")
     assert len(found[-1].values) == 4
+
+
+@pytest.mark.parametrize("most", [7, 10, 12])
+def test_that_no_more_are_watched_is_said_once(most: int, caplog: pytest.LogCaptureFixture) -> None:
+    """As soon as it is so, also where those of a batch are exactly as many as may still come."""
+    watched: dict[str, int] = {}
+    for batch, count in enumerate((6, 4, 3, 3)):
+        names = tuple(f"{batch}-{k}" for k in range(count))
+        list(pieces(names, np.ones((2, count)), watched, most, {}))
+        assert caplog.text.count("no more features are watched") == (len(watched) == most)
+    assert len(watched) == most
+    assert caplog.records[0].levelno == logging.WARNING
