@@ -31,8 +31,9 @@ class _State(NamedTuple):
         Whether there was an event, the open block, and the block since 1970 that is number 0.
     latest, number
         The block since 1970 that the clock was last set back from, and its number.
-    votes, candidate
-        How many more events say another time than do not, and the block since 1970 that they say.
+    votes, candidate, same
+        How many more events say another time than do not, the block since 1970 that they say, and how many of the
+        latest votes were for just that one.
     held, rows, usual
         Events of the open block that lie in it, and all; how many the blocks before usually had.
     """
@@ -47,6 +48,7 @@ class _State(NamedTuple):
     held: int = 7
     rows: int = 8
     usual: int = 9
+    same: int = 10
 
 
 _S: Final = _State()
@@ -71,7 +73,7 @@ def _place(
             elif -near <= ahead <= 0:
                 s[_S.votes] = max(s[_S.votes] - 1, 0)
             elif _agree(block, ahead, far, s):
-                _leap(block, ahead, most_empty, s)
+                _leap(block, ahead, far, most_empty, s)
             s[_S.rows] += 1
         blocks[i] = s[_S.current]
 
@@ -93,6 +95,7 @@ def _agree(block: int, ahead: int, far: int, s: Ints) -> bool:
     if s[_S.votes] > 0 and abs(block - s[_S.candidate]) > far:
         s[_S.votes] -= 1
         return False
+    s[_S.same] = s[_S.same] + 1 if s[_S.votes] > 0 and block == s[_S.candidate] else 1
     s[_S.votes] += 1
     s[_S.candidate] = block
     now = s[_S.origin] + s[_S.current]
@@ -103,7 +106,7 @@ def _agree(block: int, ahead: int, far: int, s: Ints) -> bool:
 
 
 @compiled
-def _leap(block: int, ahead: int, most_empty: int, s: Ints) -> None:
+def _leap(block: int, ahead: int, far: int, most_empty: int, s: Ints) -> None:
     """Go to another time, by an event that lies so many blocks ahead."""
     now = s[_S.origin] + s[_S.current]
     if ahead < 0:
@@ -112,10 +115,11 @@ def _leap(block: int, ahead: int, most_empty: int, s: Ints) -> None:
         ahead = 0
     elif now < s[_S.latest] <= block:  # back to where it was: what was then has its number
         ahead = s[_S.number] + block - s[_S.latest] - s[_S.current]
-    if ahead > 0 and s[_S.current] > 0:  # before a block has ended no pause is known
+    # Before a block has ended a leap far ahead is from a wrong time, and no pause.
+    if ahead > 0 and (s[_S.current] > 0 or ahead <= far):
         _open(min(ahead, most_empty), s)
     s[_S.origin] = block - s[_S.current]
-    s[_S.held], s[_S.votes] = 1, 0
+    s[_S.held], s[_S.votes] = s[_S.same], 0
 
 
 class BlockClock:
@@ -148,10 +152,9 @@ class BlockClock:
     return to the time before, numbers go on as if nothing had been. So times that are wrong move nothing as
     long as most are not, and an event dated 2262 does not stop the clock.
 
-    The first block ends only by an event of the next `near` blocks, once `fewest` lie in it; what votes decide before
-    that moves it, and does not end it. So it never ends where no block has `fewest` events (3 a day, where 4
-    are wanted), and may never where each has the same few more (up to 10 a day). Once it has ended, votes end
-    blocks too.
+    The first block ends by an event of the next `near` blocks, once `fewest` lie in it, or by votes for one of the next
+    `far`; other votes move it, and do not end it. Where no block has `fewest` events, votes end one block in
+    several: 3 events a day say nothing of a day, where 4 are wanted.
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from .streams import StreamTable
 SURPRISE: Final = "label given features"
 """The stream of `label_surprise.LabelSurprise`."""
 _FEATURE: Final = "feature:"
+_PAUSE: Final = 7  # blocks that a pause lasts after which the next one opens at once
 _REFERENCES: Final = np.array([120, 180])
 """L: blocks that the latest ones are compared with, by horizon (chosen on Elec2, seed 1)."""
 _SHORTEST: Final = 7  # blocks of the shorter horizon, at least
@@ -190,7 +191,7 @@ class NaturalSize:
         self.block_seconds = block_seconds
         self._recent = horizons(block_seconds, season_seconds)
         self._ring = int((self._recent + _REFERENCES).max())
-        self._clock = BlockClock(block_seconds, near=1, fewest=kernel.FEWEST_ROWS)
+        self._clock = BlockClock(block_seconds, near=_PAUSE, fewest=kernel.FEWEST_ROWS)
         self._new = FirstValues(self._first_values)
         self._table = self._empty()
         self._surprise = LabelSurprise()

@@ -164,13 +164,19 @@ def test_any_cut_gives_the_same_blocks(make) -> None:
     assert np.diff(whole).min() == 0
 
 
-def test_the_first_block_never_ends_where_none_has_as_many_events_as_are_wanted() -> None:
-    days = [day + part for day in range(1, 60) for part in (0.2, 0.5, 0.8)]
-    assert set(placed(BlockClock(86_400, near=1, fewest=4), days)) == {0}
-    # After a day of four it does, and then eight events that say a later time end a block.
-    found = placed(BlockClock(86_400, near=1, fewest=4), [0.1, 0.2, 0.3, 0.4, *days])
-    assert found[-1] > 50
-    assert max(np.bincount(found)) <= 10
+@pytest.mark.parametrize("a_day", [3, 4, 5, 8, 9, 10, 24])
+@pytest.mark.parametrize("on_the_first", [1, 3, 24])
+def test_few_events_a_day_end_blocks_too(a_day: int, on_the_first: int) -> None:
+    first = [(k + 1) / (on_the_first + 2) for k in range(on_the_first)]
+    days = [day + (k + 1) / (a_day + 2) for day in range(1, 60) for k in range(a_day)]
+    found = np.array(placed(BlockClock(86_400, near=7, fewest=4), [*first, *days]))
+    assert found[-1] >= 57
+    if a_day >= 4:  # each day is a block, once the clock is in step
+        later = found[len(first) + 20 * a_day :].reshape(-1, a_day)
+        assert (later == later[:, :1]).all()
+        assert (np.diff(later[:, 0]) == 1).all()
+    else:  # eight that say a later time end one
+        assert np.bincount(found).max() <= max(10, on_the_first + 10)
 
 
 def test_a_length_must_be_a_length() -> None:
@@ -199,7 +205,7 @@ def test_rows_of_blocks_are_counted_and_the_ring_forgets() -> None:
 def test_a_state_of_another_shape_or_type_is_refused() -> None:
     clock, rows = BlockClock(86_400), BlockRows(2)
     for state in (np.zeros(4, np.int64), np.zeros(10), np.zeros((10, 1), np.int64)):
-        with pytest.raises(StateError, match=r"expected int64 of shape \(10,\), found"):
+        with pytest.raises(StateError, match=r"expected int64 of shape \(11,\), found"):
             clock.load(state)
     for state in (np.zeros(2), np.zeros(6), np.zeros((4, 1)), np.zeros(4, np.int64)):
         with pytest.raises(StateError, match="rows of blocks: expected float64 of shape"):
