@@ -271,9 +271,9 @@ class StreamMonitor:
         before, after = self.guarded.detector.pictures(verdict.subject, verdict.delay_events)
         if before.count < _PICTURED:  # it has begun anew not long ago
             return verdict
-        size = verdict.size
-        if verdict.change.startswith("location") and before.mean is not None is not after.mean:
-            size = after.mean - before.mean
+        size, old, new = verdict.size, before.mean, after.mean
+        if verdict.change.startswith("location") and old is not None and new is not None:
+            size = new - old
         return msgspec.structs.replace(verdict, reference=before, current=after, size=size)
 
     def _advised(
