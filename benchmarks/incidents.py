@@ -21,7 +21,7 @@ from tocsin.detectors.onset import onset
 from .common import Figures
 
 BUDGET: Final = 1e5
-_RUNS: Final = 500
+_RUNS: Final = 2000
 
 
 def verdicts(errors: Floats, name: str) -> list[Verdict]:

@@ -8,11 +8,9 @@ import numpy as np
 
 from ..core.columns import Floats, Ints
 
-_NEAR: Final = (
-    5,
-    35,
-)  # values within which an onset is meant to be right, mostly and nearly always
-_MIDDLE: Final = 0.4  # of the distribution, in which it is looked for
+_NEAR: Final = {5: 1.0, 35: 0.25}
+"""Values within which an onset is meant to be right, mostly and nearly always, and what either counts (chosen)."""
+_MIDDLE: Final = 0.6  # of the distribution, in which it is looked for
 
 
 class Onset(NamedTuple):
@@ -37,7 +35,7 @@ def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
     speeds
         (bets,) nats a value that each bet wins after the change it is on. A change of speed D may as well have
         begun at any of about 1 / D values: weighed by D, each bet counts the same. Unweighed, slow bets
-        make onsets too early.
+        make onsets too early; weighed by its square root, most were near (chosen).
     best
         Number of the bet of which `alone` is: up to there lie 80 % of its own beginnings.
 
@@ -47,13 +45,14 @@ def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
     the ratios since. With any beginning as likely as any other, those terms are the posterior distribution of
     the beginning (Shiryaev 1963, "On optimum methods in quickest detection problems", doi:10.1137/1108002).
 
-    The median is nearest on average, but seldom near. So between the points of 30 and 70 % that beginning is taken
-    which has the most within 5 and within 35 values: of 1,986 changes 0.1 -> 0.3 51 % were then found to within 5
-    values and 90 % to within 33 (by the median 46 % and 32, by an oracle that knows both rates 53 % and 29).
+    The median is nearest on average, but seldom near. So between the points of 20 and 80 % that beginning is taken
+    which has the most within 5 values, and a quarter as much counts what is within 35: of 4,000 changes 0.1 -> 0.3 half
+    were found to within 5 values and 90 % to within 35, which an oracle that knows both rates does little better.
     """
     since = np.cumsum(gains[::-1], axis=0)
     values = np.cumsum(counts[::-1])
-    log_terms = since + np.log(np.maximum(speeds, 1e-12)) + np.log(counts[::-1])[:, None]
+    weights = 0.5 * np.log(np.maximum(speeds, 1e-12))
+    log_terms = since + weights + np.log(counts[::-1])[:, None]
     upto = _added_up(np.logaddexp.reduce(log_terms, axis=1))
     edges = (0.025, 0.5 - _MIDDLE / 2, 0.5, 0.5 + _MIDDLE / 2, 0.975)
     low, begin, middle, end, high = np.searchsorted(upto, edges).tolist()
@@ -64,9 +63,9 @@ def onset(gains: Floats, counts: Ints, speeds: Floats, best: int) -> Onset:
         places = np.arange(begin, end + 1)
         below = np.append(0.0, upto)
         near = np.zeros(len(places))
-        for within in _NEAR:
-            near += below[np.minimum(places + within + 1, singles)]
-            near -= below[np.maximum(places - within, 0)]
+        for within, weight in _NEAR.items():
+            near += weight * below[np.minimum(places + within + 1, singles)]
+            near -= weight * below[np.maximum(places - within, 0)]
         middle = begin + int(near.argmax())
     alone = int(np.searchsorted(_added_up(log_terms[:, best]), 0.8))
     return Onset(*(int(values[place]) for place in (middle, low, high, alone)))

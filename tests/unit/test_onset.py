@@ -83,20 +83,20 @@ def test_the_estimate_is_where_most_is_near_and_not_the_median() -> None:
 
 
 def test_what_is_outside_of_the_middle_is_not_the_estimate_however_much_is_near() -> None:
-    share, ones = spike(1000, 100, 30), np.ones(1000, np.int64)
-    assert np.cumsum(share)[110] < 0.3 * share.sum()
+    share, ones = spike(1000, 40, 30), np.ones(1000, np.int64)
+    assert np.cumsum(share)[50] < 0.2 * share.sum()
     found = onset(with_posterior(share, ones), ones, np.ones(1), 0)
-    assert 100 < 1 + np.searchsorted(np.cumsum(share), 0.3 * share.sum()) <= found.delay
+    assert 40 < 1 + np.searchsorted(np.cumsum(share), 0.2 * share.sum()) <= found.delay
 
 
 def test_what_lies_in_rows_that_are_sums_is_not_near_a_single_value() -> None:
-    """The older quarter is known by blocks of 128, of which the next one holds nearly all."""
-    counts = np.append(np.ones(200, np.int64), np.full(5, 128))
-    share = np.append(spike(200, 120, 4), [70, 1, 1, 1, 1])
+    """The older fifth is known by blocks of 128, of which the next one holds nearly all."""
+    counts = np.append(np.ones(300, np.int64), np.full(5, 128))
+    share = np.append(spike(300, 200, 2), [73, 0.1, 0.1, 0.1, 0.1])
     below = np.cumsum(share) / share.sum()
-    assert below[164] < 0.7 < below[199]
+    assert below[264] < 0.8 < below[299]
     found = onset(with_posterior(share, counts), counts[::-1], np.ones(1), 0)
-    assert found.delay == 120
+    assert found.delay == 200
 
 
 def test_more_estimates_are_within_5_values_than_medians_are() -> None:
