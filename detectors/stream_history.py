@@ -16,6 +16,10 @@ from .streams import StreamTable
 
 _ALIKE: Final = 0.1  # largest distance of two distribution functions that count as the same regime
 _ERRORS: Final = 2.5  # standard errors within which a stream is what it was
+_FARTHER: Final = np.array([16.0, 32.0, 64.0, 128.0])
+"""Odds that nobody bets on, since those of 8 win fast enough, but which tell where a change began."""
+_DOUBT: Final = 1e-4
+"""What they count: enough where errors go from 1 to 40 %, and next to nothing where they treble (chosen)."""
 _ENOUGH: Final = 300  # values that tell what a stream never was
 _NEWCOMERS: Final = 5
 _PRIOR: Final = 10.0  # values of prior on the reference's shares
@@ -49,10 +53,11 @@ class StreamHistory:
         if kind == BITS:
             before, _ = self.split(k, size)
             theta = (before[1] + 0.5) / (before.sum() + 1)
-            odds = np.concatenate([bets.ODDS, 1 / bets.ODDS])
+            odds = np.concatenate([bets.ODDS, 1 / bets.ODDS, _FARTHER, 1 / _FARTHER])
             slopes, tolls = np.log(odds), np.log1p(theta * (odds - 1))
             rates = odds * theta / (1 - theta + odds * theta)
             speeds = rates * slopes - tolls
+            speeds[len(bets.RATE_BETS) :] *= _DOUBT
             gains = cells[:, None] * slopes - tolls
         else:
             slopes, tolls = bets.LINES

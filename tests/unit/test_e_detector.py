@@ -244,6 +244,22 @@ def test_the_onset_of_a_rare_stream_is_told_in_events(cut: int) -> None:
     assert abs(np.median(errors)) <= 60  # three of its values
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.01, 0.4), (0.002, 0.1), (0.3, 0.02)])
+def test_the_onset_of_a_rate_that_changes_by_much_is_near(before: float, after: float) -> None:
+    wrong, covered = [], 0
+    for seed in range(40):
+        values = bits(np.random.default_rng(seed), (before, 4000), (after, 1000))
+        settings = EDetector(rate_tolerance=0.02)
+        first = next(
+            v for v in opened(settings.update(observed(values, run=seed))) if v.offset >= 4000
+        )
+        true = first.offset + 1 - 4000
+        wrong.append(abs((first.delay_events or 0) - true))
+        covered += (first.delay_low or 0) <= true <= (first.delay_high or 0)
+    assert np.median(wrong) <= 7
+    assert covered >= 34
+
+
 # --- tolerance ------------------------------------------------------------------------------------
 
 
