@@ -21,7 +21,8 @@ from tocsin.detectors.onset import onset
 from .common import Figures
 
 BUDGET: Final = 1e5
-_RUNS: Final = 2000
+_RUNS: Final = 8000
+_RAMPS: Final = 400
 
 
 def verdicts(errors: Floats, name: str) -> list[Verdict]:
@@ -89,7 +90,7 @@ def ramps(figures: Figures, seed: int) -> None:
     for low, high in ((0.1, 0.3), (0.1, 0.5), (0.05, 0.95)):
         for width in (500, 1000, 2000, 4000):
             counts = np.zeros(3)
-            for run in range(200):
+            for run in range(_RAMPS):
                 rates = ramp(low, high, 5000, width, 11_000 + width)
                 errors = bits(np.random.default_rng([seed, run, width, int(high * 100)]), rates)
                 said = [v for v in verdicts(errors, f"error:{run}") if v.offset >= 5000]
@@ -98,7 +99,7 @@ def ramps(figures: Figures, seed: int) -> None:
                     sum(v.phase != "settled" for v in said),
                     sum(v.offset >= 5000 for v in Adwin().update(Observations.of(errors))),
                 )
-            counts /= 200
+            counts /= _RAMPS
             label = f"incidents a ramp {low} -> {high} over {width} events"
             figures.report(label, counts[0], most=1.1 if width <= 2000 else None)
             figures.report(f"{label}, each claim by itself", counts[1])

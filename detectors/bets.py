@@ -103,12 +103,6 @@ def scores() -> Floats:
 
 
 @cache
-def speeds() -> Floats:
-    """Return (bets,) nats that each bet wins a value after the change it is on; a guess for the one that learns."""
-    return np.append((table() * np.log(table())).mean(axis=0), 0.1)
-
-
-@cache
 def weights() -> Floats:
     """Return (bets,) the stakes of the bets on a numeric stream, 1 together."""
     relative = np.array([*_SHIFT_STAKES, *_SHIFT_STAKES, *_SCALE_STAKES])

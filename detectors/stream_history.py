@@ -16,10 +16,10 @@ from .streams import StreamTable
 
 _ALIKE: Final = 0.1  # largest distance of two distribution functions that count as the same regime
 _ERRORS: Final = 2.5  # standard errors within which a stream is what it was
-_FARTHER: Final = np.array([16.0, 32.0, 64.0, 128.0])
-"""Odds that nobody bets on, since those of 8 win fast enough, but which tell where a change began."""
-_DOUBT: Final = 1e-4
-"""What they count: enough where errors go from 1 to 40 %, and next to nothing where they treble (chosen)."""
+_LOG_ODDS: Final = np.arange(-4.95, 5, 0.1)
+"""Logarithms of the factors by which a rate's odds may have changed, finer and farther than anybody bets on."""
+_ODDS_WEIGHTS: Final = np.maximum(np.exp(-0.5 * (np.abs(_LOG_ODDS) / 0.6 - 1.5) ** 2), 3e-3)
+"""How likely each is held to be: mostly 1.5 to 8, seldom more (chosen on seeds 100 to 111 of `bench incidents`)."""
 _ENOUGH: Final = 300  # values that tell what a stream never was
 _NEWCOMERS: Final = 5
 _PRIOR: Final = 10.0  # values of prior on the reference's shares
@@ -51,31 +51,31 @@ class StreamHistory:
         if kind == CATEGORIES:
             return self._since_new(k, cells, self._category_onset(k, cells, best))
         if kind == BITS:
-            before, _ = self.split(k, size)
-            theta = (before[1] + 0.5) / (before.sum() + 1)
-            odds = np.concatenate([bets.ODDS, 1 / bets.ODDS, _FARTHER, 1 / _FARTHER])
-            slopes, tolls = np.log(odds), np.log1p(theta * (odds - 1))
-            rates = odds * theta / (1 - theta + odds * theta)
-            speeds = rates * slopes - tolls
-            speeds[len(bets.RATE_BETS) :] *= _DOUBT
-            gains = cells[:, None] * slopes - tolls
-        else:
-            slopes, tolls = bets.LINES
-            speeds = bets.speeds()
-            gains = self._gains(k)[cells]
+            return self._rate_onset(k, cells, best)
+        slopes, tolls = bets.LINES
         blocks = self._blocks_before(k, size)
-        if not len(blocks):
-            found = onset(gains, np.ones(size, np.int64), speeds, best)
-            return found if kind == BITS else self._since_new(k, cells, found)
-        # What those bets win that are a line in the sum of bits or scores, the blocks tell too.
-        aligned = size - (-(seen - size) % kernel.BLOCK)
-        if kind != BITS:
-            blocks = blocks - kernel.BLOCK * self._mean_score(k, size)
-        earlier = blocks[:, None] * slopes - kernel.BLOCK * tolls
-        counts = np.append(np.full(len(blocks), kernel.BLOCK), np.ones(aligned, np.int64))
-        gains = np.concatenate([earlier, gains[size - aligned :]])
-        found = onset(gains, counts, speeds, best)
-        return found if kind == BITS else self._since_new(k, cells, found)
+        earlier = (blocks - kernel.BLOCK * self._mean_score(k, size))[:, None] * slopes
+        gains = self._gains(k)[cells]
+        found = self._told(k, gains, earlier - kernel.BLOCK * tolls, np.ones(len(slopes)), best)
+        return self._since_new(k, cells, found)
+
+    def _rate_onset(self, k: int, cells: Ints, best: int) -> Onset:
+        """Return since when zeros and ones come at another rate than before the latest (n,) ones."""
+        before, _ = self.split(k, len(cells))
+        rate = (before[1] + 0.5) / (before.sum() + 1)
+        slopes = np.append(np.log([bet.size for bet in bets.RATE_BETS]), _LOG_ODDS)
+        tolls = np.log1p(rate * np.expm1(slopes))
+        weights = np.append(np.zeros(len(bets.RATE_BETS)), _ODDS_WEIGHTS)
+        earlier = self._blocks_before(k, len(cells))[:, None] * slopes - kernel.BLOCK * tolls
+        return self._told(k, cells[:, None] * slopes - tolls, earlier, weights, best)
+
+    def _told(self, k: int, gains: Floats, earlier: Floats, weights: Floats, best: int) -> Onset:
+        """Return the onset by (n, bets) gains by the latest values, and by whole blocks before them."""
+        size, blocks = len(gains), len(earlier)
+        # The oldest values are in a block, if there is any.
+        aligned = size - (-(int(self._table["seen"][k]) - size) % kernel.BLOCK if blocks else 0)
+        counts = np.append(np.full(blocks, kernel.BLOCK), np.ones(aligned, np.int64))
+        return onset(np.concatenate([earlier, gains[size - aligned :]]), counts, weights, best)
 
     def _since_new(self, k: int, cells: Ints, found: Onset) -> Onset:
         """Return an onset no earlier than the first value in a cell that had none before, where such are most since."""

@@ -19,7 +19,7 @@ def gains(values: Floats) -> Floats:
 
 def estimate(values: Floats, best: int, counts: np.ndarray | None = None) -> Onset:
     ones = np.ones(len(values), np.int64) if counts is None else counts
-    return onset(gains(values), ones, bets.speeds(), best)
+    return onset(gains(values), ones, np.ones(len(bets.BETS)), best)
 
 
 def best_for(shift: float) -> int:
@@ -55,7 +55,9 @@ def test_rows_that_are_sums_count_as_so_many_values() -> None:
     fine = gains(values)
     blocks = np.add.reduceat(fine[:896], np.arange(0, 896, 128))
     counts = np.concatenate([np.full(7, 128), np.ones(128, np.int64)])
-    found = onset(np.concatenate([blocks, fine[896:]]), counts, bets.speeds(), best_for(1.0))
+    found = onset(
+        np.concatenate([blocks, fine[896:]]), counts, np.ones(len(bets.BETS)), best_for(1.0)
+    )
     assert abs(found.delay - 300) <= 128
     assert found.low <= 300 + 128
 
@@ -66,7 +68,8 @@ def test_one_value_is_enough() -> None:
 
 def with_posterior(share: Floats, counts: np.ndarray) -> Floats:
     """What one bet wins by rows, (n,) the newest first, for the change to have begun in each with these shares."""
-    return np.diff(np.log(share / counts), prepend=0.0)[::-1, None]
+    prior = counts / np.sqrt(np.cumsum(counts))
+    return np.diff(np.log(share / prior), prepend=0.0)[::-1, None]
 
 
 def spike(size: int, at: int, height: float) -> Floats:
@@ -83,18 +86,18 @@ def test_the_estimate_is_where_most_is_near_and_not_the_median() -> None:
 
 
 def test_what_is_outside_of_the_middle_is_not_the_estimate_however_much_is_near() -> None:
-    share, ones = spike(1000, 40, 30), np.ones(1000, np.int64)
-    assert np.cumsum(share)[50] < 0.2 * share.sum()
+    share, ones = spike(1000, 20, 10), np.ones(1000, np.int64)
+    assert np.cumsum(share)[30] < 0.1 * share.sum()
     found = onset(with_posterior(share, ones), ones, np.ones(1), 0)
-    assert 40 < 1 + np.searchsorted(np.cumsum(share), 0.2 * share.sum()) <= found.delay
+    assert 30 < 1 + np.searchsorted(np.cumsum(share), 0.1 * share.sum()) <= found.delay
 
 
 def test_what_lies_in_rows_that_are_sums_is_not_near_a_single_value() -> None:
-    """The older fifth is known by blocks of 128, of which the next one holds nearly all."""
+    """The older tenth is known by blocks of 128, of which the next one holds nearly all."""
     counts = np.append(np.ones(300, np.int64), np.full(5, 128))
-    share = np.append(spike(300, 200, 2), [73, 0.1, 0.1, 0.1, 0.1])
+    share = np.append(spike(300, 200, 2), [30, 0.1, 0.1, 0.1, 0.1])
     below = np.cumsum(share) / share.sum()
-    assert below[264] < 0.8 < below[299]
+    assert below[264] < 0.9 < below[299]
     found = onset(with_posterior(share, counts), counts[::-1], np.ones(1), 0)
     assert found.delay == 200
 
