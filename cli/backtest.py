@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -115,7 +114,6 @@ def _contestants(names: Sequence[str], is_annotated: bool, every: int) -> list[C
     if is_annotated:
         # The strongest: it hits every change, and merging does not make its alarms one.
         chosen.append(f"dummy:every={every}")
-    sys.path.append(str(Path.cwd()))  # for package.module:Class; last, so that it shadows nothing
     made = []
     for name in dict.fromkeys(chosen):
         try:

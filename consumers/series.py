@@ -458,5 +458,6 @@ def _stream_monitor(
         adwin_delta=settings.adwin_delta,
         ph_delta=settings.page_hinkley_delta,
         ph_threshold=settings.page_hinkley_threshold,
+        extra=settings.extra_detectors,
         river=settings.engine == "river",
     )

@@ -201,6 +201,9 @@ class DriftSettings(_Group):
         Values that make a stream's reference.
     adwin_delta, page_hinkley_delta, page_hinkley_threshold
         As River's, on values in reference standard deviations.
+    extra_detectors
+        Further ones, beside all these, on each stream of numbers: `kswin`, `hddm_w:drift_confidence=1e-4` and the
+        like of River's, or a class of your own, `package.module:Class`. With `alarms: all` they open incidents.
     """
 
     budget_events: float | None = Field(default=None, gt=1)
@@ -219,12 +222,22 @@ class DriftSettings(_Group):
     adwin_delta: float = Field(default=1e-4, gt=0, lt=1)
     page_hinkley_delta: float = Field(default=0.15, ge=0)
     page_hinkley_threshold: float = Field(default=60.0, gt=0)
+    extra_detectors: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_budget(self) -> DriftSettings:
         if self.budget_events is not None and self.budget_days is not None:
             raise ValueError("give budget_events or budget_days, not both")
         return self
+
+    @field_validator("extra_detectors")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from ..detectors.registry import make_detector
+
+        for name in names:
+            make_detector(name)
+        return names
 
     @field_validator("season_seconds")
     @classmethod

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
-from types import NoneType
-from typing import Any, Final, get_args
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from .base import Detector
 
@@ -84,6 +86,8 @@ def make_detector(text: str) -> Detector:
 
 
 def _class(module: str, member: str) -> Callable[..., Any]:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # last, so that it shadows nothing
     try:
         found = getattr(import_module(module), member, None)
     except ModuleNotFoundError as error:
@@ -126,8 +130,8 @@ def _parameters(make: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     found: dict[str, tuple[type, ...]] = {}
     for name, parameter in signature.parameters.items():
         hint = parameter.annotation
-        kinds = {hint, *get_args(hint)}
-        kinds |= {type(value) for value in get_args(hint) if isinstance(value, str)}  # a Literal
+        either = get_args(hint) if get_origin(hint) in (Union, UnionType, Literal) else ()
+        kinds = {hint, *either} | {type(word) for word in either if isinstance(word, str)}
         if hint in (parameter.empty, Any) or isinstance(hint, str):
             kinds = set(_READERS)
         readable = tuple(kind for kind in _READERS if kind in kinds)

@@ -16,6 +16,7 @@ from .adwin import Adwin
 from .base import HUGE, Detector, Observations, usable
 from .budget import Budget
 from .e_detector import EDetector
+from .extra_detectors import ExtraDetectors
 from .guard import Kind
 from .guarded import GuardedEDetector, holds_value
 from .latest_values import MISSING_FOLLOWED, LatestValues
@@ -52,6 +53,9 @@ class StreamMonitor:
         instead of 120.
     ph_delta, ph_threshold
         Page-Hinkley's tolerated change and height, in reference sigmas.
+    extra
+        Further detectors by name, see `extra_detectors.ExtraDetectors`; of each stream of numbers they get the values as
+        they are. With `only_budget` their verdicts are always advisory.
     river
         Run River's own objects instead of the compiled ones: the same flags, ten to a hundred times
         slower.
@@ -78,6 +82,7 @@ class StreamMonitor:
         adwin_delta: float = 1e-4,
         ph_delta: float = 0.15,
         ph_threshold: float = 60.0,
+        extra: Sequence[str] = (),
         river: bool = False,
     ) -> None:
         self.reference = reference or Reference()
@@ -108,6 +113,7 @@ class StreamMonitor:
                 "page_hinkley", delta=ph_delta, threshold=ph_threshold, alpha=1.0
             )
             self._adwin = river_detector("adwin", delta=adwin_delta)
+        self._extra = ExtraDetectors(extra)
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
@@ -175,8 +181,8 @@ class StreamMonitor:
         if batch.categories:
             batch, values = self._without_categories(batch, values, is_clean=is_clean)
         advised = self._advised(batch, values, kinds) if batch.names else []
-        new = [verdict for verdict in advised if verdict.subject not in kinds]
-        found = advised + self._judged(guarded, guarded_values, ordered, new)
+        new = [v for v in advised if not (v.advisory or v.subject in kinds)]
+        found = advised + self._judged(guarded, guarded_values, ordered, new) + self._extra.failed()
         if not found:
             return found
         found.sort(
@@ -279,17 +285,21 @@ class StreamMonitor:
     def _advised(
         self, batch: Observations, values: Floats, kinds: dict[str, Kind]
     ) -> list[Verdict]:
-        """Run ADWIN and Page-Hinkley; advisory where a stream's regime is known."""
+        """Run ADWIN and Page-Hinkley, advisory where a stream's regime is known, and what there is besides."""
         scaled = self.reference.scale(batch.names, values)
         found = self._page_hinkley.update(_with(batch, scaled.deviation))
         found += self._adwin.update(_with(batch, scaled.bounded))
+        extra = self._extra.update(_with(batch, batch.values))
+        found += [msgspec.structs.replace(v, advisory=self._only_budget) for v in extra]
         if not found:
             self._latest.add(batch.values, scaled.deviation, batch.names)
             return []
         found.sort(key=lambda verdict: (verdict.offset, verdict.row, verdict.subject))
         done = self._latest.completed(batch, scaled.deviation, found)
         if self._only_budget:
-            done = [msgspec.structs.replace(v, advisory=v.subject in kinds) for v in done]
+            done = [
+                msgspec.structs.replace(v, advisory=v.advisory or v.subject in kinds) for v in done
+            ]
         self._without_budget += sum(not v.advisory for v in done)
         return done
 
@@ -354,6 +364,7 @@ class StreamMonitor:
             "without_budget": self._without_budget,
             "page_hinkley": self._page_hinkley.snapshot(),
             "adwin": self._adwin.snapshot(),
+            "extra": self._extra.state(),
             "e_detector": self.guarded.detector.volatile(),
             "guard": self.guarded.guard_state(),
             "natural_size": self._natural
@@ -380,6 +391,7 @@ class StreamMonitor:
         self._missing = {name: f"missing:{name}" for name in meta["missing"]}
         self._awaited -= self._missing.keys()
         self._without_budget = int(meta["without_budget"])
+        self._extra.restore(meta.get("extra", {}))
         self._streams.load(meta["names"], arrays)
 
     def snapshot(self) -> bytes:

@@ -290,3 +290,32 @@ def test_a_loss_that_is_not_the_detectors_ends_no_incident() -> None:
     begun = {name: state for name, state in fields.items() if name != "0/inputs"}
     assert len(again.restore(begun)) == 1
     assert ("data drift", "resolved", "production") in told(feed(again, 500, 900, drift_from=10**9))
+
+
+# ---- detectors that a user has added ----
+
+
+@pytest.mark.parametrize("alarms", ["all", "budget"])
+def test_a_detector_of_rivers_opens_an_incident_where_it_may(alarms: str) -> None:
+    """While a stream is new; ADWIN and Page-Hinkley as they are set here see it later, if at all."""
+    drift = {
+        "warmup_values": 40, "adwin_delta": 1e-12, "page_hinkley_threshold": 1e6, "logits": False,
+        "alarms": alarms, "extra_detectors": ["kswin:alpha=1e-5"],
+    }  # fmt: skip
+    rng = np.random.default_rng(2)
+    found, stored = [], {}
+    of = monitor(ModelSettings(drift=drift))
+    for begin in range(0, 600, 100):
+        pairs = [
+            (Origin(offset, 0, offset * SECOND), Prediction(
+                prediction_id=f"p{offset}", features={"x": rng.normal() + 8 * (offset > 400)},
+            ))
+            for offset in range(begin, begin + 100)
+        ]  # fmt: skip
+        found += of.update(list(EventBatch.of("m", pairs)), [])
+        stored = merged(stored, of)
+        of = monitor(ModelSettings(drift=drift))
+        assert of.restore(stored) == []
+    # The first to see it opens the incident, and what comes after it joins.
+    assert [alert.detector for alert in found] == ["kswin" if alarms == "all" else "adwin"]
+    assert all(400 < alert.offset < 500 and alert.kind == "data drift" for alert in found)

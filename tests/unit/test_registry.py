@@ -71,6 +71,7 @@ def test_rivers_detectors_get_their_parameters() -> None:
         ("kswin:aplha=1", "kswin has no parameter 'aplha', did you mean alpha?"),
         ("kswin:window=1", "kswin has no parameter 'window', did you mean window_size?"),
         ("stream_monitor:reference=1", "stream_monitor has no parameter 'reference'"),
+        ("stream_monitor:extra=kswin", "stream_monitor has no parameter 'extra'"),
         ("adwin:delta", "'delta' is no parameter, expected NAME=VALUE"),
         ("adwin:delta=x", "adwin: delta must be a number, got 'x'"),
         ("adwin:clock=0.5", "adwin: clock must be an integer, got '0.5'"),

@@ -183,6 +183,17 @@ def test_a_season_that_is_no_whole_days_is_named(read: Load) -> None:
         read("defaults: {drift: {season_seconds: 1h}}")
 
 
+def test_further_detectors_are_looked_up_where_they_are_set(read: Load) -> None:
+    text = "defaults: {{drift: {{extra_detectors: [{}]}}}}"
+    found = read(text.format("kswin, 'hddm_w:drift_confidence=1e-4,lambda_val=0.1'"))
+    assert len(found.defaults.drift.extra_detectors) == 2
+    wrong = r"^defaults\.drift\.extra_detectors: no detector is called 'kswn', did you mean kswin\?"
+    with pytest.raises(ConfigError, match=wrong):
+        read(text.format("kswn"))
+    with pytest.raises(ConfigError, match=r"extra_detectors: no module 'nowhere'"):
+        read(text.format("'nowhere:Mine'"))
+
+
 def test_all_that_is_wrong_is_said_at_once(read: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         read("kafka: {topik: a}\nworker: {commit: 0}\ntenant: ''")
