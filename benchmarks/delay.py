@@ -77,7 +77,7 @@ def report(figures: Figures, label: str, delays: list[float], most: float | None
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--runs", type=int, default=1500, help="of each change")
+    arguments.add_argument("--runs", type=int, default=4000, help="of each change")
     options = arguments.parse_args()
     figures = Figures("delay")
     makes: dict[str, Callable[[], EDetector]] = {

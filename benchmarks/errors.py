@@ -26,6 +26,7 @@ from .common import Figures
 from .delay import CHANGE, alarms, delay, report
 
 BUDGET: Final = 2.5e5
+BETWEEN: Final = 3e5  # events between false alarms, at the least
 BEFORE: Final = 0.1
 AFTER: Final = {0.15: None, 0.2: 190, 0.3: 65}
 """Rate after the change to the largest median delay."""
@@ -81,14 +82,14 @@ def false_alarms(seed: int, runs: int) -> dict[str, tuple[int, int]]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--runs", type=int, default=600, help="with a change, of each kind")
+    arguments.add_argument("--runs", type=int, default=1500, help="with a change, of each kind")
     arguments.add_argument("--stationary", type=int, default=45, help="runs of 1e6 events each")
     options = arguments.parse_args()
     figures = Figures("errors")
     for name, (events, count) in false_alarms(options.seed, options.stationary).items():
         figures.report(f"{name}, false alarms in {events:,} events", count)
         # None at all: there are so many events between two of them at the least.
-        least = BUDGET if name == "e-detector" else None
+        least = BETWEEN if name == "e-detector" else None
         figures.report(f"{name}, events between false alarms", events / max(count, 1), least=least)
     for rate, most in AFTER.items():
         rates = np.repeat([BEFORE, rate], [CHANGE, _LATER])
