@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def _hash(data: Bytes, at: int, end: int, seed: np.uint64) -> np.uint64:
 
 
 @compiled
-def _equal(a: Bytes, i: int, b: Bytes, j: int, size: int) -> bool:
+def _equal(a: Bytes, i: np.uint64, b: Bytes, j: np.uint64, size: np.uint64) -> bool:
     for k in range(size):
         if a[i + k] != b[j + k]:
             return False
@@ -50,38 +50,42 @@ def _lookup(
     mask = np.uint64(slots.shape[0] - 1)
     low = np.uint64(_LOW)
     live = np.uint64(count - first)
+    # All hashes first: reading texts from all over memory overlaps as long as nothing depends on what they hold.
+    hashes = np.empty(start.shape[0], np.uint64)
     for i in range(start.shape[0]):
+        hashes[i] = _hash(data, start[i], end[i], seed) if start[i] >= 0 else np.uint64(0)
+    for i in range(start.shape[0]):
+        codes[i] = -1
         if start[i] < 0:
-            codes[i] = -1
             continue
-        size = end[i] - start[i]
+        wanted, begin = hashes[i], np.uint64(start[i])
+        size = np.uint64(end[i]) - begin
         if (
             i > 0
+            and hashes[i - 1] == wanted
             and codes[i - 1] >= 0
-            and end[i - 1] - start[i - 1] == size
-            and _equal(data, start[i], data, start[i - 1], size)
+            and np.uint64(end[i - 1] - start[i - 1]) == size
+            and _equal(data, begin, data, np.uint64(start[i - 1]), size)
         ):
             codes[i] = codes[i - 1]  # names of models and classes come in runs
             continue
-        wanted = _hash(data, start[i], end[i], seed)
         tag = (wanted | np.uint64(_TOP)) & ~low
         slot = wanted & mask
-        codes[i] = -1
         while slots[slot] != 0:
             place = (slots[slot] - np.uint64(first)) & low
             if slots[slot] & ~low == tag and place < live:
-                begin = at[place]
-                if at[place + np.uint64(1)] - begin == size and _equal(
-                    data, start[i], arena, begin, size
+                known = np.uint64(at[place])
+                if np.uint64(at[place + np.uint64(1)]) - known == size and _equal(
+                    data, begin, arena, known, size
                 ):
                     codes[i] = first + np.int64(place)
                     break
             slot = (slot + np.uint64(1)) & mask
         if codes[i] < 0 and add:
-            begin = at[count - first]
+            new = np.uint64(at[live])
             for k in range(size):
-                arena[begin + k] = data[start[i] + k]
-            at[count - first + 1] = begin + size
+                arena[new + k] = data[begin + k]
+            at[live + np.uint64(1)] = np.int64(new + size)
             slots[slot] = tag | (np.uint64(count) & low)
             codes[i] = count
             count += 1
@@ -203,10 +207,10 @@ class StringIndex:
         """Make room for as many new texts and bytes."""
         need = self.live + texts + 1
         if need > len(self._at):
-            self._at = np.resize(self._at, 2 * need)
+            self._at = _grown(self._at, 2 * need)
         need = int(self._at[self.live]) + length
         if need > len(self._arena):
-            self._arena = np.resize(self._arena, 2 * need)
+            self._arena = _grown(self._arena, 2 * need)
         if 2 * (self._used + texts) > len(self._slots):
             size = len(self._slots)
             while size < 4 * (self.live + texts):
@@ -217,3 +221,10 @@ class StringIndex:
                 self._slots, self._arena, self._at, self._first, self._count,
                 self._seed,
             )  # fmt: skip
+
+
+def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return a larger array that begins with what this one holds."""
+    grown = np.empty(size, array.dtype)
+    grown[: len(array)] = array
+    return grown
