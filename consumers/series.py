@@ -17,7 +17,7 @@ from ..core.columns import FLOAT, Floats
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
-from ..detectors.base import Observations
+from ..detectors.base import Observations, last_words
 from ..detectors.budget import Budget
 from ..detectors.performance import PerformanceWindow
 from ..detectors.reference import Reference
@@ -270,18 +270,7 @@ class Series:
         except Exception as error:  # whatever a detector raises is ours to mend, not the stream's
             _log.exception("detector set aside", extra={"detector": name})
             self.broken[name] = type(error).__name__
-            return [
-                Verdict(
-                    detector=name,
-                    subject=f"detector:{name}",
-                    offset=int(batch.offsets[-1]),
-                    row=int(batch.rows[-1]),
-                    statistic=1.0,
-                    threshold=1.0,
-                    unit="failures",
-                    evidence=f"{type(error).__name__}; see the worker's log",
-                )
-            ]
+            return [last_words(name, error, int(batch.offsets[-1]), int(batch.rows[-1]))]
         return found
 
     def metrics(self) -> dict[str, float]:

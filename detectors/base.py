@@ -104,3 +104,17 @@ class Detector(Protocol):
 def usable(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return where values may enter a detector's arithmetic: present, finite, at most 1e100 in size."""
     return np.abs(values) <= HUGE
+
+
+def last_words(name: str, error: Exception, offset: int, row: int) -> Verdict:
+    """Return what is claimed in place of a detector that has failed at this row."""
+    return Verdict(
+        detector=name,
+        subject=f"detector:{name}",
+        offset=offset,
+        row=row,
+        statistic=1.0,
+        threshold=1.0,
+        unit="failures",
+        evidence=f"{type(error).__name__}; see the worker's log",
+    )

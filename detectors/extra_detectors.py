@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from ..core.verdict import Verdict
-from .base import Observations
+from .base import Observations, last_words
 from .registry import make_detector
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ class ExtraDetectors:
                 _check(claims, batch)
             except Exception as error:  # whatever a user's class raises: the others go on
                 self._set_aside(name, error)
-                self._failed.append(_last_words(name, error, batch))
+                offset, row = int(batch.offsets[-1]), int(batch.rows[-1])
+                self._failed.append(last_words(name, error, offset, row))
             else:
                 found += (claim for claim in claims if claim.phase == "opened")
         return found
@@ -91,16 +92,3 @@ def _check(claims: Sequence[Verdict], batch: Observations) -> None:
                 f"it claims something of {claim.subject!r} at offset {claim.offset}, row {claim.row}, "
                 "which it was not given"
             )
-
-
-def _last_words(name: str, error: Exception, batch: Observations) -> Verdict:
-    return Verdict(
-        detector=name,
-        subject=f"detector:{name}",
-        offset=int(batch.offsets[-1]),
-        row=int(batch.rows[-1]),
-        statistic=1.0,
-        threshold=1.0,
-        unit="failures",
-        evidence=f"{type(error).__name__}; see the worker's log",
-    )
