@@ -23,6 +23,7 @@ from scipy.signal import lfilter
 
 from tocsin.core.verdict import Verdict
 from tocsin.detectors.base import Observations
+from tocsin.detectors.e_detector import EDetector
 from tocsin.detectors.episodes import incidents
 from tocsin.detectors.guard import DependenceGuard
 from tocsin.detectors.natural_size import NaturalSize
@@ -52,7 +53,7 @@ TESTED: Final = "natural_size"
 _PLAIN: Final = "without_label_model"
 _VOLUME: Final = "artefact_volume"
 _CALENDAR: Final = "artefact_volume_calendar"
-_RIVALS: Final = ("adwin_all_streams", "adwin_errors", "block_cusum", "dummy")
+_RIVALS: Final = ("adwin_all_streams", "adwin_errors", "bank", "block_cusum", "dummy")
 _STEP: Final = "step:seconds"
 _BEGIN_NS: Final = 831_427_200_000_000_000  # 7 May 1996
 _SEEN_BY_ADWIN: Final = 2000
@@ -189,6 +190,7 @@ def others(pool: Contest, setting: Setting, tried: Trial) -> None:
     streams: Floats = np.column_stack([tried.x, tried.y, tried.errors]).astype(np.float64)
     pool.add("adwin_all_streams", tried, adwin_alarms(tried, streams, _SEEN_BY_ADWIN, gap))
     pool.add("adwin_errors", tried, adwin_alarms(tried, streams[:, -1:], tried.watched, 0))
+    pool.add("bank", tried, bank(tried, streams, gap))
     pool.add("block_cusum", tried, block_cusum(tried, streams[:, 1:], setting.block_rows))
     pool.add("dummy", tried, range(tried.watched + data.tolerance, len(data), data.tolerance))
 
@@ -270,6 +272,18 @@ def longest_open(setting: Setting, verdicts: list[Verdict]) -> int:
             since[key] = block
         longest = max(longest, block - since[key])
     return longest
+
+
+def bank(tried: Trial, streams: Floats, gap: int) -> list[int]:
+    """Return the alarms of e-detectors as if no stream were ordered, of those within `gap` rows the first."""
+    rows = Observations(
+        names=tuple(f"stream:{j}" for j in range(streams.shape[1])),
+        values=streams, offsets=tried.rows, rows=np.zeros_like(tried.rows),
+    )  # fmt: skip
+    found = EDetector(BUDGET_EVENTS).update(rows)
+    return merged(
+        [v.offset for v in found if v.phase == "opened" and v.offset > tried.watched], gap
+    )
 
 
 def block_cusum(tried: Trial, streams: Floats, block_rows: int) -> list[int]:

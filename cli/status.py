@@ -18,6 +18,7 @@ _FIRST = (
     "predictions", "labels_joined", "labels_unmatched", "accuracy", "f1", "mae", "open_incidents",
     "unusable_values", "unusable_vectors", "suspicious_ratio",
 )  # fmt: skip
+_IF_ANY = "detectors_set_aside"
 
 
 def run(config: Path | None, *, as_json: bool) -> int:
@@ -41,7 +42,11 @@ def run(config: Path | None, *, as_json: bool) -> int:
         print("no model has been seen yet: publish to the topic, and start tocsin worker")
     width = max(map(len, models), default=0)
     for name, figures in models.items():
-        shown = (f"{key} {figure(figures[key])}" for key in _FIRST if key in figures)
+        keys = [
+            *(key for key in _FIRST if key in figures),
+            *([_IF_ANY] if figures.get(_IF_ANY) else []),
+        ]
+        shown = (f"{key} {figure(figures[key])}" for key in keys)
         print(f"{name:<{width}}  {'  '.join(shown)}")
     return 0
 

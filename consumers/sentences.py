@@ -75,6 +75,8 @@ def ended(
     names = list(dict.fromkeys(name_of(subject) for subject in subjects))
     more = len(names) - _SHOWN
     who = ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    if subjects[0].startswith("detector:"):
+        return f"{who}: still set aside; no more is said of it"
     said = _OUTCOMES.get(outcome, f"quiet for {quiet} events")
     level = "" if now is None else _level(subjects[0], change, now)
     return f"{who}: {said}" + (

@@ -286,6 +286,7 @@ class Series:
         unusable = sum(self.inputs.unusable().values())
         found["unusable_values"] = float(unusable)
         found |= self._budget()
+        found["detectors_set_aside"] += len(self.broken)
         vectors = (self.embedding, self.logits)
         unusable_vectors = sum(monitor.figures()["unusable_vectors"] for monitor in vectors)
         if unusable_vectors:

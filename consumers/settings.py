@@ -233,10 +233,9 @@ class DriftSettings(_Group):
     @field_validator("extra_detectors")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from ..detectors.registry import make_detector
+        from ..detectors.extra_detectors import ExtraDetectors
 
-        for name in names:
-            make_detector(name)
+        ExtraDetectors(names)
         return names
 
     @field_validator("season_seconds")

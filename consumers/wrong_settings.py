@@ -29,6 +29,7 @@ _ASKED: Final = {
     "path_type": "a path",
     "string_pattern_mismatch": "letters, digits, dots, dashes and underscores, one at least",
     "string_type": "text",
+    "tuple_type": "a list",
 }
 """What pydantic asks for, by its type of error, where its own words are not a user's."""
 

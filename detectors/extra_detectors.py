@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+import numpy as np
 
 from ..core.verdict import Verdict
-from .base import Observations, last_words
+from .base import Detector, Observations, last_words
 from .registry import make_detector
 
 _log = logging.getLogger(__name__)
 
+_RUN_ALREADY: Final = ("e_detector", "natural_size", "stream_monitor")
+
 
 class ExtraDetectors:
-    """Detectors that a user has chosen: River's others, or classes of one's own.
+    """Detectors that a user has chosen: River's, or classes of one's own.
 
     Parameters
     ----------
@@ -23,7 +31,7 @@ class ExtraDetectors:
     Raises
     ------
     ValueError
-        A name, a parameter or a value is not known.
+        A name, a parameter or a value is not known, or a class of one's own cannot be made.
 
     Notes
     -----
@@ -32,22 +40,29 @@ class ExtraDetectors:
     """
 
     def __init__(self, names: Sequence[str] = ()) -> None:
-        self._detectors = {name: make_detector(name) for name in names}
+        for name in names:
+            if name.partition(":")[0] in _RUN_ALREADY:
+                raise ValueError(
+                    f"{name} runs already; extra detectors are River's and package.module:Class"
+                )
+        self._detectors = {name: _made(name) for name in names}
         self._failed: list[Verdict] = []
+        self.set_aside = 0
+        """How many have failed."""
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return the alarms, those of each detector together."""
         found: list[Verdict] = []
         for name, detector in list(self._detectors.items()):
             try:
-                claims = detector.update(batch)
-                _check(claims, batch)
+                # Each gets rows of its own, to do with as it likes.
+                claims = _checked(detector.update(_copy(batch)), batch)
             except Exception as error:  # whatever a user's class raises: the others go on
                 self._set_aside(name, error)
                 offset, row = int(batch.offsets[-1]), int(batch.rows[-1])
                 self._failed.append(last_words(name, error, offset, row))
             else:
-                found += (claim for claim in claims if claim.phase == "opened")
+                found += [claim for claim in claims if claim.phase == "opened"]
         return found
 
     def failed(self) -> list[Verdict]:
@@ -58,6 +73,7 @@ class ExtraDetectors:
     def _set_aside(self, name: str, error: Exception) -> None:
         _log.error("detector set aside", exc_info=error, extra={"detector": name})
         del self._detectors[name]
+        self.set_aside += 1
 
     def state(self) -> dict[str, bytes]:
         """Return each detector's state by its name."""
@@ -81,14 +97,43 @@ class ExtraDetectors:
                 self._detectors[name] = make_detector(name)
 
 
-def _check(claims: Sequence[Verdict], batch: Observations) -> None:
-    """Raise a ValueError unless claims are of the rows and streams that a detector was given."""
-    if not claims:
-        return
+def _made(name: str) -> Detector:
+    try:
+        return make_detector(name)
+    except ValueError:
+        raise
+    except Exception as error:  # a module of a user's is run, and may raise anything
+        raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _copy(batch: Observations) -> Observations:
+    times = None if batch.times is None else batch.times.copy()
+    return replace(
+        batch, values=batch.values.copy(), offsets=batch.offsets.copy(), rows=batch.rows.copy(), times=times,
+    )  # fmt: skip
+
+
+def _checked(claims: Iterable[Verdict], batch: Observations) -> list[Verdict]:
+    """Return claims with numbers of Python's own; raise unless they are whole, and of what a detector was given."""
+    plain = msgspec.to_builtins(list(claims), enc_hook=_scalar)
+    found = msgspec.convert(plain, list[Verdict])
+    if not found:
+        return found
     places = set(zip(batch.offsets.tolist(), batch.rows.tolist(), strict=True))
-    for claim in claims:
+    for claim in found:
         if claim.subject not in batch.names or (claim.offset, claim.row) not in places:
             raise ValueError(
                 f"it claims something of {claim.subject!r} at offset {claim.offset}, row {claim.row}, "
                 "which it was not given"
             )
+        if not (math.isfinite(claim.statistic) and math.isfinite(claim.threshold)):
+            raise ValueError(
+                f"its statistic and threshold must be finite, got {claim.statistic} and {claim.threshold}"
+            )
+    return found
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"a verdict holds a {type(value).__name__}")

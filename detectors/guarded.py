@@ -100,6 +100,7 @@ class GuardedEDetector:
                     "ordered in time, so not compared with training", extra={"stream": name}
                 )
             self._in_effect[name] = kind, lag
+            _log.info("regime of a stream", extra={"stream": name, "regime": kind, "lag": lag})
             self._decided.remove(name)
             # Nothing else watches whether values are missing: what is ordered has the most copies.
             is_left = kind == "ordered" and not name.startswith("missing:")

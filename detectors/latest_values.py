@@ -111,6 +111,12 @@ class LatestValues:
         what = "rate" if self._reference.is_binary(name) else "location"
         sigmas = shift / deviation if reference.std else None
         said = f"{shift:+.4g}" if sigmas is None else f"{sigmas:+.1f} reference sigmas"
+        if verdict.change:  # who says that much says the rest itself
+            return msgspec.structs.replace(
+                verdict,
+                reference=verdict.reference or reference,
+                current=verdict.current or current,
+            )
         return msgspec.structs.replace(
             verdict,
             change=f"{what} {'up' if shift > 0 else 'down'}",

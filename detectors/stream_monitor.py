@@ -205,8 +205,9 @@ class StreamMonitor:
         self._latest.count(names, count, len(batch))
         left = np.take(batch.values, self._kept, axis=1)
         numbers_only = Observations(
-            names=self._kept_names, values=left, offsets=batch.offsets, rows=batch.rows
-        )
+            names=self._kept_names, values=left, offsets=batch.offsets, rows=batch.rows,
+            times=batch.times,
+        )  # fmt: skip
         is_same = values is batch.values
         return numbers_only, left if is_same else np.take(values, self._kept, axis=1)
 
@@ -339,6 +340,7 @@ class StreamMonitor:
         """Return what is published: the budget, and how many streams are in which regime."""
         kinds = list(self.guarded.kinds().values())
         found = self.guarded.detector.figures()
+        found["detectors_set_aside"] = float(self._extra.set_aside)
         found["drift_alarms_without_budget"] = float(self._without_budget)
         for kind in ("exchangeable", "autocorrelated", "ordered"):
             found[f"streams_{kind}"] = float(kinds.count(kind))
@@ -408,4 +410,6 @@ class StreamMonitor:
 
 
 def _with(batch: Observations, values: Floats) -> Observations:
-    return Observations(names=batch.names, values=values, offsets=batch.offsets, rows=batch.rows)
+    return Observations(
+        names=batch.names, values=values, offsets=batch.offsets, rows=batch.rows, times=batch.times
+    )

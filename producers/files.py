@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -87,7 +88,13 @@ def rows(file: Path, columns: Columns) -> Iterator[Event]:
 
 def _csv(file: Path, columns: Columns) -> Iterator[Event]:
     with _open(file) as text:
-        for number, row in enumerate(csv.DictReader(text)):
+        reader = csv.DictReader(text)
+        names = list(reader.fieldnames or ())
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ConfigError(
+                f"{file.name}: more than one column is called {twice[0]!r}; give each a name of its own"
+            )
+        for number, row in enumerate(reader):
             where = f"{file.name}, row {number + 1}"
             if None in row:
                 raise ConfigError(f"{where}: more cells than the header has names")

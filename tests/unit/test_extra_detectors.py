@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -218,3 +219,91 @@ def test_state_of_before_there_were_any_is_gone_on_with() -> None:
 def test_a_name_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="did you mean kswin"):
         ExtraDetectors(["kswn"])
+
+
+# ---- classes that are no model of care ----
+
+CARELESS = """
+import msgspec
+import numpy as np
+from tocsin.core.verdict import Verdict
+
+class Careless:
+    def __init__(self, how: str = "") -> None:
+        self.how = how
+    def update(self, batch):
+        if self.how == "none":
+            return None
+        if self.how == "writes":
+            batch.values[:] = 1e6
+            batch.offsets[:] = 0
+            return []
+        return self.claims(batch)
+    def claims(self, batch):
+        for offset, row, value in zip(batch.offsets, batch.rows, batch.values[:, 0]):
+            if value > 50:
+                yield Verdict(
+                    detector="careless", subject=batch.names[0], offset=offset, row=row, threshold=np.float32(50),
+                    statistic=np.nan if self.how == "nan" else value,
+                    delay_events="7" if self.how == "text" else np.int64(7),
+                    change="scale up", size=np.float64(3.5), evidence="of its own",
+                )
+    def snapshot(self): return b""
+    def restore(self, state): pass
+
+class Picky(Careless):
+    def __init__(self) -> None:
+        raise KeyError("no such thing")
+"""
+
+
+@pytest.fixture
+def careless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "careless_of_tests.py").write_text(CARELESS)
+    (tmp_path / "broken_of_tests.py").write_text("def f(:\n")
+    monkeypatch.chdir(tmp_path)
+    return "careless_of_tests:Careless"
+
+
+def test_numbers_of_numpys_become_pythons_and_what_it_says_itself_stands(careless: str) -> None:
+    """Its claims come from a generator, of numbers that JSON knows nothing of."""
+    said = of(fed(StreamMonitor(extra=[careless]), np.append(np.zeros(300), 99.0)), "careless")
+    assert [(v.change, v.size, v.delay_events, v.evidence) for v in said] == [
+        ("scale up", 3.5, 7, "of its own")
+    ]
+    assert all(type(v.statistic) is float and type(v.offset) is int for v in said)
+    assert said[0].reference is not None
+    msgspec.json.encode(said)
+
+
+@pytest.mark.parametrize("how", ["none", "text", "nan"])
+def test_one_that_claims_what_cannot_be_is_set_aside_alone(careless: str, how: str) -> None:
+    values = drifting()
+    values[2300, 0] = 99.0
+    name = f"{careless}:how={how}"
+    monitor = StreamMonitor(extra=[name])
+    found = fed(monitor, values)
+    assert [verdict.subject for verdict in of(found, name)] == [f"detector:{name}"]
+    assert [v for v in found if v.detector != name] == fed(StreamMonitor(), values)
+    assert monitor.figures()["detectors_set_aside"] == 1
+
+
+def test_one_that_writes_into_its_rows_changes_nothing_for_the_others(careless: str) -> None:
+    values = drifting()
+    assert fed(StreamMonitor(extra=[f"{careless}:how=writes"]), values) == fed(
+        StreamMonitor(), values
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("careless_of_tests:Picky", "Picky cannot be made: KeyError"),
+        ("broken_of_tests:Any", "Any cannot be made: SyntaxError"),
+        ("e_detector", "e_detector runs already"),
+        ("natural_size:season_seconds=auto", "runs already; extra detectors are River's"),
+    ],
+)
+def test_what_cannot_run_is_refused(careless: str, name: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ExtraDetectors([name])

@@ -82,6 +82,7 @@ def test_other_json_lines_and_parquet_are_rows_of_features(tmp_path: Path) -> No
     [
         ("a.csv", "x\n1\n", {"label": "y"}, "no column y; it has x"),
         ("a.csv", "x,y\n1,2\n1,2,3\n", {}, "a.csv, row 2: more cells"),
+        ("a.csv", "x,y,x\n1,2,3\n", {}, "a.csv: more than one column is called 'x'"),
         ("a.csv", "k,x\na,1\n,2\n", {"id": "k"}, "row 2: column k is empty"),
         ("a.csv", "t\n02/08/2015 03:59\n", {"time": "t"}, "row 1: t is '02/08/2015 03:59'; a time"),
         ("a.csv", "s\nbenign\n", {"scores": ["s"]}, "row 1: s is 'benign', a number"),
