@@ -2,7 +2,7 @@
 
 A stream of N(0,1) changes after 5,000 values; the budget is one false alarm in A events over 20 streams together. A
 stream alone with a budget of 20 A stakes on each value what one of 20 does, so it stands for them. At A = 83,333
-the e-detector has the rate of false alarms that ADWIN has on 20 such streams (12 in a million events, `bench
+the e-detector has the rate of false alarms that ADWIN has on 20 such streams (7 in a million events, `bench
 false-alarms`). A change that is not found within 6,000 values is missed.
 """
 

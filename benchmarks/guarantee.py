@@ -18,8 +18,9 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.stats import poisson
 
-from tocsin.core.columns import Floats
+from tocsin.core.columns import Floats, Ints
 from tocsin.detectors.base import Observations
+from tocsin.detectors.budget import Budget
 from tocsin.detectors.e_detector import EDetector
 from tocsin.detectors.guarded import GuardedEDetector
 
@@ -43,8 +44,10 @@ LAWS: Final[dict[str, Law]] = {
 }
 
 
-def alarms(law: str, budget: float, seed: list[int], events: int) -> int:
-    """Return how many verdicts `opened` there are in so many events of streams at rest."""
+def alarms(
+    law: str, budget: float | Budget, seed: list[int], events: int, times: Ints | None = None
+) -> int:
+    """Return how many verdicts `opened` there are in so many events of streams at rest, at (events,) times."""
     rng = np.random.default_rng(seed)
     detector = GuardedEDetector(EDetector(budget, waits=True))
     names = tuple(f"stream:{k}" for k in range(STREAMS))
@@ -58,12 +61,22 @@ def alarms(law: str, budget: float, seed: list[int], events: int) -> int:
             names=names, values=np.ascontiguousarray(values), offsets=place,
             rows=np.full(len(values), seed[0]),
             categories=frozenset(names) if law == "categories" else frozenset(),
+            times=None if times is None else times[place],
         )  # fmt: skip
         found += sum(verdict.phase == "opened" for verdict in detector.update(batch))
     return found
 
 
-def at_most(events: int, budget: float) -> float:
+def in_days(figures: Figures, seed: int, events: int) -> None:
+    """Report the alarms at a budget of one in a day, of events that come three times as fast from the middle on."""
+    gaps = np.repeat([8.64e9, 2.88e9], [events // 2, events - events // 2])
+    times = np.cumsum(gaps).astype(np.int64)
+    days = float(times[-1]) / 8.64e13
+    count = alarms("normal", Budget(days=1), [seed, len(LAWS), 0], events, times)
+    figures.report(f"normal, {days:.0f} days at one a day", count, most=at_most(days, 1.0))
+
+
+def at_most(events: float, budget: float) -> float:
     """Return the count that a Poisson law of mean n / A exceeds once in a hundred times, at most."""
     return float(poisson.ppf(0.99, events / budget))
 
@@ -82,6 +95,7 @@ def main() -> None:
             found.setdefault(law, []).append(count)
             title = f"{law}, {options.events:,} events at A = {budget:.0e}"
             figures.report(title, count, most=at_most(options.events, budget))
+    in_days(figures, options.seed, options.events)
     if options.svg:
         options.svg.write_text(picture(found, options.events))
     figures.exit()

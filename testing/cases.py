@@ -27,6 +27,8 @@ class Case:
         Verdicts allowed in 20 stationary runs together.
     delay
         Events after the change within which it must be found, in each of 5 runs.
+    microseconds
+        Processor time that an update may take a value, on average.
     """
 
     clean: Callable[[int, int], Observations]
@@ -34,6 +36,7 @@ class Case:
     events: int = 4000
     false_alarms: int = 0
     delay: int = 400
+    microseconds: float = 500.0
 
 
 def normal_case(

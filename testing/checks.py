@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from ..core.errors import StateError
@@ -52,12 +54,20 @@ def check_protocol(make: Make, case: Case) -> None:
     detector = make()
     assert isinstance(detector, Detector), f"{detector!r} is no Detector"
     found = detector.update(case.changed(0, case.events))
+    assert isinstance(found, list), f"update returns {type(found).__name__}, not a list of Verdicts"
     assert all(isinstance(verdict, Verdict) for verdict in found), "update returns no Verdicts"
     places = [(verdict.offset, verdict.row) for verdict in found]
     assert places == sorted(places), "verdicts are not in the order of the rows"
     for verdict in found:
         assert verdict.detector, f"a verdict says nothing of who claims: {verdict}"
         assert verdict.subject, f"a verdict says nothing of what it is about: {verdict}"
+        try:
+            told = msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict)
+        except (TypeError, msgspec.MsgspecError) as error:
+            raise AssertionError(
+                f"a verdict cannot be stored: {error}; its numbers must be Python's own, as int(offset) makes them"
+            ) from None
+        assert told == verdict, f"a verdict holds what cannot be stored, such as NaN: {verdict}"
 
 
 def check_takes_nothing(make: Make, case: Case) -> None:
@@ -111,6 +121,9 @@ def check_damaged_snapshot_is_refused(make: Make, case: Case) -> None:
     detector = make()
     detector.update(case.clean(4, 500))
     state = detector.snapshot()
+    assert len(state) >= 8, (
+        f"a snapshot of {len(state)} bytes has no way to tell that it is damaged"
+    )
     flipped = bytearray(state)
     flipped[len(state) // 2] ^= 1
     for damaged in (bytes(flipped), state[:-1], state[: len(state) // 2], b"", b"x" * 100):
@@ -158,6 +171,11 @@ def check_input_is_copied(make: Make, case: Case) -> None:
             part, values=part.values.copy(), offsets=part.offsets.copy(), rows=part.rows.copy()
         )
         found += detector.update(mine)
+        same = (
+            np.array_equal(mine.values, part.values, equal_nan=True),
+            (mine.offsets == part.offsets).all(),
+        )
+        assert all(same), "update wrote into the caller's arrays"
         mine.values[:] = 1e6
     assert found == expected, "the detector kept the caller's arrays"
 
@@ -181,6 +199,19 @@ def check_memory_is_flat(make: Make, case: Case) -> None:
     assert grown < _GROWTH_BYTES, f"{grown} bytes more after {events} more events"
     now = len(detector.snapshot())
     assert now < 1.5 * size + 1024, f"the snapshot grew from {size} to {now} bytes"
+
+
+def check_keeps_pace(make: Make, case: Case) -> None:
+    """An update takes no more processor time a value than stated, in the best of 3 runs."""
+    rows = case.clean(8, min(case.events, 1000))
+    taken = []
+    for _ in range(3):
+        detector, before = make(), time.process_time()
+        detector.update(rows)
+        taken.append((time.process_time() - before) / rows.values.size * 1e6)
+    assert min(taken) <= case.microseconds, (
+        f"{min(taken):.0f} microseconds a value, at most {case.microseconds:.0f} allowed"
+    )
 
 
 def check_silent_when_nothing_changes(make: Make, case: Case) -> None:
@@ -210,7 +241,7 @@ def check_change_is_found(make: Make, case: Case) -> None:
 CHECKS: Final = (
     check_protocol, check_takes_nothing, check_any_batch_cut, check_same_rows_same_verdicts,
     check_snapshot_goes_on, check_damaged_snapshot_is_refused, check_junk_does_not_blind,
-    check_input_is_copied, check_memory_is_flat, check_silent_when_nothing_changes,
+    check_input_is_copied, check_memory_is_flat, check_keeps_pace, check_silent_when_nothing_changes,
     check_change_is_found,
 )  # fmt: skip
 """All checks, in the order in which `check_detector` makes them."""

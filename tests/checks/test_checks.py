@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import struct
+import time
 from dataclasses import replace
 
 import msgspec
@@ -61,6 +62,31 @@ class Cusum:
 
 def test_a_detector_written_from_the_documentation_passes() -> None:
     check_detector(Cusum, normal_case(streams=1))
+
+
+class ReturnsNone(Cusum):
+    def update(self, batch):
+        super().update(batch)
+
+
+class SpeaksNumpy(Cusum):
+    def update(self, batch):
+        return [
+            msgspec.structs.replace(v, statistic=np.float64(v.statistic))
+            for v in super().update(batch)
+        ]
+
+
+class ClaimsNan(Cusum):
+    def update(self, batch):
+        return [msgspec.structs.replace(v, statistic=np.nan) for v in super().update(batch)]
+
+
+class WritesIntoItsRows(Cusum):
+    def update(self, batch):
+        found = super().update(batch)
+        batch.values[:] = 0.0
+        return found
 
 
 class WithoutRestore(Cusum):
@@ -212,6 +238,14 @@ class SnapshotsHistory(Cusum):
         return super().snapshot() + self.history
 
 
+class TakesItsTime(Cusum):
+    def update(self, batch):
+        end = time.process_time() + 0.001 * len(batch)
+        while time.process_time() < end:
+            pass
+        return super().update(batch)
+
+
 class FiresOnNoise(Cusum):
     threshold = 5.0
 
@@ -225,17 +259,21 @@ class FiresLate(Cusum):
 
 
 BROKEN = {
-    "check_protocol": [WithoutRestore, ReturnsFlags, InReverse, Anonymous, AboutNothing],
+    "check_protocol": [
+        WithoutRestore, ReturnsFlags, InReverse, Anonymous, AboutNothing, ReturnsNone,
+        SpeaksNumpy, ClaimsNan,
+    ],
     "check_takes_nothing": [CountsUpdates],
     "check_any_batch_cut": [OneVerdictABatch, CentresOnTheBatch, CountsUpdates],
     "check_same_rows_same_verdicts": [RollsDice],
     "check_snapshot_goes_on": [ForgetsOneSum, KeepsNothing],
     "check_damaged_snapshot_is_refused": [
-        Pickles, RaisesWhatItLikes, TrustsItsBytes, ResetsBeforeItReads,
+        KeepsNothing, Pickles, RaisesWhatItLikes, TrustsItsBytes, ResetsBeforeItReads,
     ],
     "check_junk_does_not_blind": [TakesNan, TakesInfinity, TakesHuge],
-    "check_input_is_copied": [ReadsTheLastBatchLater],
+    "check_input_is_copied": [ReadsTheLastBatchLater, WritesIntoItsRows],
     "check_memory_is_flat": [KeepsHistory, SnapshotsHistory],
+    "check_keeps_pace": [TakesItsTime],
     "check_silent_when_nothing_changes": [FiresOnNoise],
     "check_change_is_found": [NeverFires, FiresLate],
 }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "backtest.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-MAKE, POOL = (code for language, code in BLOCKS if language == "python")
+MAKE, CHECK, POOL = (code for language, code in BLOCKS if language == "python")
 SCORED, UNSCORED = (code for language, code in BLOCKS if language == "sh")
 (SHOWN,) = (code for language, code in BLOCKS if not language)
 
@@ -44,6 +44,7 @@ def test_the_table_is_the_one_shown(folder: Path) -> None:
 
 def test_the_other_commands_run(folder: Path) -> None:
     assert '"rows_per_alarm": 12000.0' in run(["bash", "-e", "-c", UNSCORED], folder)
+    assert run([sys.executable, "-c", CHECK], folder) == ""
     assert run([sys.executable, "-c", POOL], folder) == "0.8 (0.0, 1.0)\n"
 
 
