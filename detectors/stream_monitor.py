@@ -378,6 +378,7 @@ class StreamMonitor:
         """Go on from `volatile`; the reference is restored beside it."""
         meta, arrays = unpack("stream_monitor", 3, state)
         natural = meta["natural_size"]
+        extra = msgspec.convert(meta.get("extra", {}), dict[str, bytes])
         members: list[tuple[Detector, bytes]] = [
             (self._page_hinkley, meta["page_hinkley"]),
             (self._adwin, meta["adwin"]),
@@ -393,7 +394,7 @@ class StreamMonitor:
         self._missing = {name: f"missing:{name}" for name in meta["missing"]}
         self._awaited -= self._missing.keys()
         self._without_budget = int(meta["without_budget"])
-        self._extra.restore(meta.get("extra", {}))
+        self._extra.restore(extra)
         self._streams.load(meta["names"], arrays)
 
     def snapshot(self) -> bytes:
