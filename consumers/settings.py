@@ -202,7 +202,7 @@ class DriftSettings(_Group):
     adwin_delta, page_hinkley_delta, page_hinkley_threshold
         As River's, on values in reference standard deviations.
     extra_detectors
-        Further ones, beside all these, on each stream of numbers: `kswin`, `hddm_w:drift_confidence=1e-4` and the
+        Further ones, beside all these, on each stream of numbers after its warm-up: `kswin`, `hddm_w:drift_confidence=1e-4` and the
         like of River's, or a class of your own, `package.module:Class`. With `alarms: all` they open incidents.
     """
 

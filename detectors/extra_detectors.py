@@ -35,7 +35,8 @@ class ExtraDetectors:
 
     Notes
     -----
-    Only their alarms count, verdicts of the phase `opened`. One that raises, or claims something of rows or streams
+    Only their alarms count, verdicts of the phase `opened`, each of which lasts for a moment: nobody hears when its
+    stream has settled. One that raises, or claims something of rows or streams
     it was not given, is set aside until its state is read anew; its last words are a verdict about `detector:NAME`.
     """
 
@@ -62,7 +63,11 @@ class ExtraDetectors:
                 offset, row = int(batch.offsets[-1]), int(batch.rows[-1])
                 self._failed.append(last_words(name, error, offset, row))
             else:
-                found += [claim for claim in claims if claim.phase == "opened"]
+                found += [
+                    msgspec.structs.replace(claim, lasts=False)
+                    for claim in claims
+                    if claim.phase == "opened"
+                ]
         return found
 
     def failed(self) -> list[Verdict]:

@@ -55,7 +55,7 @@ class StreamMonitor:
         Page-Hinkley's tolerated change and height, in reference sigmas.
     extra
         Further detectors by name, see `extra_detectors.ExtraDetectors`; of each stream of numbers they get the values as
-        they are. With `only_budget` their verdicts are always advisory.
+        they are, once it has its reference. With `only_budget` their verdicts are always advisory.
     river
         Run River's own objects instead of the compiled ones: the same flags, ten to a hundred times
         slower.
@@ -290,7 +290,7 @@ class StreamMonitor:
         scaled = self.reference.scale(batch.names, values)
         found = self._page_hinkley.update(_with(batch, scaled.deviation))
         found += self._adwin.update(_with(batch, scaled.bounded))
-        extra = self._extra.update(_with(batch, batch.values))
+        extra = self._extra.update(_with(batch, values))
         found += [msgspec.structs.replace(v, advisory=self._only_budget) for v in extra]
         if not found:
             self._latest.add(batch.values, scaled.deviation, batch.names)

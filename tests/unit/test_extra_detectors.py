@@ -18,7 +18,7 @@ from tocsin.detectors.extra_detectors import ExtraDetectors
 from tocsin.detectors.registry import make_detector
 from tocsin.detectors.stream_monitor import StreamMonitor
 
-NAMES = ("kswin:alpha=1e-4", "hddm_a:drift_confidence=1e-4")
+NAMES = ("kswin:alpha=1e-3", "hddm_a:drift_confidence=1e-4")
 
 MINE = """
 from tocsin.core.verdict import Verdict
@@ -37,6 +37,7 @@ class Mine:
                 found.append(Verdict(
                     detector="mine", subject="y" if self.elsewhere else batch.names[0],
                     offset=int(offset), row=int(row), statistic=float(value), threshold=50.0,
+                    lasts=True,
                 ))
                 found.append(Verdict(
                     detector="mine", subject=batch.names[0], offset=int(offset), row=int(row),
@@ -94,7 +95,8 @@ def of(found: Sequence[Verdict], *detectors: str) -> list[Verdict]:
 def test_their_flags_are_those_of_the_detectors_by_themselves() -> None:
     values = drifting()
     said = of(fed(StreamMonitor(extra=NAMES), values), "kswin", "hddm_a")
-    alone = [v for name in NAMES for v in make_detector(name).update(rows(values))]
+    # As all others they hear nothing of a stream before it has its reference.
+    alone = [v for name in NAMES for v in make_detector(name).update(rows(values[256:], 256))]
     assert {v.subject for v in alone} == {"x", "error"}
     keys = [(v.offset, v.subject, v.detector, v.statistic, v.threshold, v.unit) for v in said]
     assert keys == sorted(
@@ -109,6 +111,18 @@ def test_their_verdicts_show_the_stream_before_and_after() -> None:
     assert said.current is not None
     assert said.reference.mean == pytest.approx(0.05, abs=0.03)
     assert said.current.mean == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("step", [50, 600])
+def test_nothing_is_claimed_of_a_stream_that_has_no_reference_yet(step: int) -> None:
+    """There would be no picture of before, or another one by how the rows are cut."""
+    noise = np.random.default_rng(0).normal(size=600)
+    values = noise + 9 * (np.arange(600) >= 120) + 9 * (np.arange(600) >= 400)
+    monitor = StreamMonitor(extra=["kswin:alpha=1e-6"], only_budget=False)
+    said = of(fed(monitor, values, range(step, 600, step)), "kswin")
+    assert [400 <= verdict.offset < 450 for verdict in said] == [True]
+    assert said[0].size is not None
+    assert np.isfinite(said[0].size)
 
 
 @pytest.mark.parametrize("only_budget", [True, False])
@@ -143,7 +157,9 @@ def test_cuts_and_snapshots_change_nothing(cuts: list[int], stop: int) -> None:
 def test_only_alarms_of_ones_own_class_count(mine: str) -> None:
     values = np.append(np.zeros(300), 99.0)
     said = of(fed(StreamMonitor(extra=[mine]), values), "mine")
-    assert [(v.offset, v.phase, v.advisory) for v in said] == [(300, "opened", True)]
+    assert [(v.offset, v.phase, v.lasts, v.advisory) for v in said] == [
+        (300, "opened", False, True)
+    ]
 
 
 # ---- one that fails ----
