@@ -16,6 +16,7 @@ import numpy as np
 from tocsin.core.columns import Floats
 from tocsin.detectors.adwin import Adwin
 from tocsin.detectors.base import Detector, Observations
+from tocsin.detectors.categories import counted_categories
 from tocsin.detectors.e_detector import EDetector
 from tocsin.detectors.page_hinkley import PageHinkley
 from tocsin.detectors.reference import Reference
@@ -66,11 +67,13 @@ def alarms(
     return found
 
 
-def trained(law: Law, seed: list[int]) -> Reference:
+def trained(law: Law, seed: list[int], *, categories: bool = False) -> Reference:
     """Return references of what streams were in a training sample."""
     sample = law(np.random.default_rng(seed), TRAINED)
+    values = {f"stream:{k}": sample[:, k] for k in range(STREAMS)}
     reference = Reference()
-    reference.train({f"stream:{k}": sample[:, k] for k in range(STREAMS)}, TRAINED)
+    counted = {name: counted_categories(of) for name, of in values.items()} if categories else {}
+    reference.train(values, TRAINED, categories=counted)
     return reference
 
 
@@ -101,6 +104,10 @@ def main() -> None:
         key = [options.seed, 100 + place]
         found = alarms(lambda: EDetector(1e4), law, key, 200_000, categories=True)
         figures.report(f"{law_name}, 2e5 events at A = 1e4", found, most=32)
+        reference = trained(law, [*key, 1], categories=True)
+        make = lambda: EDetector(1e4, reference=reference)  # noqa: B023, E731
+        found = alarms(make, law, key, 200_000, categories=True)
+        figures.report(f"{law_name}, 2e5 events at A = 1e4, against training", found, most=32)
     figures.exit()
 
 

@@ -27,7 +27,9 @@ def run(file: Path, out: Path, columns: Columns, model: str | None, config: Path
         streams.add(batch)
     if not streams.rows:
         raise ConfigError(f"{file.name} has no rows")
-    left_out = training_reference.write(out, streams.values(), streams.rows, streams.names())
+    left_out = training_reference.write(
+        out, streams.values(), streams.rows, streams.categories(), streams.names()
+    )
     written = training_reference.read(out)
     print(f"{out}: {streams.rows:,} rows of {file.name}, {len(written.samples)} streams:")
     print("  " + ", ".join(written.samples))

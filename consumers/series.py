@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from functools import partial
 from typing import Any, Final, Literal
@@ -123,7 +123,7 @@ class Series:
             if self.settings.drift.learning:
                 samples.pop("error", None)
             known = {} if name == "errors" else self._trained.missing
-            reference.train(samples, self._trained.population, known)
+            reference.train(samples, self._trained.population, known, self._trained.categories)
         return _stream_monitor(self.settings.drift, _SHARES[name], reference)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
@@ -204,15 +204,22 @@ class Series:
         # In one order, however they came: what a stream's change does to others within a row depends on it.
         order = sorted(range(len(names)), key=names.__getitem__)
         names = tuple(names[j] for j in order)
-        classes = frozenset() if self.is_regression else frozenset(["prediction"])
-        texts = frozenset(name for name in names if name.startswith("category:"))
         return Observations(
             names=names,
             values=np.take(values, order, axis=1),
             offsets=batch.offsets[rows],
             rows=batch.rows[rows],
-            categories=texts | classes,
+            categories=self.categories(names),
             times=batch.times[rows],
+        )
+
+    def categories(self, names: Iterable[str]) -> frozenset[str]:
+        """Return which of these streams are of categories: texts, and classes."""
+        return frozenset(
+            name
+            for name in names
+            if name.startswith("category:")
+            or (name in ("prediction", "label") and not self.is_regression)
         )
 
     def _watches(self, stream: str) -> bool:
@@ -236,7 +243,7 @@ class Series:
                 values=self.error_and_label(predicted, label),
                 offsets=pairs.offsets,
                 rows=pairs.rows,
-                categories=frozenset() if self.is_regression else frozenset(["label"]),
+                categories=self.categories(OF_ERRORS),
                 times=pairs.times,
             ),
         )

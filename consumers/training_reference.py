@@ -15,6 +15,7 @@ import numpy as np
 from ..core.columns import Floats
 from ..core.errors import ConfigError
 from ..detectors.base import usable
+from ..detectors.categories import KNOWN, counted_categories
 from ..detectors.reference import order_statistics
 from .settings import DriftSettings
 
@@ -22,6 +23,7 @@ FEWEST: Final = 1000
 """Values that a stream needs: what fewer say of a distribution is off by 5 % and more."""
 _SHARE: Final = 0.1  # of the rows, that a stream has a value in; a rare one would weaken what is said of all others
 _POPULATION, _MISSING, _NAMES = "population", "missing", "names"
+_COUNTS: Final = "counts of "
 _NAMES_OF = msgspec.json.Decoder(dict[str, dict[float, str]])
 
 
@@ -36,6 +38,8 @@ class Trained(NamedTuple):
         How many values each was drawn from, at least.
     missing
         Stream to the share of rows in which it had no value.
+    categories
+        Stream of categories to their counts, see `detectors.categories.counted_categories`.
     names
         Stream of categories to the text of their numbers.
     checksum
@@ -45,6 +49,7 @@ class Trained(NamedTuple):
     samples: dict[str, Floats]
     population: int
     missing: dict[str, float]
+    categories: dict[str, Floats]
     names: dict[str, dict[float, str]]
     checksum: int
 
@@ -57,6 +62,7 @@ def write(
     file: Path,
     values: Mapping[str, Floats],
     rows: int,
+    categories: Collection[str] = (),
     names: Mapping[str, Mapping[float, str]] | None = None,
 ) -> dict[str, int]:
     """Write what streams were like; their values are in their own order, so that no row can be told.
@@ -69,6 +75,8 @@ def write(
         Stream to its (n,) usable values.
     rows
         How many rows they are of.
+    categories
+        Which of them are of categories.
     names
         Stream of categories to the text of their numbers.
 
@@ -89,6 +97,9 @@ def write(
             f"a reference needs {FEWEST} values of some stream or more; the {rows} rows have fewer"
         )
     arrays: dict[str, Any] = {name: order_statistics(v) for name, v in kept.items()}
+    arrays |= {
+        _COUNTS + name: counted_categories(kept[name]) for name in categories if name in kept
+    }
     arrays[_POPULATION] = np.array(min(map(len, kept.values())))
     arrays[_MISSING] = np.array([1 - len(kept[name]) / rows for name in sorted(kept)])
     arrays[_NAMES] = np.frombuffer(msgspec.json.encode(names or {}), np.uint8)
@@ -116,7 +127,9 @@ def read(file: Path) -> Trained:
         population, shares = int(arrays.pop(_POPULATION)), arrays.pop(_MISSING).tolist()
         encoded = arrays.pop(_NAMES).tobytes()
         names = _NAMES_OF.decode(encoded)
-        samples = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
+        floats = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
+        samples = {name: values for name, values in floats.items() if not name.startswith(_COUNTS)}
+        categories = {name: floats[_COUNTS + name] for name in samples if _COUNTS + name in floats}
         missing = dict(zip(samples, map(float, shares), strict=True))
     except (OSError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else "it is not one"
@@ -134,10 +147,26 @@ def read(file: Path) -> Trained:
                 f"drift.reference {file}: the share of rows without {name} must be 0 or more and below 1, "
                 f"found {missing[name]}"
             )
+    for name, counted in categories.items():
+        if not _is_counted(counted):
+            raise ConfigError(
+                f"drift.reference {file}: the counts of {name} must be {KNOWN} sorted codes and how often each "
+                f"came, found shape {counted.shape} or other values"
+            )
     checksum = zlib.crc32(encoded + repr(missing).encode(), population)
-    for name, values in samples.items():
+    for name, values in floats.items():
         checksum = zlib.crc32(values.tobytes(), zlib.crc32(name.encode(), checksum & 0xFFFFFFFF))
-    return Trained(samples, population, missing, names, checksum)
+    return Trained(samples, population, missing, categories, names, checksum)
+
+
+def _is_counted(counted: Floats) -> bool:
+    """Whether an array is one that `counted_categories` may have returned."""
+    if counted.shape != (2, KNOWN + 1):
+        return False
+    codes, counts = counted
+    known = int(np.isfinite(codes).sum())
+    is_sorted = bool((np.diff(codes[:known]) > 0).all()) and known <= KNOWN
+    return is_sorted and bool((usable(counts) & (counts >= 0)).all()) and counts.sum() >= 1
 
 
 def check(settings: Iterable[DriftSettings]) -> None:

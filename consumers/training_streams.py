@@ -50,6 +50,10 @@ class TrainingStreams:
         found = {name: self._names.of("training", name) for name in self._values}
         return {name: names for name, names in found.items() if names}
 
+    def categories(self) -> frozenset[str]:
+        """Return which streams are of categories."""
+        return self._series.categories(self._values)
+
     def values(self) -> dict[str, Floats]:
         """Return stream to its (n,) usable values."""
         return {name: np.concatenate(parts) for name, parts in self._values.items()}

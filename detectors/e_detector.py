@@ -13,13 +13,13 @@ from . import bets
 from . import e_detector_kernel as kernel
 from .base import Observations
 from .budget import Budget, shares
+from .categories import known_categories
 from .e_detector_kernel import BITS, CATEGORIES, NUMBERS, Streams
 from .e_detector_start import (
     LEARNT,
     NEW,
     begin,
     edges,
-    known_categories,
     packed,
     rules,
     unpacked,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..core.columns import Bytes, Floats, Ints
 from .base import HUGE
 from .bets import CELLS, COARSE
+from .category_kernel import category, slide, trained_category
 from .compiled import compiled, inlined
 from .tie_break import uniform
 
@@ -127,6 +128,9 @@ class Rules(NamedTuple):
     windows: Ints
     unseen: Floats
     slack: float  # what a reference that never grows may be wrong by
+    doubt: (
+        float  # logarithm of how improbable it is that a share of such a reference is wrong by more
+    )
     gate: float  # values whose stakes must be won beyond the tolerance; 0 for no tolerance
     tolerance: float
     rate_tolerance: float
@@ -276,59 +280,6 @@ def _odds(
 
 
 @compiled
-def _category(
-    counts: Floats, size: Floats, ring: Bytes, seen: int, begin: int, k: int, c: int, u: float,
-    fixed: bool, warm: float, slack: float, stake: float, windows: Ints, latest: NDArray[np.int16],
-    rates: Floats, evidence: Floats, lane: int,
-) -> float:  # fmt: skip
-    """Take a category in; return what all bets have won together, -1 if none was made."""
-    cells = counts.shape[1]
-    n = size[k]
-    below = 0.0
-    for q in range(c):
-        below += counts[k, q]
-    p = (below + u * (counts[k, c] + 1.0)) / (n + 1.0)
-    total = -1.0
-    if n >= warm:
-        # The cell of the p-value among the shares before this value; nearly always the value's own. Half
-        # a value of prior is for what was never seen, half for all known categories together.
-        prior, last = 0.5 / (cells - 1), cells - 1
-        found, upto = last, 0.0
-        for q in range(last):
-            upto += (counts[k, q] + prior) / (n + 1.0)
-            if p < upto:
-                found = q
-                break
-        if fixed:
-            found = c
-        others = (counts[k, last] + 0.5) / (n + 1.0) + slack
-        theta = (counts[k, found] + prior) / (n + 1.0) + slack if found < last else others
-        unseen = min(others, 0.9)
-        stake /= windows.shape[0] + rates.shape[0]
-        total = 0.0
-        for w in range(windows.shape[0]):
-            window, hits = min(windows[w], seen - begin), latest[k, w, found]
-            # Half on the reference's shares, half on those of the window with ten values of prior.
-            gain = 0.5 + 0.5 * (hits / theta + 10.0) / (window + 10.0)
-            evidence[lane, w] = (evidence[lane, w] + stake) * gain
-            total += evidence[lane, w]
-        for w in range(rates.shape[0]):
-            rate = max(rates[w], min(4.0 * unseen, 0.9))
-            gain = rate / unseen if found == cells - 1 else (1.0 - rate) / (1.0 - unseen)
-            q = windows.shape[0] + w
-            evidence[lane, q] = (evidence[lane, q] + stake) * gain
-            total += evidence[lane, q]
-    for w in range(windows.shape[0]):
-        latest[k, w, c] += 1
-        if seen - begin >= windows[w]:
-            latest[k, w, ring[k, (seen - windows[w]) % RING]] -= 1
-    if not fixed:
-        counts[k, c] += 1.0
-        size[k] = n + 1.0
-    return total
-
-
-@compiled
 def _has_settled(s: Streams, r: Rules, k: int) -> bool:
     """Return whether the two halves of the latest window are alike: in mean, and numbers in spread too."""
     half = r.window // 2
@@ -450,11 +401,21 @@ def run(
             else:
                 if c == edges.shape[1] or edges[k, c] != x:
                     c = edges.shape[1]  # not among the known ones
-                won = _category(
-                    counts, size, ring, seen, s.begin[k], k, c, u,
-                    fixed, warm, slack + r.rate_tolerance if row else 0.0, stake, r.windows, s.latest,
-                    r.unseen, evidence, lane,
-                )  # fmt: skip
+                since, part = seen - s.begin[k], stake / (r.windows.shape[0] + r.unseen.shape[0])
+                if row:
+                    won = trained_category(
+                        edges, counts, size, k, c, r.doubt, r.rate_tolerance, part, r.windows,
+                        s.latest, since, r.unseen, evidence, lane,
+                    )  # fmt: skip
+                    if not fixed:
+                        counts[k, c] += 1.0
+                        size[k] += 1.0
+                else:
+                    won = category(
+                        counts, size, k, c, u, warm, part, r.windows, s.latest, since, r.unseen,
+                        evidence, lane,
+                    )  # fmt: skip
+                slide(ring, k, c, seen, since, r.windows, s.latest)
             ring[k, seen & (RING - 1)] = c
             recent[k, seen & (RECENT - 1)] = x
             block[k] += score

@@ -7,15 +7,15 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats
 from . import bets
 from . import e_detector_kernel as kernel
+from .categories import KNOWN, known_categories
 from .e_detector_kernel import BITS, CATEGORIES, NUMBERS, Rules
 from .reference import Reference
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
-_EDGES: Final = bets.CELLS - 1
 _INNER: Final = 10  # windows between two false absorptions: one costs a tenth of the closings
 _PATIENCE: Final = 10  # windows after which an open stream is closed as unsettled
 _GATE: Final = 3
@@ -26,7 +26,7 @@ LEARNT: Final = np.array(
     [*np.zeros(bets.COARSE + 1), 1.0, 0.0, 0.0]
 )  # nothing, but the weight of the next value
 NEW: Final[dict[str, Any]] = {
-    "key": np.uint64(0), "kind": 0, "phase": 0, "edges": np.full(_EDGES, np.nan),
+    "key": np.uint64(0), "kind": 0, "phase": 0, "edges": np.full(KNOWN, np.nan),
     "counts": np.zeros(bets.CELLS), "groups": np.zeros(bets.CELLS // 8), "size": 0.0,
     "ring": np.zeros(kernel.RING, np.uint8), "recent": np.full(kernel.RECENT, np.nan), "seen": 0,
     "begin": 0, "opened": -1, "still": 0, "rested": -1, "blocks": np.full(64, np.nan), "block": 0.0,
@@ -60,6 +60,7 @@ def rules(
         windows=bets.WINDOWS,
         unseen=bets.UNSEEN_RATES,
         slack=slack,
+        doubt=float(np.log((bets.CELLS + 1) / reference.confidence)),
         gate=float(_GATE * window) if tolerance or rate_tolerance else 0.0,
         tolerance=tolerance,
         rate_tolerance=rate_tolerance,
@@ -77,25 +78,31 @@ def begin(s: Arrays, k: int, reference: Reference, name: str, *, is_category: bo
     Cells that were made from a sample fit it too well to be a reference as well: numbers and categories have their
     counts from it only where the reference is fixed.
     """
-    sample = reference.sample(name)
+    sample, is_fixed = reference.sample(name), bool(s["fixed"][k])
     if is_category:
         s["kind"][k] = CATEGORIES
-        s["edges"][k] = known_categories(sample)
-        cells = cells_of(sample, s["edges"][k])
-    else:
-        s["center"][k], s["sigma"][k] = reference.mean_and_deviation(name)
-        if reference.is_binary(name):
-            s["kind"][k] = BITS
-            cells = sample.astype(np.int64)
+        if is_fixed:
+            counted = reference.categories(name)
+            s["edges"][k] = counted[0, :KNOWN]
+            _count(s, k, counted[1])
         else:
-            s["kind"][k] = NUMBERS
-            s["edges"][k] = edges(sample)
-            cells = np.searchsorted(s["edges"][k], sample)
-    if s["kind"][k] != BITS and not s["fixed"][k]:
+            s["edges"][k] = known_categories(sample)
         return
-    s["counts"][k] = np.bincount(cells, minlength=bets.CELLS)
+    s["center"][k], s["sigma"][k] = reference.mean_and_deviation(name)
+    if reference.is_binary(name):
+        s["kind"][k] = BITS
+        _count(s, k, np.bincount(sample.astype(np.int64), minlength=bets.CELLS))
+        return
+    s["kind"][k] = NUMBERS
+    s["edges"][k] = edges(sample)
+    if is_fixed:
+        _count(s, k, np.bincount(np.searchsorted(s["edges"][k], sample), minlength=bets.CELLS))
+
+
+def _count(s: Arrays, k: int, counts: NDArray[Any]) -> None:
+    s["counts"][k] = counts
     s["groups"][k] = s["counts"][k].reshape(8, 8).sum(axis=1)
-    s["size"][k] = len(cells)
+    s["size"][k] = s["counts"][k].sum()
 
 
 def edges(sample: Floats) -> Floats:
@@ -108,19 +115,6 @@ def edges(sample: Floats) -> Floats:
     first = repeated & ~np.append(False, repeated[:-1])
     found[first] = np.nextafter(found[first], -np.inf)
     return np.asarray(found)
-
-
-def known_categories(sample: Floats) -> Floats:
-    """Return (63,) the most frequent categories, sorted, NaN behind them."""
-    values, counts = np.unique(sample, return_counts=True)
-    kept = np.sort(values[np.argsort(-counts, kind="stable")[:_EDGES]])
-    return np.append(kept, np.full(_EDGES - len(kept), np.nan))
-
-
-def cells_of(values: Floats, known: Floats) -> Ints:
-    """Return (n,) the cells of categories, the last one where a category is not known."""
-    place = np.searchsorted(known[np.isfinite(known)], values)
-    return np.where(known[np.minimum(place, _EDGES - 1)] == values, place, _EDGES)
 
 
 def packed(arrays: Arrays) -> Arrays:

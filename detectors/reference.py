@@ -12,6 +12,7 @@ from ..core.snapshot import pack, unpack
 from ..core.verdict import Summary
 from .base import HUGE, Observations, usable
 from .bets import distance_bound
+from .categories import counted_categories
 from .compiled import compiled
 from .streams import StreamTable
 
@@ -101,6 +102,7 @@ class Reference:
         """How many values trained references were drawn from, at least."""
         self._streams = _table(warmup_values)
         self._trained: dict[str, Floats] = {}
+        self._categories: dict[str, Floats] = {}
         self.missing: dict[str, float] = {}
         """Trained stream to the share of rows in which it had no value."""
 
@@ -187,6 +189,7 @@ class Reference:
         samples: Mapping[str, Floats],
         population: int,
         missing: Mapping[str, float] | None = None,
+        categories: Mapping[str, Floats] | None = None,
     ) -> None:
         """Make references of what streams were in training.
 
@@ -198,6 +201,8 @@ class Reference:
             How many values each of them was drawn from, at least.
         missing
             Stream to the share of rows in which it had no value; of others nothing is known.
+        categories
+            Stream of categories to what `categories.counted_categories` has returned for it.
 
         Raises
         ------
@@ -213,6 +218,7 @@ class Reference:
                 raise ValueError(f"{name} has its reference already: train before the first values")
         self.population = min(population, self.population or population)
         self.missing |= {name: share for name, share in (missing or {}).items() if name in samples}
+        self._categories |= {n: c for n, c in (categories or {}).items() if n in samples}
         self.changes += 1
         for name, values in samples.items():
             self._trained[name] = order_statistics(values)
@@ -224,15 +230,25 @@ class Reference:
         """Whether a stream's reference is what it was in training."""
         return name in self._trained
 
-    def distance(self, confidence: float = 0.05) -> float:
+    def categories(self, name: str) -> Floats:
+        """Return (2, 64) of a ready stream of categories the known ones and their counts, as `counted_categories` does."""
+        counted = self._categories.get(name)
+        return counted_categories(self.sample(name)) if counted is None else counted
+
+    @property
+    def confidence(self) -> float:
+        """Probability with which what is said of one reference may be wrong: 0.05 for all trained ones together."""
+        return 0.05 / max(1, len(self._trained))
+
+    def distance(self) -> float:
         """Return how far the distribution functions of references may be from the true ones.
 
-        Exceeded by one of the trained ones with probability `confidence`; see `bets.distance_bound`. Half a step
-        of the order statistics more.
+        Exceeded by one of the trained ones with probability 0.05; see `bets.distance_bound`. Half a step of the
+        order statistics more.
         """
-        size, streams = self.population or self.warmup_values, max(1, len(self._trained))
+        size = self.population or self.warmup_values
         steps = 0.5 / _KEPT if size > _KEPT else 0.0
-        return distance_bound(size, confidence / streams) + steps
+        return distance_bound(size, self.confidence) + steps
 
     def cut(self, name: str, values: Floats) -> Floats:
         """Return (n,) values of a ready stream, cut as the detectors see them."""
@@ -276,15 +292,23 @@ class Reference:
         names, arrays = self._streams.state()
         meta = {
             "names": names, "warmup": self.warmup_values, "population": self.population,
-            "trained": list(self._trained), "missing": self.missing,
+            "trained": list(self._trained), "categories": list(self._categories),
+            "missing": self.missing,
         }  # fmt: skip
-        trained = {f"trained:{i}": sample for i, sample in enumerate(self._trained.values())}
-        return pack("reference", 3, meta, arrays | trained)
+        kept = {
+            f"{what}:{i}": array
+            for what, of in (("trained", self._trained), ("categories", self._categories))
+            for i, array in enumerate(of.values())
+        }
+        return pack("reference", 4, meta, arrays | kept)
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; all references keep the size that they were begun with."""
-        meta, arrays = unpack("reference", 3, state)
-        self._trained = {name: arrays.pop(f"trained:{i}") for i, name in enumerate(meta["trained"])}
+        meta, arrays = unpack("reference", 4, state)
+        self._trained, self._categories = (
+            {name: arrays.pop(f"{what}:{i}") for i, name in enumerate(meta[what])}
+            for what in ("trained", "categories")
+        )
         self.population, self.missing = meta["population"], meta["missing"]
         self.warmup_values = int(meta["warmup"])
         self._streams = _table(self.warmup_values)

@@ -78,6 +78,11 @@ def test_the_file_holds_the_streams_that_a_worker_watches_and_no_rows(reference:
     assert all((np.diff(sample) >= 0).all() for sample in found.samples.values())
     assert found.samples["error"].mean() == pytest.approx(0.1, abs=0.01)
     assert found.samples["feature:amount"].mean() == pytest.approx(20, abs=0.1)
+    assert set(found.categories) == {"category:country", "prediction", "label"}
+    codes, counts = found.categories["category:country"]
+    names = [found.names["category:country"][code] for code in codes[:2]]
+    shares = dict(zip(names, counts / counts.sum(), strict=False))
+    assert shares == {"NL": pytest.approx(0.8, abs=0.02), "BE": pytest.approx(0.2, abs=0.02)}
     amounts = [row["amount"] for row in made(0, 12_000)]
     assert np.quantile(amounts, [0.1, 0.9]) == pytest.approx(
         np.quantile(found.samples["feature:amount"], [0.1, 0.9]), abs=0.01
@@ -185,6 +190,9 @@ KNOWN = {
 }  # fmt: skip
 
 
+COUNTED = np.array([[*np.arange(63.0), np.nan], np.ones(64)])
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -195,6 +203,10 @@ KNOWN = {
         (KNOWN | {"missing": np.array([1.0])}, "without feature:a must be 0 or more and below 1"),
         (KNOWN | {"missing": np.zeros(2)}, "expected a file"),
         (KNOWN | {"names": np.zeros(3, np.uint8)}, "expected a file"),
+        (KNOWN | {"counts of feature:a": np.zeros((2, 64))}, "the counts of feature:a must be 63"),
+        (KNOWN | {"counts of feature:a": COUNTED[:, :63]}, r"found shape \(2, 63\)"),
+        (KNOWN | {"counts of feature:a": COUNTED * [[-1], [1]]}, "must be 63 sorted codes"),
+        (KNOWN | {"counts of feature:a": COUNTED * [[1], [-1]]}, "must be 63 sorted codes"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -202,6 +214,19 @@ def test_another_file_is_refused(tmp_path: Path, arrays: dict[str, Any], message
     np.savez(file, **arrays)
     with pytest.raises(ConfigError, match=message):
         training_reference.read(file)
+
+
+def test_a_reference_whose_categories_were_not_counted_still_compares(
+    reference: Path, tmp_path: Path
+) -> None:
+    """As one from before they were, or of a stream that was numbers in training and is classes now."""
+    with np.load(reference) as found:
+        arrays = {name: found[name] for name in found.files if not name.startswith("counts of")}
+    old = tmp_path / "old.npz"
+    np.savez(old, **arrays)
+    assert series(old).update(batches(made(2, 10_000)), []) == []
+    rows = [{**row, "country": "FR"} for row in made(10, 5000)]
+    assert "category:country" in {a.subject for a in series(old).update(batches(rows), [])}
 
 
 def test_a_missing_file_is_found_before_the_worker_starts(tmp_path: Path) -> None:
