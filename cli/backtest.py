@@ -14,7 +14,7 @@ from ..core.errors import ConfigError
 from ..detectors.matching import Change, judge
 from ..detectors.registry import known
 from ..producers.files import Columns
-from .blocks import Blocks
+from .blocks import Blocks, is_of_text
 from .contestant import Contestant, Result, kind_of
 from .scoreboard import Scoreboard
 
@@ -41,9 +41,11 @@ def run(
     contestants = _contestants(detectors, changes is not None, max(tolerance, merge, 1))
     blocks = Blocks(file, columns, watched)
     for block in blocks:
+        if not detectors and all(map(is_of_text, blocks.streams)):
+            contestants = [c for c in contestants if c.knows_categories]
         for contestant in contestants:
             try:
-                contestant.watch(block, blocks.errors)
+                contestant.watch(block, blocks.errors, blocks.names)
             except ValueError as error:
                 raise ConfigError(f"--detector {contestant.name}: {error}") from None
     try:
@@ -137,7 +139,7 @@ def _report(
         "rows": blocks.rows,
         "streams": blocks.streams,
         "left_out": blocks.left_out,
-        "texts": blocks.texts,
+        "odd": blocks.odd,
         "tolerance": tolerance,
         "merge": merge,
         "drifts": None if changes is None else [[c.start, c.end] for c in changes],

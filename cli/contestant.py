@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from ..consumers.class_names import ClassNames
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
 from ..detectors.dummy import Dummy
@@ -15,9 +16,11 @@ from ..detectors.evaluation import Score, score
 from ..detectors.matching import Change, Judged, episodes, judge
 from ..detectors.registry import make_detector
 from ..detectors.river_kinds import KINDS
+from .blocks import ENVIRONMENT, is_of_text
 
 _LONGEST: Final = 10  # gaps in an episode; chosen, as the e-detector's patience is
 _NEED_TIMES: Final = frozenset(["natural_size"])
+_KNOW_CATEGORIES: Final = frozenset(["dummy", "e_detector", "stream_monitor"])
 _OF_ERRORS: Final = frozenset(name for name, kind in KINDS.items() if kind.bits)
 
 
@@ -27,6 +30,7 @@ class Alarm(NamedTuple):
     row: int
     stream: str
     change: str
+    newcomers: list[str]
     evidence: str
 
 
@@ -88,8 +92,13 @@ class Contestant:
         self._at = dummy.at if dummy else -1
         self._alarms: list[Alarm] = []
 
-    def watch(self, rows: Observations, errors: Sequence[str]) -> None:
-        """Run the detector over rows; one of errors sees the streams `errors` only.
+    @property
+    def knows_categories(self) -> bool:
+        """Whether it is given columns of text; a worker gives them to the e-detector only."""
+        return self._kind in _KNOW_CATEGORIES
+
+    def watch(self, rows: Observations, errors: Sequence[str], names: ClassNames) -> None:
+        """Run the detector over rows; one of errors sees the streams `errors` only. Categories have `names`.
 
         Raises
         ------
@@ -98,16 +107,22 @@ class Contestant:
         """
         if self._kind in _NEED_TIMES and rows.times is None:
             raise ValueError("it needs the time of each row; name its column with --time")
-        seen = _bits(rows, errors) if self._kind in _OF_ERRORS else rows
-        self._keep(self._detector.update(seen))
+        if self._kind in _OF_ERRORS:
+            seen = _bits(rows, errors)
+        else:
+            seen = rows if self.knows_categories else _without_texts(rows)
+        self._keep(names.tell(ENVIRONMENT, verdict) for verdict in self._detector.update(seen))
 
     def _keep(self, verdicts: Iterable[Verdict]) -> None:
         """Keep the alarms: that a change goes on or has settled is none, and advice neither."""
         self._alarms += [
-            Alarm(verdict.offset, verdict.subject, verdict.change, _evidence(verdict))
+            Alarm(
+                verdict.offset, verdict.subject, verdict.change,
+                verdict.newcomers if is_of_text(verdict.subject) else [], _evidence(verdict),
+            )
             for verdict in verdicts
             if verdict.phase == "opened" and not verdict.advisory
-        ]
+        ]  # fmt: skip
 
     def result(
         self, changes: Sequence[Change] | None, rows: int, tolerance: int, merge: int
@@ -135,6 +150,20 @@ class Contestant:
             [Episode(alarms[k], end - k, j) for k, end, j in zip(begins, ends, judged)],  # noqa: B905
             score(where, changes, rows, tolerance),
         )
+
+
+def _without_texts(rows: Observations) -> Observations:
+    """Return the streams but those of text."""
+    kept = [j for j, name in enumerate(rows.names) if not is_of_text(name)]
+    if not kept:
+        raise ValueError(
+            "it watches numbers, and there is only text; e_detector and stream_monitor watch that"
+        )
+    if len(kept) == len(rows.names):
+        return rows
+    names = tuple(rows.names[j] for j in kept)
+    values = np.ascontiguousarray(rows.values[:, kept])
+    return replace(rows, names=names, values=values, categories=rows.categories & set(names))
 
 
 def _bits(rows: Observations, errors: Sequence[str]) -> Observations:

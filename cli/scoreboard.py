@@ -13,7 +13,7 @@ from rich.table import Table
 from ..detectors.evaluation import Score
 from ..detectors.matching import Change
 from .blocks import Blocks
-from .contestant import Result
+from .contestant import Alarm, Result
 
 _SHOWN: Final = 10  # alarms of one detector, unless all are asked for
 _WIDTH: Final = 120  # characters that the table of scores needs
@@ -38,8 +38,9 @@ class Scoreboard:
         for reason in sorted(set(blocks.left_out.values())):
             names = [name for name, why in blocks.left_out.items() if why == reason]
             self._print(f"left out, {reason}: {', '.join(names)}")
-        for name, count in blocks.texts.items():
-            self._print(f"{name}: {count:,} cells of text count as missing")
+        for name, count in blocks.odd.items():
+            what = "no text" if f"category:{name}" in blocks.streams else "text"
+            self._print(f"{name}: {count:,} cells of {what} count as missing")
 
     def unwatched_gaps(self) -> None:
         """Say that values are missing and none of the detectors minds."""
@@ -131,13 +132,17 @@ def _alarms(result: Result, most: int) -> Table:
     ]  # fmt: skip
     table = _table(*titles, left=["stream", "change", "evidence", "outcome"])
     for alarm, members, judged in result.episodes[:most]:
-        cells = [f"{alarm.row:,}", alarm.stream, alarm.change or "-", alarm.evidence]
+        cells = [f"{alarm.row:,}", alarm.stream, _change(alarm), alarm.evidence]
         if are_merged:
             cells.append(f"{members} alarms" if members > 1 else "-")
         if judged is not None:
             cells += [judged.outcome, _count(judged.delay)]
         table.add_row(*cells)
     return table
+
+
+def _change(alarm: Alarm) -> str:
+    return " ".join([alarm.change, ", ".join(alarm.newcomers)]).strip() or "-"
 
 
 def _share(value: float | None) -> str:

@@ -100,9 +100,8 @@ MODEL = ("--label", "truth", "--prediction", "predicted")
 def test_the_table_has_a_row_for_each_detector_and_the_dummy_last(run: Run) -> None:
     shown, _ = run("t.csv", *MODEL, "--drift", "1500", "--tolerance", "300", "--merge", "100")
     lines = [line.rstrip() for line in shown.splitlines()]
-    assert lines[0] == "t.csv: 3,000 rows, feature:amount, feature:age, error"
+    assert lines[0] == "t.csv: 3,000 rows, feature:amount, feature:age, category:country, error"
     assert "left out, counts the rows: number" in lines
-    assert "left out, holds text: country" in lines
     assert "drifts: 1,500; found within 300 rows; alarms less than 100 rows apart are one" in lines
     head = next(k for k, line in enumerate(lines) if line.startswith("detector"))
     assert lines[head].split() == [
@@ -129,10 +128,12 @@ def test_the_json_is_what_the_detector_itself_says(run: Run, table: list[Row]) -
     )  # fmt: skip
     assert found["rows"] == ROWS
     assert found["drifts"] == [[1500, 1500], [2000, 2200]]
-    assert found["streams"] == ["feature:amount", "feature:age", "error"]
-    assert found["left_out"] == {"number": "counts the rows", "country": "holds text"}
+    assert found["streams"] == ["feature:amount", "feature:age", "category:country", "error"]
+    assert found["left_out"] == {"number": "counts the rows"}
     values = np.array([(r["amount"], r["age"], float(r["truth"] != r["predicted"])) for r in table])
-    verdicts = Adwin(clock=1).update(Observations.of(values, tuple(found["streams"])))
+    verdicts = Adwin(clock=1).update(
+        Observations.of(values, ("feature:amount", "feature:age", "error"))
+    )
     adwin, dummy = found["detectors"]
     assert [(a["row"], a["stream"]) for a in adwin["list"]] == [
         (v.offset, v.subject) for v in verdicts
@@ -258,12 +259,15 @@ def test_all_detectors_see_the_same_batches_and_only_what_opens_is_an_alarm(
         (["none.csv"], "no file none.csv"),
         (["t.txt"], "must end in .csv, .jsonl or .parquet"),
         (["empty.csv"], "empty.csv has no rows"),
-        (["texts.csv"], "texts.csv has nothing to watch"),
+        (["names.csv"], "names.csv has nothing to watch"),
         (
             ["t.csv", "--column", "amuont"],
             "--column amuont: t.csv has no such feature; it has numb",
         ),
-        (["t.csv", "--column", "country"], "--column country: it holds text"),
+        (
+            ["t.csv", "--column", "country", "--detector", "adwin"],
+            "--detector adwin: it watches numbers, and there is only text; e_detector and",
+        ),
         (
             ["t.csv", "--detector", "adwin", "--detector", "ddm:warm_start=5"],
             "--detector ddm:warm_start=5: it watches errors, and the file has none; name the columns",
@@ -315,7 +319,7 @@ def test_what_the_user_got_wrong_is_said_in_a_line_with_exit_code_2(
 ) -> None:
     (folder / "t.txt").write_text("x")
     (folder / "empty.csv").write_text("x,y\n")
-    (folder / "texts.csv").write_text("x,y\na,b\nc,d\n")
+    (folder / "names.csv").write_text("x\n" + "".join(f"row {k}\n" for k in range(100)))
     (folder / "wrong.json").write_text('{"drifts": []}')
     (folder / "back.csv").write_text(
         "x,when\n1,2026-01-01T12:00\n2,2026-01-01T12:00\n3,2026-01-01T10:00\n"
@@ -324,6 +328,24 @@ def test_what_the_user_got_wrong_is_said_in_a_line_with_exit_code_2(
     assert says in err
     assert "Traceback" not in err
     assert err.count("\n") == 1
+
+
+def test_columns_of_text_are_watched_by_those_that_know_categories(run: Run, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    countries = rng.choice(["NL", "BE", "DE"], 6000, p=[0.6, 0.3, 0.1])
+    countries[4000:][rng.random(2000) < 0.2] = "FR"
+    (folder / "c.csv").write_text("country\n" + "\n".join(countries) + "\n")
+    found = run.json("c.csv", "--drift", "4000")
+    assert found["streams"] == ["category:country"]
+    names = [d["detector"] for d in found["detectors"]]
+    assert names == ["stream_monitor", "e_detector", "dummy:every=1000"]
+    for detector in found["detectors"][:2]:
+        (alarm,) = detector["list"]
+        assert (alarm["stream"], alarm["change"]) == ("category:country", "new category")
+        assert (alarm["newcomers"], alarm["outcome"]) == (["FR"], "hit")
+        assert alarm["row"] < 4200
+    shown, _ = run("c.csv", "--drift", "4000")
+    assert "category:country  new category FR" in shown
 
 
 def test_without_drifts_it_is_said_that_alarms_are_merged(run: Run) -> None:

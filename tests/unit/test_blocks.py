@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from tocsin.cli.blocks import Blocks
+from tocsin.consumers.class_numbers import ClassNumbers
+from tocsin.core.columns import Strings
 from tocsin.core.errors import ConfigError
 from tocsin.producers.files import Columns
 
@@ -23,12 +25,12 @@ def blocks(file: Path, text: str, size: int = 65_536, **columns: Any) -> tuple[B
 def test_cells_become_numbers_or_are_missing(tmp_path: Path) -> None:
     text = "a,b,c\n1,true,x\n,2,\nNaN,1e400,y\ninf,oops,z\ninf,4,\n-2.5,3,1\n"
     found, values = blocks(tmp_path / "a.csv", text)
-    assert found.streams == ("feature:a", "feature:b")
-    assert found.left_out == {"c": "holds text"}
-    assert found.texts == {"b": 2}
+    assert found.streams == ("feature:a", "feature:b", "category:c")
+    assert (found.left_out, found.odd) == ({}, {"b": 2, "c": 1})
     nan, inf = np.nan, np.inf
     expected = [[1, nan], [nan, 2], [nan, inf], [inf, nan], [inf, 4], [-2.5, 3]]
-    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(values[:, :2], expected)
+    assert np.isnan(values[:, 2]).tolist() == [False] * 3 + [False, True, True]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
@@ -44,7 +46,32 @@ def test_rows_are_the_same_however_they_are_cut(tmp_path: Path, size: int) -> No
 def test_numbers_that_later_are_text_count_as_missing(tmp_path: Path) -> None:
     found, values = blocks(tmp_path / "a.csv", "a\n1\n2\nx\ny\n3\n", 2)
     np.testing.assert_array_equal(values[:, 0], [1, 2, np.nan, np.nan, 3])
-    assert found.texts == {"a": 2}
+    assert found.odd == {"a": 2}
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_columns_of_text_are_categories_as_a_worker_numbers_them(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.csv").write_text("x,c\n1,NL\n2,BE\n3,\n4,NL\n5,7\n6,FR\n")
+    read = Blocks(tmp_path / "a.csv", Columns(), block_rows=size)
+    found = list(read)
+    codes = np.concatenate([block.values for block in found])[:, 1]
+    assert {block.names for block in found} == {("feature:x", "category:c")}
+    assert {block.categories for block in found} == {frozenset(["category:c"])}
+    expected = ClassNumbers().of_text(Strings.of(["NL", "BE", None, "NL", None, "FR"]))
+    np.testing.assert_array_equal(codes, expected)
+    assert read.odd == {"c": 1}  # the number
+    names = read.names.of("backtest", "category:c")
+    assert [names[code] for code in codes[[0, 1, 5]]] == ["NL", "BE", "FR"]
+
+
+def test_columns_that_only_name_the_rows_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    lines = "".join(f"row {k},{k % 7}\n" for k in range(150))
+    (tmp_path / "a.csv").write_text(f"id,x\n{lines}")
+    every = Blocks(tmp_path / "a.csv", Columns())
+    assert [block.names for block in every] == [("feature:x",)]
+    assert every.left_out == {"id": "names the rows"}
+    (block,) = Blocks(tmp_path / "a.csv", Columns(), ["id"])
+    assert block.names == ("category:id",)
 
 
 def test_a_wrong_class_is_an_error_whatever_its_type(tmp_path: Path) -> None:
