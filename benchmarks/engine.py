@@ -1,8 +1,8 @@
 """From a float64 matrix to verdicts on one core: 20 features through ADWIN, Page-Hinkley and the guarded e-detector.
 
 The stream monitor, as the worker runs it, in batches of 1,000 rows of N(0,1), against River's ADWIN and Page-Hinkley
-alone in a plain loop over the same values: processor time, medians of rounds that take turns. Then the size of
-the state, memory over ten million events, and what other libraries need for a value of the same matrix. Each of
+alone in a plain loop over the same values: processor time, medians of rounds that take turns. Then how long a process
+takes to begin, the size of the state, memory over ten million events, and what other libraries need for a value of the same matrix. Each of
 those runs in a virtual environment of its own, made once under .bench/; where that cannot be, a line says so.
 """
 
@@ -97,6 +97,34 @@ def speed(figures: Figures, values: Floats) -> float:
     return mine * 1e3 / FEATURES
 
 
+_FIRST_USE: Final = """
+import time
+began = time.perf_counter()
+import numpy as np
+from tocsin.detectors.base import Observations
+from tocsin.detectors.adwin import Adwin
+from tocsin.detectors.guarded import GuardedEDetector
+from tocsin.detectors.page_hinkley import PageHinkley
+rows = Observations.of(np.random.default_rng(0).normal(size=(3000, 20)))
+for make in (Adwin, PageHinkley, GuardedEDetector):
+    make().update(rows)
+print(time.perf_counter() - began)
+"""
+
+
+def warm_start(figures: Figures) -> None:
+    """Report how long a process takes to import the three detectors and use each for the first time, compiled before."""
+
+    def first_use() -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", _FIRST_USE], check=True, capture_output=True, text=True
+        )
+        return float(done.stdout)
+
+    first_use()
+    figures.report("warm_start_seconds", statistics.median(first_use() for _ in range(5)), most=1.0)
+
+
 def resident() -> float:
     """Return the memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -174,6 +202,7 @@ def main() -> None:
     figures = Figures("engine")
     values = np.random.default_rng(options.seed).normal(size=(_WARM_UP + _ROWS, FEATURES))
     ours = speed(figures, values)
+    warm_start(figures)
     memory(figures, options.seed, options.millions)
     if not options.no_rivals:
         rivals(figures, values, ours)
