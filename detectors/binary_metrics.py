@@ -26,7 +26,8 @@ from .binary_counts import (
     UNIT,
 )
 
-_CONFIDENCE: Final = 0.95
+Z: Final = float(ndtri(0.975))
+"""Standard errors on either side of an interval of 95 %."""
 _PER_ECE_BIN: Final = BINS // ECE_BINS
 
 
@@ -80,16 +81,11 @@ def metrics(row: Ints) -> dict[str, Metric]:
 
 def wilson(hits: float, of: float) -> tuple[float, float]:
     """Return the interval of a rate at 95 % (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
-    z = _z()
-    rate, shrink = hits / of, 1 / (1 + z * z / of)
-    middle = shrink * (rate + z * z / (2 * of))
-    half = shrink * z * np.sqrt(rate * (1 - rate) / of + z * z / (4 * of * of))
+    rate, shrink = hits / of, 1 / (1 + Z * Z / of)
+    middle = shrink * (rate + Z * Z / (2 * of))
+    half = shrink * Z * np.sqrt(rate * (1 - rate) / of + Z * Z / (4 * of * of))
     low, high = float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
     return (low if hits else 0.0), (high if hits < of else 1.0)  # as they would be without rounding
-
-
-def _z() -> float:
-    return float(ndtri(0.5 + _CONFIDENCE / 2))
 
 
 def _f1(hits: int, misses: int) -> Metric:
@@ -113,7 +109,7 @@ def _means(row: Ints) -> dict[str, Metric]:
     ):
         mean = int(row[column]) * unit / scored
         variance = max(int(row[squares]) * unit / scored - mean * mean, 0.0)
-        half = _z() * np.sqrt(variance / scored)
+        half = Z * np.sqrt(variance / scored)
         found[name] = Metric(mean, float(max(mean - half, 0.0)), float(mean + half))
     found["ece"] = _calibration_error(row, scored)
     return found
@@ -131,7 +127,7 @@ def _calibration_error(row: Ints, scored: int) -> Metric:
     score = row[SCORES : SCORES + ECE_BINS][full] * UNIT / count[full]
     share = count[full] / scored
     value = float(share @ np.abs(rate - score))
-    half = _z() * float(np.sqrt(share**2 @ (rate * (1 - rate) / count[full])))
+    half = Z * float(np.sqrt(share**2 @ (rate * (1 - rate) / count[full])))
     return Metric(value, max(value - half, 0.0), min(value + half, 1.0))
 
 
@@ -180,6 +176,6 @@ def _average_precision(negatives: Floats, positives: Floats) -> Metric:
 def _logit_interval(value: float, deviation: float, least: float, error: float) -> Metric:
     """Return a share with an interval that is symmetric in its logit; at 0 and 1 as if `least` were otherwise."""
     inner = min(max(value, least), 1 - least)
-    half, middle = _z() * deviation / (inner * (1 - inner)), logit(inner)
+    half, middle = Z * deviation / (inner * (1 - inner)), logit(inner)
     low, high = float(expit(middle - half)), float(expit(middle + half))
     return Metric(value, min(low, value), max(high, value), error)
