@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from datetime import datetime
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ _OF_TEXT: Final = "category:"
 _BLOCK_ROWS: Final = 65_536  # chosen: 10 MB at 20 columns
 _HEAD_ROWS: Final = 1_000  # chosen: enough to tell a column of numbers from one of text
 _COUNTER_ROWS: Final = 100  # chosen: so many equal steps are no measurement
+_FEWEST_NAMES: Final = 10  # chosen: fewer may be categories that changed in the head
 
 
 class Blocks:
@@ -205,10 +207,27 @@ def _reason(values: list[Scalar]) -> str:
     if len(values) < _COUNTER_ROWS:
         return ""
     if _holds_text(values):
-        return "names the rows" if None not in values and len(set(values)) == len(values) else ""
+        return _reason_of_text([value for value in values if isinstance(value, str)])
     with np.errstate(invalid="ignore"):  # of two infinities there is no difference
         steps = np.diff([_number(value) for value in values])
     return "counts the rows" if steps[0] != 0 and (steps == steps[0]).all() else ""
+
+
+def _reason_of_text(texts: list[str]) -> str:
+    """Return why a column with such texts is left out; empty where they are categories."""
+    if all(map(_is_time, texts)):
+        return "tells the time of the rows"
+    runs = 1 + sum(a != b for a, b in pairwise(texts))
+    # Texts that come once each, in runs, name rows or parts of the file.
+    return "names the rows" if _FEWEST_NAMES <= len(set(texts)) == runs else ""
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _holds_text(values: list[Scalar]) -> bool:

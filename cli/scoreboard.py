@@ -71,13 +71,14 @@ class Scoreboard:
         if not result.episodes:
             return
         most = len(result.episodes) if show_all else _SHOWN
-        self._print(f"\n{result.name}")
+        self._console.print()
+        self._print(result.name)
         self._console.print(_alarms(result, most))
         if len(result.episodes) > most:
             self._print(f"and {len(result.episodes) - most:,} more; --all shows them")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True)
+        self._console.print(_printable(line), soft_wrap=True)
 
 
 def _table(*titles: str, left: Sequence[str]) -> Table:
@@ -132,7 +133,7 @@ def _alarms(result: Result, most: int) -> Table:
     ]  # fmt: skip
     table = _table(*titles, left=["stream", "change", "evidence", "outcome"])
     for alarm, members, judged in result.episodes[:most]:
-        cells = [f"{alarm.row:,}", alarm.stream, _change(alarm), alarm.evidence]
+        cells = [f"{alarm.row:,}", _printable(alarm.stream), _change(alarm), alarm.evidence]
         if are_merged:
             cells.append(f"{members} alarms" if members > 1 else "-")
         if judged is not None:
@@ -142,7 +143,12 @@ def _alarms(result: Result, most: int) -> Table:
 
 
 def _change(alarm: Alarm) -> str:
-    return " ".join([alarm.change, ", ".join(alarm.newcomers)]).strip() or "-"
+    return _printable(" ".join([alarm.change, ", ".join(alarm.newcomers)]).strip()) or "-"
+
+
+def _printable(text: str) -> str:
+    """Return text from a file without what would steer the terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _share(value: float | None) -> str:

@@ -86,6 +86,8 @@ class Series:
         self._trained = (
             None if drift.reference is None else training_reference.read(drift.reference)
         )
+        if self.is_regression is None and self._trained is not None:
+            self.is_regression = self._trained.is_regression
         self.inputs = self._monitor("inputs")
         self.errors = self._monitor("errors")
         self.embedding = self._vector_monitor("embedding")
@@ -123,7 +125,10 @@ class Series:
             if self.settings.drift.learning:
                 samples.pop("error", None)
             known = {} if name == "errors" else self._trained.missing
-            reference.train(samples, self._trained.population, known, self._trained.categories)
+            reference.train(
+                samples, self._trained.population, known, self._trained.categories,
+                len(self._trained.samples),
+            )  # fmt: skip
         return _stream_monitor(self.settings.drift, _SHARES[name], reference)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:

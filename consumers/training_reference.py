@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
@@ -23,8 +24,16 @@ FEWEST: Final = 1000
 """Values that a stream needs: what fewer say of a distribution is off by 5 % and more."""
 _SHARE: Final = 0.1  # of the rows, that a stream has a value in; a rare one would weaken what is said of all others
 _POPULATION, _MISSING, _NAMES = "population", "missing", "names"
+_COUNTED: Final = "counted"  # in files that have counts of all categories
 _COUNTS: Final = "counts of "
 _NAMES_OF = msgspec.json.Decoder(dict[str, dict[float, str]])
+
+
+_UNREADABLE: Final = (
+    OSError, KeyError, ValueError, TypeError, OverflowError, NotImplementedError, BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
+"""What numpy and the standard library raise over a damaged file."""
 
 
 class Trained(NamedTuple):
@@ -42,6 +51,8 @@ class Trained(NamedTuple):
         Stream of categories to their counts, see `detectors.categories.counted_categories`.
     names
         Stream of categories to the text of their numbers.
+    knows_kinds
+        Whether all streams of categories have counts; not so in files of the first releases.
     checksum
         Of all that.
     """
@@ -51,7 +62,16 @@ class Trained(NamedTuple):
     missing: dict[str, float]
     categories: dict[str, Floats]
     names: dict[str, dict[float, str]]
+    knows_kinds: bool
     checksum: int
+
+    @property
+    def is_regression(self) -> bool | None:
+        """Whether predictions or labels were numbers in training; None where that is not known."""
+        kinds = {
+            name in self.categories for name in ("prediction", "label") if name in self.samples
+        }
+        return not kinds.pop() if self.knows_kinds and len(kinds) == 1 else None
 
     def of(self, names: Collection[str], *, others: bool = False) -> dict[str, Floats]:
         """Return the samples of these streams, or of all others."""
@@ -100,6 +120,7 @@ def write(
     arrays |= {
         _COUNTS + name: counted_categories(kept[name]) for name in categories if name in kept
     }
+    arrays[_COUNTED] = np.array(True)
     arrays[_POPULATION] = np.array(min(map(len, kept.values())))
     arrays[_MISSING] = np.array([1 - len(kept[name]) / rows for name in sorted(kept)])
     arrays[_NAMES] = np.frombuffer(msgspec.json.encode(names or {}), np.uint8)
@@ -125,17 +146,22 @@ def read(file: Path) -> Trained:
         with file.open("rb") as raw, np.load(raw, allow_pickle=False) as found:
             arrays = {name: found[name] for name in sorted(found.files)}
         population, shares = int(arrays.pop(_POPULATION)), arrays.pop(_MISSING).tolist()
+        knows_kinds = bool(arrays.pop(_COUNTED, False))
         encoded = arrays.pop(_NAMES).tobytes()
         names = _NAMES_OF.decode(encoded)
         floats = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
         samples = {name: values for name, values in floats.items() if not name.startswith(_COUNTS)}
         categories = {name: floats[_COUNTS + name] for name in samples if _COUNTS + name in floats}
         missing = dict(zip(samples, map(float, shares), strict=True))
-    except (OSError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else "it is not one"
         raise ConfigError(
             f"drift.reference {file}: expected a file that `tocsin reference` wrote: {what}"
         ) from None
+    if population < FEWEST:
+        raise ConfigError(
+            f"drift.reference {file}: its streams must be of {FEWEST} values or more, found {population}"
+        )
     for name, values in samples.items():
         if values.ndim != 1 or len(values) < FEWEST or not usable(values).all():
             raise ConfigError(
@@ -156,7 +182,7 @@ def read(file: Path) -> Trained:
     checksum = zlib.crc32(encoded + repr(missing).encode(), population)
     for name, values in floats.items():
         checksum = zlib.crc32(values.tobytes(), zlib.crc32(name.encode(), checksum & 0xFFFFFFFF))
-    return Trained(samples, population, missing, categories, names, checksum)
+    return Trained(samples, population, missing, categories, names, knows_kinds, checksum)
 
 
 def _is_counted(counted: Floats) -> bool:
@@ -164,9 +190,11 @@ def _is_counted(counted: Floats) -> bool:
     if counted.shape != (2, KNOWN + 1):
         return False
     codes, counts = counted
-    known = int(np.isfinite(codes).sum())
-    is_sorted = bool((np.diff(codes[:known]) > 0).all()) and known <= KNOWN
-    return is_sorted and bool((usable(counts) & (counts >= 0)).all()) and counts.sum() >= 1
+    known = int(usable(codes).sum())
+    is_sorted = known <= KNOWN and bool((np.diff(codes[:known]) > 0).all())
+    is_rest_empty = bool(np.isnan(codes[known:]).all()) and not counts[known:KNOWN].any()
+    are_counts = bool((usable(counts) & (counts >= 0)).all()) and counts.sum() >= 1
+    return is_sorted and is_rest_empty and are_counts
 
 
 def check(settings: Iterable[DriftSettings]) -> None:

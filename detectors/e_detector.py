@@ -77,7 +77,8 @@ class EDetector:
         until it returns, or has had no value in 65,536 events.
     fixed
         Whether references are never added to ("versus training"); that of a stream that `reference` was trained on never
-        is. The bound is kept by smaller bets, which costs delay, and the stream is open until it returns.
+        is. The bound is kept by smaller bets, which costs delay, most where first values are the reference, and the stream is
+        open until it returns.
     window
         Values over which a stream must be at rest to have settled, an even number up to 1024.
     warm
@@ -162,7 +163,7 @@ class EDetector:
         self._waits = waits
         self._reserved = reserved
         self.fixed = fixed
-        self._rules = rules(tolerance, rate_tolerance, window, warm, self.reference)
+        self._rules = rules(tolerance, rate_tolerance, window, warm, self.reference, fixed=fixed)
         self._table = StreamTable(NEW)
         self._history = StreamHistory(self._table, self._rules)
         self._lanes = Lanes(self._table)

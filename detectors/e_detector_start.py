@@ -44,9 +44,11 @@ def rules(
     window: int,
     warm: int,
     reference: Reference,
+    *,
+    fixed: bool,
 ) -> Rules:
     """Return the rules of `e_detector.EDetector`'s parameters."""
-    table, slack = bets.table(), reference.distance()
+    table, slack = bets.table(), reference.distance(trained_only=not fixed)
     slopes, bends = bets.slopes_and_bends(tolerance)
     return Rules(
         table=np.vstack([table, table * bets.fixed_reference(slack)]),

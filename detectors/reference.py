@@ -103,6 +103,7 @@ class Reference:
         self._streams = _table(warmup_values)
         self._trained: dict[str, Floats] = {}
         self._categories: dict[str, Floats] = {}
+        self._of = 0
         self.missing: dict[str, float] = {}
         """Trained stream to the share of rows in which it had no value."""
 
@@ -190,6 +191,7 @@ class Reference:
         population: int,
         missing: Mapping[str, float] | None = None,
         categories: Mapping[str, Floats] | None = None,
+        of: int = 0,
     ) -> None:
         """Make references of what streams were in training.
 
@@ -203,6 +205,8 @@ class Reference:
             Stream to the share of rows in which it had no value; of others nothing is known.
         categories
             Stream of categories to what `categories.counted_categories` has returned for it.
+        of
+            How many streams share the probability that what is said of one of them is wrong, if more than these.
 
         Raises
         ------
@@ -218,6 +222,7 @@ class Reference:
                 raise ValueError(f"{name} has its reference already: train before the first values")
         self.population = min(population, self.population or population)
         self.missing |= {name: share for name, share in (missing or {}).items() if name in samples}
+        self._of = max(self._of, of)
         self._categories |= {n: c for n, c in (categories or {}).items() if n in samples}
         self.changes += 1
         for name, values in samples.items():
@@ -238,15 +243,17 @@ class Reference:
     @property
     def confidence(self) -> float:
         """Probability with which what is said of one reference may be wrong: 0.05 for all trained ones together."""
-        return 0.05 / max(1, len(self._trained))
+        return 0.05 / max(1, self._of, len(self._trained))
 
-    def distance(self) -> float:
+    def distance(self, *, trained_only: bool = True) -> float:
         """Return how far the distribution functions of references may be from the true ones.
 
-        Exceeded by one of the trained ones with probability 0.05; see `bets.distance_bound`. Half a step of the
-        order statistics more.
+        Exceeded by one of the trained ones with probability 0.05, or of others by each; see `bets.distance_bound`.
+        Half a step of the order statistics more.
         """
         size = self.population or self.warmup_values
+        if not trained_only:
+            size = min(size, self.warmup_values)
         steps = 0.5 / _KEPT if size > _KEPT else 0.0
         return distance_bound(size, self.confidence) + steps
 
@@ -291,7 +298,7 @@ class Reference:
         """Return the whole state."""
         names, arrays = self._streams.state()
         meta = {
-            "names": names, "warmup": self.warmup_values, "population": self.population,
+            "names": names, "warmup": self.warmup_values, "population": self.population, "of": self._of,
             "trained": list(self._trained), "categories": list(self._categories),
             "missing": self.missing,
         }  # fmt: skip
@@ -310,6 +317,7 @@ class Reference:
             for what in ("trained", "categories")
         )
         self.population, self.missing = meta["population"], meta["missing"]
+        self._of = int(meta["of"])
         self.warmup_values = int(meta["warmup"])
         self._streams = _table(self.warmup_values)
         loaded: dict[str, Any] = arrays

@@ -348,6 +348,15 @@ def test_columns_of_text_are_watched_by_those_that_know_categories(run: Run, fol
     assert "category:country  new category FR" in shown
 
 
+def test_what_a_file_holds_does_not_steer_the_terminal(run: Run, folder: Path) -> None:
+    kinds = np.random.default_rng(0).choice(["a", "b"], 5000).astype(object)
+    kinds[3500:] = "\x1b[31mred"
+    (folder / "esc.csv").write_text("c\n" + "\n".join(kinds) + "\n")
+    shown, _ = run("esc.csv", "--detector", "e_detector")
+    assert "new category \N{REPLACEMENT CHARACTER}[31mred" in shown
+    assert "\x1b" not in shown
+
+
 def test_without_drifts_it_is_said_that_alarms_are_merged(run: Run) -> None:
     arguments = ("t.csv", *MODEL, "--detector", "adwin")
     shown, _ = run(*arguments)

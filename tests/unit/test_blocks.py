@@ -64,6 +64,19 @@ def test_columns_of_text_are_categories_as_a_worker_numbers_them(tmp_path: Path,
     assert [names[code] for code in codes[[0, 1, 5]]] == ["NL", "BE", "FR"]
 
 
+def test_columns_that_tell_the_time_or_parts_of_the_file_are_left_out(tmp_path: Path) -> None:
+    """As categories their new values would be alarms, after which all other streams begin anew."""
+    lines = "".join(f"2026-01-{1 + k // 100:02},part {k // 20},{k % 3}\n" for k in range(1500))
+    (tmp_path / "a.csv").write_text(f"day,part,x\n{lines}")
+    found = Blocks(tmp_path / "a.csv", Columns())
+    assert [block.names for block in found] == [("feature:x",)]
+    assert found.left_out == {"day": "tells the time of the rows", "part": "names the rows"}
+    halves = "".join(f"{'old' if k < 500 else 'new'},1\n" for k in range(1000))
+    (tmp_path / "b.csv").write_text(f"c,x\n{halves}")
+    (block,) = Blocks(tmp_path / "b.csv", Columns())
+    assert block.names == ("feature:x", "category:c")
+
+
 def test_columns_that_only_name_the_rows_are_left_out_unless_asked_for(tmp_path: Path) -> None:
     lines = "".join(f"row {k},{k % 7}\n" for k in range(150))
     (tmp_path / "a.csv").write_text(f"id,x\n{lines}")

@@ -162,6 +162,16 @@ def test_categories_as_in_training_keep_the_budget_however_many_they_are(many: i
     assert found <= 8 + 3 * np.sqrt(8)
 
 
+def test_first_values_that_never_grow_keep_the_budget_beside_a_trained_stream() -> None:
+    """What a large training sample may be wrong by is less than what 256 values may."""
+    found = 0
+    for seed in range(1, 21):
+        values = training(seed, (20_000, 2))
+        detector = EDetector(1e6, reference=trained(), fixed=True)
+        found += len(opened(detector.update(observed(values, "x0", "new"))))
+    assert found <= 2  # 0.4 are allowed on average
+
+
 def test_categories_that_moved_since_training_are_found_beyond_the_tolerance() -> None:
     shares, moved = [0.6, 0.3, 0.1], [0.5, 0.4, 0.1]
 

@@ -11,6 +11,7 @@ import pytest
 from tocsin.cli.commands import app
 from tocsin.consumers import training_reference
 from tocsin.consumers.model_monitor import ModelMonitor
+from tocsin.consumers.series import Series
 from tocsin.consumers.settings import ModelSettings
 from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.errors import ConfigError
@@ -203,6 +204,12 @@ COUNTED = np.array([[*np.arange(63.0), np.nan], np.ones(64)])
         (KNOWN | {"missing": np.array([1.0])}, "without feature:a must be 0 or more and below 1"),
         (KNOWN | {"missing": np.zeros(2)}, "expected a file"),
         (KNOWN | {"names": np.zeros(3, np.uint8)}, "expected a file"),
+        (KNOWN | {"population": np.array(-5)}, "must be of 1000 values or more, found -5"),
+        (KNOWN | {"population": np.array(np.inf)}, "expected a file"),
+        (
+            KNOWN | {"counts of feature:a": np.array([np.full(64, np.nan), np.ones(64)])},
+            "must be 63 sorted codes",
+        ),
         (KNOWN | {"counts of feature:a": np.zeros((2, 64))}, "the counts of feature:a must be 63"),
         (KNOWN | {"counts of feature:a": COUNTED[:, :63]}, r"found shape \(2, 63\)"),
         (KNOWN | {"counts of feature:a": COUNTED * [[-1], [1]]}, "must be 63 sorted codes"),
@@ -219,14 +226,31 @@ def test_another_file_is_refused(tmp_path: Path, arrays: dict[str, Any], message
 def test_a_reference_whose_categories_were_not_counted_still_compares(
     reference: Path, tmp_path: Path
 ) -> None:
-    """As one from before they were, or of a stream that was numbers in training and is classes now."""
+    """As one from before they were."""
     with np.load(reference) as found:
-        arrays = {name: found[name] for name in found.files if not name.startswith("counts of")}
+        arrays = {name: found[name] for name in found.files if not name.startswith("count")}
     old = tmp_path / "old.npz"
     np.savez(old, **arrays)
     assert series(old).update(batches(made(2, 10_000)), []) == []
     rows = [{**row, "country": "FR"} for row in made(10, 5000)]
     assert "category:country" in {a.subject for a in series(old).update(batches(rows), [])}
+
+
+def test_a_model_of_numbers_in_training_that_answers_classes_now_is_told(tmp_path: Path) -> None:
+    """The file says that it is a regression; classes are no numbers, and missing there."""
+    rng = np.random.default_rng(3)
+    file = tmp_path / "regression.npz"
+    streams = {"prediction": rng.normal(size=9000), "label": rng.normal(size=9000)}
+    training_reference.write(file, streams, 9000)
+    assert training_reference.read(file).is_regression is True
+    rows = [{**row, "answer": "yes", "truth": "no"} for row in made(3, 5000)]
+    subjects = {m.subject for a in series(file).update(batches(rows), []) for m in a.members}
+    assert "missing:prediction" in subjects
+
+
+def test_all_streams_of_a_file_share_the_probability_that_it_is_wrong(reference: Path) -> None:
+    of = Series("m", "production", 0, ModelSettings(drift={"reference": reference}))
+    assert of.inputs.reference.confidence == of.errors.reference.confidence == 0.05 / 5
 
 
 def test_a_missing_file_is_found_before_the_worker_starts(tmp_path: Path) -> None:
