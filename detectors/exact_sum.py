@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
@@ -44,10 +45,16 @@ def add(limbs: Ints, value: float, sign: int) -> None:
     limbs[limb + 2] += sign * (middle >> 32)
 
 
+def exact(limbs: Ints) -> Fraction:
+    """Return a sum as it is."""
+    whole = sum(int(limb) << (_BITS * k) for k, limb in enumerate(limbs.tolist()))
+    return Fraction(whole, 1 << -_LEAST)
+
+
 def total(limbs: Ints) -> float:
     """Return the float next to a sum, infinite beyond the largest one."""
-    found = sum(int(limb) << (_BITS * k) for k, limb in enumerate(limbs.tolist()))
+    found = exact(limbs)
     try:
-        return found / (1 << -_LEAST)
+        return float(found)
     except OverflowError:
         return math.inf if found > 0 else -math.inf
