@@ -128,9 +128,7 @@ class Rules(NamedTuple):
     windows: Ints
     unseen: Floats
     slack: float  # what a reference that never grows may be wrong by
-    doubt: (
-        float  # logarithm of how improbable it is that a share of such a reference is wrong by more
-    )
+    doubt: float  # the same of shares: how improbable more is, as a negative logarithm
     gate: float  # values whose stakes must be won beyond the tolerance; 0 for no tolerance
     tolerance: float
     rate_tolerance: float
