@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from math import erfc, sqrt
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from ..core.columns import Floats
 
@@ -88,16 +89,16 @@ def table() -> Floats:
     scores are asymptotically never worse than means for a shift (Chernoff and Savage 1958, "Asymptotic
     normality and efficiency of certain nonparametric test statistics", doi:10.1214/aoms/1177706436).
     """
-    z = ndtri(np.arange(CELLS + 1) / CELLS)
-    columns = [CELLS * np.diff(ndtr(z - d)) for d in (*SHIFTS, *(-d for d in SHIFTS))]
-    columns += [CELLS * np.diff(ndtr(z / s)) for s in SCALES]
+    z = _quantiles(CELLS)
+    columns = [CELLS * np.diff(_phi(z - d)) for d in (*SHIFTS, *(-d for d in SHIFTS))]
+    columns += [CELLS * np.diff(_phi(z / s)) for s in SCALES]
     return np.ascontiguousarray(np.transpose(columns))
 
 
 @cache
 def scores() -> Floats:
     """Return (cells,) the mean normal score of each cell."""
-    z = ndtri(np.arange(CELLS + 1) / CELLS)
+    z = _quantiles(CELLS)
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     return np.asarray(CELLS * (density[:-1] - density[1:]))
 
@@ -134,9 +135,9 @@ def slopes_and_bends(tolerance: float) -> tuple[Floats, Floats]:
 
 def _shifted(tolerance: float, cells: int) -> Floats:
     """Return (41, cells) how often each cell comes under shifts of up to `tolerance` sigmas."""
-    z = ndtri(np.arange(cells + 1) / cells)
+    z = _quantiles(cells)
     shifts = np.linspace(-tolerance, tolerance, 41)[:, None]
-    return np.asarray(ndtr(z[1:] - shifts) - ndtr(z[:-1] - shifts))
+    return np.asarray(_phi(z[1:] - shifts) - _phi(z[:-1] - shifts))
 
 
 def fixed_reference(eps: float) -> Floats:
@@ -156,3 +157,14 @@ def distance_bound(size: int, confidence: float = 0.05) -> float:
     constant in the Dvoretzky-Kiefer-Wolfowitz inequality", doi:10.1214/aop/1176990746).
     """
     return float(np.sqrt(np.log(2 / confidence) / (2 * size)))
+
+
+def _quantiles(cells: int) -> Floats:
+    """Return (cells + 1,) the normal quantiles that bound cells of equal probability."""
+    inner = (NormalDist().inv_cdf(cell / cells) for cell in range(1, cells))
+    return np.array([-np.inf, *inner, np.inf])
+
+
+def _phi(z: Floats) -> Floats:
+    """Return the probability of a normal value below each of z; importing scipy's takes longer than all else here."""
+    return np.asarray(np.vectorize(erfc)(z * -sqrt(0.5)) / 2)
