@@ -32,7 +32,7 @@ UNIT: Final = 2.0**-40
 """9e-13: a mean is off by half of it at most; 8 million pairs fit."""
 LOG_UNIT: Final = 2.0**-30
 """9e-10 for the losses, the squares of which reach 1,300: 6 million pairs fit."""
-_SMALLEST: Final = float(np.finfo(np.float64).eps)
+SMALLEST: Final = float(np.finfo(np.float64).eps)
 """A score is at least so far from 0 and 1 for its logarithm, as in scikit-learn's `log_loss`."""
 
 
@@ -67,7 +67,7 @@ def count(
         if not 0.0 <= p <= 1.0:
             continue
         error = (1.0 - p if is_one else p) ** 2
-        loss = -np.log(min(max(p if is_one else 1.0 - p, _SMALLEST), 1.0))
+        loss = -np.log(min(max(p if is_one else 1.0 - p, SMALLEST), 1.0))
         table[k, SCORED] += sign
         table[k, BRIER] += sign * np.int64(np.rint(error / UNIT))
         table[k, BRIER_SQUARES] += sign * np.int64(np.rint(error * error / UNIT))

@@ -69,13 +69,17 @@ def metrics(row: Ints) -> dict[str, Metric]:
     for name, hits in (("f1", tp), ("f1:0", tn)):
         if tp + tn + fp + fn and hits + fp + fn:
             found[name] = _f1(hits, fp + fn)
-    found |= _means(row)
+    if row[SCORED]:
+        found |= mean_losses(row)
+        by_bin = row[HISTOGRAM:].reshape(2, ECE_BINS, _PER_ECE_BIN).sum(axis=2)
+        scores = row[SCORES : SCORES + ECE_BINS]
+        found["ece"] = calibration_error(by_bin, scores, int(row[SCORED]))
     negatives = row[HISTOGRAM : HISTOGRAM + BINS].astype(np.float64)
     positives = row[HISTOGRAM + BINS : HISTOGRAM + 2 * BINS].astype(np.float64)
     if negatives.sum() and positives.sum():
-        found["roc_auc"] = _roc_auc(negatives, positives)
+        found["roc_auc"] = roc_auc(negatives, positives)
     if positives.sum():
-        found["average_precision"] = _average_precision(negatives, positives)
+        found["average_precision"] = average_precision(negatives, positives)
     return found
 
 
@@ -97,12 +101,9 @@ def _f1(hits: int, misses: int) -> Metric:
     return Metric(2 * hits / (2 * hits + misses), 2 * low / (1 + low), 2 * high / (1 + high))
 
 
-def _means(row: Ints) -> dict[str, Metric]:
-    """Return the Brier score, the log loss and the calibration error."""
-    scored = int(row[SCORED])
-    if not scored:
-        return {}
-    found = {}
+def mean_losses(row: Ints) -> dict[str, Metric]:
+    """Return the Brier score and the log loss of a row with scores."""
+    scored, found = int(row[SCORED]), {}
     for name, column, squares, unit in (
         ("brier", BRIER, BRIER_SQUARES, UNIT),
         ("log_loss", LOG_LOSS, LOG_LOSS_SQUARES, LOG_UNIT),
@@ -111,27 +112,26 @@ def _means(row: Ints) -> dict[str, Metric]:
         variance = max(int(row[squares]) * unit / scored - mean * mean, 0.0)
         half = Z * np.sqrt(variance / scored)
         found[name] = Metric(mean, float(max(mean - half, 0.0)), float(mean + half))
-    found["ece"] = _calibration_error(row, scored)
     return found
 
 
-def _calibration_error(row: Ints, scored: int) -> Metric:
+def calibration_error(by_bin: Ints, scores: Ints, scored: int) -> Metric:
     """Return the expected calibration error over ten bins of the score (Naeini, Cooper and Hauskrecht 2015, equation 4).
 
-    Its interval is that of a sum of as many gaps between a rate and a mean score, each with its standard error.
+    From (2, 10) counts by bin, of label 0 and of label 1, and (10,) sums of scores. Its interval is that of a sum of as many gaps
+    between a rate and a mean score, each with its standard error.
     """
-    by_bin = row[HISTOGRAM:].reshape(2, ECE_BINS, _PER_ECE_BIN).sum(axis=2)
     count = by_bin.sum(axis=0)
     full = count > 0
     rate = by_bin[1][full] / count[full]
-    score = row[SCORES : SCORES + ECE_BINS][full] * UNIT / count[full]
+    score = scores[full] * UNIT / count[full]
     share = count[full] / scored
     value = float(share @ np.abs(rate - score))
     half = Z * float(np.sqrt(share**2 @ (rate * (1 - rate) / count[full])))
     return Metric(value, max(value - half, 0.0), min(value + half, 1.0))
 
 
-def _roc_auc(negatives: Floats, positives: Floats) -> Metric:
+def roc_auc(negatives: Floats, positives: Floats) -> Metric:
     """Return the area under the curve: the share of pairs of one of each in which the positive has the higher score.
 
     Pairs in one bin count half; it is wrong by half their share at most. The interval is DeLong's (DeLong, DeLong and
@@ -148,7 +148,7 @@ def _roc_auc(negatives: Floats, positives: Floats) -> Metric:
     return _logit_interval(area, np.sqrt(variance), 0.5 / (n * p), error)
 
 
-def _average_precision(negatives: Floats, positives: Floats) -> Metric:
+def average_precision(negatives: Floats, positives: Floats) -> Metric:
     """Return the mean precision over the positives, each as of its own threshold.
 
     Within a bin the order is not known: the value is the middle of what it is where all positives of each come first
