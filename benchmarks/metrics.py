@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from river import metrics as river
 from sklearn import metrics as sklearn_metrics
 
@@ -57,8 +58,8 @@ def binary(rng: np.random.Generator) -> tuple[dict[str, Metric], dict[str, float
     n = size_of(rng)
     a, b = rng.uniform(0.1, 3, 2)
     score = rng.beta(a, b, n)
-    label = (rng.random(n) < score ** rng.uniform(0.5, 2)) * 1.0
-    predicted = (score > rng.uniform(0, 1)) * 1.0
+    label = (rng.random(n) < score ** rng.uniform(0.5, 2)).astype(np.float64)
+    predicted = (score > rng.uniform(0, 1)).astype(np.float64)
     odd = rng.integers(8)
     if odd == 0:
         label[:] = rng.integers(2)
@@ -183,7 +184,7 @@ def regression(rng: np.random.Generator) -> tuple[dict[str, Metric], dict[str, f
     )
 
 
-def error_of_calibration(score: Floats, right: Floats) -> float:
+def error_of_calibration(score: Floats, right: NDArray[Any]) -> float:
     """Return the expected calibration error over ten bins of one width."""
     place = np.minimum((score * 10).astype(int), 9)
     gaps = np.bincount(place, np.asarray(right, float) - score)
