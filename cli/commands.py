@@ -283,6 +283,49 @@ def status(*, json: bool = False, config: Config = None) -> int:
     return run(config, as_json=json)
 
 
+@app.command
+def metrics(
+    model: str,
+    *,
+    environment: str = "production",
+    group: str | None = None,
+    metric: list[str] | None = None,
+    last: int = 30,
+    json: bool = False,
+    config: Config = None,
+) -> int:
+    """Print a model's performance by the time of its predictions, with intervals, label coverage and a picture.
+
+    Parameters
+    ----------
+    model
+        The model's name.
+    environment
+        production, shadow, reference or training.
+    group
+        One group of a segment, as sex=F, or all to see each; all predictions together where not given.
+    metric
+        What to show; may be given several times. The usual ones where not given.
+    last
+        So many of the latest cohorts.
+    json
+        All figures, as JSON.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .metrics import run
+
+    return run(
+        config,
+        model,
+        environment=environment,
+        group=group,
+        metrics=metric or [],
+        last=last,
+        as_json=json,
+    )
+
+
 @config.command
 def check(config: Config = None) -> int:
     """Check a configuration file and the TOCSIN_ variables.

@@ -26,7 +26,8 @@ BLOCK: Final = 1024
 class Predictions(NamedTuple):
     """Predictions of one model, (n,) each, in the order of the log.
 
-    `predicted` and `label`, for a label that came with its prediction, are NaN where there is none.
+    `predicted` and `label`, for a label that came with its prediction, are NaN where there is none; `segments` as
+    `Groups` has them, (n, k) `scores` as `ScoreColumns` has them.
     """
 
     ids: Strings
@@ -36,6 +37,8 @@ class Predictions(NamedTuple):
     environment: Bytes
     predicted: Floats
     label: Floats
+    segments: Ints
+    scores: Floats
 
 
 class Labels(NamedTuple):
@@ -53,7 +56,8 @@ class Pairs(NamedTuple):
     """Joined pairs, (n,) each, in the order in which they came to be.
 
     `offsets` and `rows` say at which event; `place` numbers the pairs of an environment; `times` is
-    when the label was observed, `lag` how long after the prediction, in nanoseconds.
+    when the label was observed, `lag` how long after the prediction, in nanoseconds; `segments` and (n, k) `scores`
+    are the prediction's.
     """
 
     place: Ints
@@ -64,15 +68,16 @@ class Pairs(NamedTuple):
     label: Floats
     times: Ints
     lag: Ints
+    segments: Ints
+    scores: Floats
 
 
 class Correction(NamedTuple):
-    """A label that replaced another; `place` is that of the pair."""
+    """A label that replaced another: the pair, one row, as it was, and what its label and lag are now."""
 
-    environment: int
-    place: int
-    predicted: float
+    pair: Pairs
     label: float
+    lag: int
 
 
 @dataclass(slots=True)
@@ -143,6 +148,11 @@ class Join:
         self._early: list[_Early | None] = []
         self._places = [0] * len(ENVIRONMENTS)
 
+    @property
+    def watermark(self) -> int:
+        """The time of the latest prediction, ns since 1970."""
+        return self._watermark
+
     def update(
         self, predictions: Predictions, labels: Labels
     ) -> tuple[list[Pairs], list[Correction]]:
@@ -177,8 +187,9 @@ class Join:
     def _block(self, predictions: Predictions, labels: Labels, out: _Outcome) -> None:
         before = self.table.count
         rows = self.table.add(
-            predictions.ids, predictions.times, predictions.environment, predictions.predicted
-        )
+            predictions.ids, predictions.times, predictions.environment, predictions.predicted,
+            predictions.segments, predictions.scores,
+        )  # fmt: skip
         new = len(rows)
         self.counts.predictions += new
         self._labels += len(labels.offsets)
@@ -278,7 +289,7 @@ class Join:
         late = lag > self.window
         self.counts.labels_late += int(late.sum())
         if late.any():
-            found, lag = take(found, ~late), lag[~late]
+            found = take(found, ~late)
         first = np.ones(len(found.pending), np.bool_)
         if not (np.diff(found.pending) > 0).all():  # some row may stand here twice
             _, first_at = np.unique(found.pending, return_index=True)
@@ -289,30 +300,28 @@ class Join:
         if len(new.pending):
             self.counts.labels_joined += len(new.pending)
             self.table.label(new.pending, new.label, new.revision, new.observed)
-            environment = self.table.at("environment", new.pending)
-            out.pairs.append(
-                Pairs(
-                    self._number(new.pending, environment),
-                    new.offsets,
-                    new.rows,
-                    environment,
-                    self.table.at("predicted", new.pending),
-                    new.label,
-                    new.observed,
-                    lag[first],
-                )
-            )
+            self._number(new.pending, self.table.at("environment", new.pending))
+            out.pairs.append(self._pairs(new))
         for i in np.flatnonzero(~first).tolist():
             self._again(take(found, slice(i, i + 1)), out)
 
-    def _number(self, pending: Ints, environment: Bytes) -> Ints:
-        """Return (n,) places of new pairs: they are numbered in each environment."""
+    def _pairs(self, of: _Candidates) -> Pairs:
+        """Return pairs of predictions and the labels that they have."""
+        at = self.table.at
+        observed = at("observed", of.pending)
+        return Pairs(
+            at("place", of.pending), of.offsets, of.rows, at("environment", of.pending),
+            at("predicted", of.pending), at("label", of.pending), observed,
+            observed - at("time", of.pending), at("segments", of.pending), at("scores", of.pending),
+        )  # fmt: skip
+
+    def _number(self, pending: Ints, environment: Bytes) -> None:
+        """Number new pairs: in each environment by itself."""
         place = np.empty(len(pending), np.int64)
         for code, of in groups(environment):
             place[of] = self._places[code] + np.arange(len(of))
             self._places[code] += len(of)
         self.table.place(pending, place)
-        return place
 
     def _again(self, one: _Candidates, out: _Outcome) -> None:
         """Take a further label of one prediction: it counts if its (revision, time) is greater."""
@@ -327,15 +336,9 @@ class Join:
                 self.table.label(one.pending, one.label, one.revision, one.observed)
             return
         self.counts.labels_corrected += 1
+        lag = int(one.observed[0] - self.table.at("time", one.pending)[0])
+        out.corrections.append(Correction(self._pairs(one), float(one.label[0]), lag))
         self.table.label(one.pending, one.label, one.revision, one.observed)
-        out.corrections.append(
-            Correction(
-                int(self.table.at("environment", one.pending)[0]),
-                int(self.table.at("place", one.pending)[0]),
-                float(self.table.at("predicted", one.pending)[0]),
-                float(one.label[0]),
-            )
-        )
 
     def _expire(self) -> None:
         """Forget what is too much or too old; called at multiples of BLOCK predictions only."""

@@ -17,9 +17,10 @@ from ..core.verdict import Verdict
 from ..detectors.natural_size import SURPRISE
 from . import sentences
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
-from .class_numbers import ClassNumbers
+from .class_numbers import ClassNumbers, is_text
 from .incidents import Claim, Moment
-from .join import Join, Labels, Predictions
+from .join import Correction, Join, Labels, Pairs, Predictions
+from .performance import Performance
 from .series import Fields, Series
 from .settings import ModelSettings
 
@@ -71,6 +72,7 @@ class ModelMonitor:
         self._names = ClassNames()
         self._names_stored = -1
         self._series: dict[int, Series] = {}
+        self.performance = Performance(settings.performance)
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
@@ -87,12 +89,18 @@ class ModelMonitor:
         classes = [self._classes.numbers(batch.prediction) for batch in batches]
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
-        for batch, predicted in zip(batches, classes, strict=True):
+        segments, scores = self.performance.columns(batches)
+        for batch, predicted, of in zip(batches, classes, segments, strict=True):
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
-                verdicts.setdefault(code, []).extend(self._of(code).observe(part, predicted[rows]))
+                series = self._of(code)
+                verdicts.setdefault(code, []).extend(series.observe(part, predicted[rows]))
+                self.performance.observe(
+                    code, part.times, of[rows], is_regression=series.is_regression
+                )
         pairs: dict[int, list[Ints]] = {}
-        for code, place, found in self._judge(batches, classes, labels):
+        new = self._join_predictions(batches, classes, segments, scores)
+        for code, place, found in self._judge(new, labels):
             verdicts.setdefault(code, []).extend(found)
             pairs.setdefault(code, []).append(place)
         if not any(verdicts.values()) and not any(s.incidents.open for s in self._series.values()):
@@ -116,31 +124,41 @@ class ModelMonitor:
         return self._series[environment]
 
     def _judge(
-        self, batches: Sequence[EventBatch], classes: list[Floats], labels: Sequence[LabelBatch]
+        self, predictions: Predictions, labels: Sequence[LabelBatch]
     ) -> Iterator[tuple[int, Ints, list[Verdict]]]:
         """Join labels to predictions and run what watches errors.
 
         Yields an environment, the positions of new pairs and what is claimed about them.
         """
-        pairs, corrections = self.join.update(
-            self._join_predictions(batches, classes), self._join_labels(labels)
-        )
+        pairs, corrections = self.join.update(predictions, self._join_labels(labels))
+        known: dict[int, list[Pairs]] = {}
         for pair in pairs:
             for code, of in groups(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
+                known.setdefault(code, []).append(part)
                 yield code, _position(part.offsets, part.rows), self._of(code).judge(part)
+        corrected: dict[int, list[Correction]] = {}
         for correction in corrections:
-            self._of(correction.environment).correct(correction)
+            code = int(correction.pair.environment[0])
+            corrected.setdefault(code, []).append(correction)
+            self._of(code).correct(correction)
+        for code in {**known, **corrected}:
+            self.performance.update(code, known.get(code, ()), corrected.get(code, ()))
 
     def _join_predictions(
-        self, batches: Sequence[EventBatch], classes: list[Floats]
+        self,
+        batches: Sequence[EventBatch],
+        classes: list[Floats],
+        segments: list[Ints],
+        scores: list[Floats],
     ) -> Predictions:
         if not batches:
             none = np.empty(0, np.int64)
             nan = np.empty(0)
             return Predictions(
-                Strings.missing(0), none, none, none, np.empty(0, np.uint8), nan, nan
-            )
+                Strings.missing(0), none, none, none, np.empty(0, np.uint8), nan, nan,
+                none, np.empty((0, 0)),
+            )  # fmt: skip
         return Predictions(
             Strings.concat([batch.prediction_id for batch in batches]),
             np.concatenate([batch.offsets for batch in batches]),
@@ -149,6 +167,8 @@ class ModelMonitor:
             np.concatenate([batch.environment for batch in batches]),
             np.concatenate(classes),
             np.concatenate([self._label_numbers(EARLY_LABEL, batch.label) for batch in batches]),
+            np.concatenate(segments),
+            np.concatenate(scores),
         )
 
     def _label_numbers(self, column: str, labels: Values) -> Floats:
@@ -217,6 +237,7 @@ class ModelMonitor:
         if self._names.changes != self._names_stored:
             self._names_stored = self._names.changes
             fields["names"] = self._names.snapshot()
+        fields |= self.performance.dirty()
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
         return fields
@@ -241,10 +262,21 @@ class ModelMonitor:
             self._names_stored = self._names.changes
         except StateError as error:
             lost.append(f"names: {error}")
-        for code in range(len(ENVIRONMENTS)):
-            if str(code) in groups:
-                lost += self._of(code).restore(groups[str(code)])
-        return lost
+        own = {code: groups[str(code)] for code in range(len(ENVIRONMENTS)) if str(code) in groups}
+        for code, of in own.items():
+            lost += self._of(code).restore(of)
+        return lost + self.performance.restore(groups.get("", {}), own)
+
+    def series(self) -> dict[str, bytes | None]:
+        """Return what has changed of performance by cohort; to be called after `dirty`."""
+        names = self._names.of(ENVIRONMENTS[0], LABEL)  # those of all environments
+
+        def name(number: float) -> str:
+            return names.get(number) or (
+                "?" if is_text(np.array([number]))[0] else f"{number:.15g}"
+            )
+
+        return self.performance.series(name, self.join.watermark)
 
 
 _COUNTS = (

@@ -18,8 +18,9 @@ UNLABELLED: Final = -1
 _COLUMNS: Final[dict[str, tuple[str, float]]] = {
     "time": ("int64", 0), "environment": ("uint8", 0), "predicted": ("float64", np.nan),
     "label": ("float64", np.nan), "revision": ("int64", UNLABELLED), "observed": ("int64", 0),
-    "place": ("int64", -1),
+    "place": ("int64", -1), "segments": ("int64", 0),
 }  # fmt: skip
+_SCORES: Final = "scores"
 _OUTCOME: Final = ("label", "revision", "observed", "place")
 
 
@@ -30,6 +31,10 @@ class PendingTable:
     ----------
     ids
         Prediction ids; a row's number is its code.
+
+    Notes
+    -----
+    Beside the columns of one number a row has its `scores`: as many columns as the widest that came.
     """
 
     def __init__(self) -> None:
@@ -37,6 +42,7 @@ class PendingTable:
         self._arrays: dict[str, NDArray[Any]] = {
             name: np.empty(64, dtype) for name, (dtype, _) in _COLUMNS.items()
         }
+        self._arrays[_SCORES] = np.empty((64, 0))
         self._base = 0  # row number of the arrays' first element
         self._written = 0  # rows below this are in a stored segment
         self._changed: list[Ints] = []  # rows with a new outcome since the last write
@@ -66,7 +72,15 @@ class PendingTable:
         """Return (n,) entries of kept rows."""
         return np.asarray(self._arrays[column][rows - self._base])
 
-    def add(self, ids: Strings, times: Ints, environment: Bytes, predicted: Floats) -> Ints:
+    def add(
+        self,
+        ids: Strings,
+        times: Ints,
+        environment: Bytes,
+        predicted: Floats,
+        segments: Ints,
+        scores: Floats,
+    ) -> Ints:
         """Add predictions; return (n,) their rows. One with a known id keeps that id's row."""
         before = self.count
         rows = self.ids.add(ids)
@@ -81,6 +95,9 @@ class PendingTable:
         self._arrays["time"][at] = times[new]
         self._arrays["environment"][at] = environment[new]
         self._arrays["predicted"][at] = predicted[new]
+        self._arrays["segments"][at] = segments[new]
+        self._arrays[_SCORES] = _widened(self._arrays[_SCORES], scores.shape[1])
+        self._arrays[_SCORES][at] = _widened(scores[new], self._arrays[_SCORES].shape[1])
         return rows
 
     def label(self, rows: Ints, label: Floats, revision: Ints, observed: Ints) -> None:
@@ -110,7 +127,7 @@ class PendingTable:
         need = count - self._base
         if need > len(self._arrays["time"]):
             for name, array in self._arrays.items():
-                grown = np.empty(2 * need, array.dtype)
+                grown = np.empty((2 * need, *array.shape[1:]), array.dtype)
                 grown[: len(array)] = array
                 self._arrays[name] = grown
 
@@ -126,7 +143,7 @@ class PendingTable:
         new = np.arange(max(self._written, self.first), self.count)
         self._written, self._changed = self.count, []
         for log, name, rows, columns in (
-            (self._rows_log, "rows", new, tuple(_COLUMNS)),
+            (self._rows_log, "rows", new, (*_COLUMNS, _SCORES)),
             (self._outcomes_log, "outcomes", changed, _OUTCOME),
         ):
             written, deleted = log.append(rows)
@@ -151,7 +168,7 @@ class PendingTable:
             texts = self.ids.texts(begin, begin + len(rows))
             arrays["id_length"] = texts.end - texts.start
             arrays["id_text"] = texts.data[texts.start[0] : texts.end[-1]]
-        return pack(f"pending_{name}", 1, {}, arrays)
+        return pack(f"pending_{name}", 2, {}, arrays)
 
     def restore(self, fields: dict[str, bytes], first: int) -> None:
         """Go on from all stored fields; rows below `first` are forgotten.
@@ -164,7 +181,7 @@ class PendingTable:
         segments: dict[str, dict[int, dict[str, NDArray[Any]]]] = {"rows": {}, "outcomes": {}}
         for field, state in fields.items():
             name, _, number = field.partition(":")
-            segments[name][int(number)] = unpack(f"pending_{name}", 1, state)[1]
+            segments[name][int(number)] = unpack(f"pending_{name}", 2, state)[1]
         rows = sorted(segments["rows"].values(), key=lambda arrays: int(arrays["row"][0]))
         self._load(rows, first)
         for _, arrays in sorted(segments["outcomes"].items()):
@@ -178,6 +195,9 @@ class PendingTable:
 
     def _load(self, segments: list[dict[str, NDArray[Any]]], first: int) -> None:
         none: dict[str, NDArray[Any]] = {name: self._arrays[name][:0] for name in _COLUMNS}
+        width = max((arrays[_SCORES].shape[1] for arrays in segments), default=0)
+        none[_SCORES] = np.empty((0, width))
+        segments = [arrays | {_SCORES: _widened(arrays[_SCORES], width)} for arrays in segments]
         none |= {"row": np.empty(0, np.int64), "id_length": np.empty(0, np.int64)}
         none["id_text"] = np.empty(0, np.uint8)
         whole = {name: np.concatenate([none[name], *(s[name] for s in segments)]) for name in none}
@@ -187,5 +207,14 @@ class PendingTable:
         kept = slice(int(np.searchsorted(whole["row"], first)), None)
         self.ids.restore(ids.take(kept), first)
         self._base = first
-        self._arrays = {name: whole[name][kept] for name in _COLUMNS}
+        self._arrays = {name: whole[name][kept] for name in (*_COLUMNS, _SCORES)}
         self._reserve(self.count)
+
+
+def _widened(scores: Floats, width: int) -> Floats:
+    """Return (n, width or more) scores, NaN in columns that they lack."""
+    if scores.shape[1] >= width:
+        return scores
+    wider = np.full((len(scores), width), np.nan)
+    wider[:, : scores.shape[1]] = scores
+    return wider

@@ -92,6 +92,8 @@ class PartitionPipeline:
         self._decoder = decoder or Decoder(self._limits)
         self._models: dict[str, ModelMonitor] = {}
         self._touched: set[str] = set()
+        self._behind: set[str] = set()
+        """Models whose series have more to write than one commit takes."""
 
     def process(self, records: Records | Poison) -> Output:
         """Take records in; return the alerts and refusals."""
@@ -184,8 +186,20 @@ class PartitionPipeline:
                 (f"{name}{_SEPARATOR}{model}", state)
                 for name, state in self._models[model].dirty().items()
             )
+        self._behind |= self._touched
         self._touched.clear()
         return fields
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a commit would write something although no event has come."""
+        return bool(self._behind)
+
+    def series(self) -> dict[str, Fields]:
+        """Return what changed of the series of models, as far as one commit takes it; to be called after `dirty`."""
+        found = {model: self._models[model].series() for model in sorted(self._behind)}
+        self._behind = {name for name in found if self._models[name].performance.is_behind}
+        return {model: fields for model, fields in found.items() if fields}
 
     def restore(self, position: int, fields: dict[str, bytes]) -> list[str]:
         """Go on from stored fields at `position`; return what could not be read and starts clean."""
@@ -196,11 +210,13 @@ class PartitionPipeline:
             groups.setdefault(model, {})[field] = state
         self._models = {}
         self._touched.clear()
+        self._behind.clear()
         lost = []
         for model, of_model in sorted(groups.items()):
             monitor = ModelMonitor(model, self.partition.number, self._settings(model))
             lost += [f"{model}: {problem}" for problem in monitor.restore(of_model)]
             self._models[model] = monitor
+        self._behind = set(self._models)
         return lost
 
 

@@ -95,6 +95,10 @@ class RedisStore:
             for model, figures in commit.metrics.items()
         ]
         # The stream's ids go in front, inside the script, so the opening brace is left off.
+        series: list[Any] = []
+        for key, rows in enumerate(commit.series.values(), start=5):
+            for name, row in rows.items():  # an empty one is to be deleted
+                series += [key, f"{partition.number}|{name}", b"" if row is None else row]
         texts = [(alert.model, alerts.encode(alert)[1:]) for alert in commit.alerts]
         arguments: list[Any] = [
             commit.owner, "" if commit.expected is None else commit.expected, commit.offset,
@@ -102,10 +106,12 @@ class RedisStore:
             len(written), *(part for pair in written for part in pair),
             len(deleted), *deleted,
             len(metrics), *(part for pair in metrics for part in pair),
+            len(series) // 3, *series,
             len(texts), *(part for pair in texts for part in pair),
         ]  # fmt: skip
         keys = [
             self._keys.state(*partition), self._keys.alerts, self._keys.tail, self._keys.metrics,
+            *(self._keys.series(model) for model in commit.series),
         ]  # fmt: skip
         answer = self._run(self._commit, keys, arguments)
         if answer[0] == b"ok":

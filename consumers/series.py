@@ -271,7 +271,7 @@ class Series:
         label = np.array([correction.label])
         if self.is_regression:
             label = numbers_only(label)
-        self.performance.correct(correction.place, float(label[0]))
+        self.performance.correct(int(correction.pair.place[0]), float(label[0]))
 
     def _run(self, name: str, detector: Any, batch: Any) -> list[Verdict]:
         """Update a detector; one that fails is set aside, and the others go on."""
@@ -430,14 +430,15 @@ def score(scores: Floats, names: tuple[str, ...]) -> Floats:
 
 
 def _is_regression(batch: EventBatch) -> bool | None:
-    """Decide by the first prediction; None while there is none."""
-    present = np.flatnonzero(batch.prediction.present)
-    if not len(present):
+    """Decide by the first row with a prediction, scores or logits; None while there is none."""
+    has_scores = np.isfinite(batch.scores).any(axis=1)
+    if batch.logits is not None:
+        has_scores = np.ones(len(batch), np.bool_)
+    answered = np.flatnonzero(batch.prediction.present | has_scores)
+    if not len(answered):
         return None
-    first = int(present[0])
-    is_float = batch.prediction.tags[first] == FLOAT
-    has_scores = bool(np.isfinite(batch.scores[first]).any()) or batch.logits is not None
-    return bool(is_float and not has_scores)
+    first = int(answered[0])
+    return bool(batch.prediction.tags[first] == FLOAT and not has_scores[first])
 
 
 def _stream_monitor(

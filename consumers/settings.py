@@ -281,6 +281,44 @@ class LabelSettings(_Group):
     max_early: int = Field(default=10_000, gt=0)
 
 
+class PerformanceSettings(_Group):
+    """How performance is counted; see `tocsin.consumers.cohorts.Cohorts`.
+
+    Parameters
+    ----------
+    cohort
+        Predictions of so long a time make one cohort.
+    cohorts
+        Cohorts kept; a new one beyond takes the place of the earliest.
+    segments
+        `all`: the first ten segments that events have, their version among them. Or a list of names, and of names with `*`
+        between them for their crossing: `[sex, race, sex*race]`.
+    positive
+        The name of the class that precision, recall and the score are about, of a model with two; the one whose name sorts
+        last where not given.
+    close_after, close_coverage
+        A cohort is closed so long after its end, or when so much of it has a label.
+    """
+
+    cohort: Annotated[Seconds, Field(ge=60)] = 86400.0
+    cohorts: int = Field(default=90, gt=0, le=10_000)
+    segments: Literal["all"] | list[str] = "all"
+    positive: str | None = None
+    close_after: Seconds = 14 * 86400.0
+    close_coverage: float = Field(default=0.95, gt=0, le=1)
+
+    @field_validator("segments")
+    @classmethod
+    def _few(cls, names: Literal["all"] | list[str]) -> Literal["all"] | list[str]:
+        if names != "all":
+            from .groups import CROSS, MOST_SEGMENTS
+
+            parts = {part for name in names for part in name.split(CROSS)}
+            if len(parts) > MOST_SEGMENTS or "" in parts:
+                raise ValueError(f"name 1 to {MOST_SEGMENTS} segments, none of them empty")
+        return names
+
+
 class IncidentSettings(_Group):
     """When claims make one incident, and when it is over.
 
@@ -321,6 +359,7 @@ class ModelSettings(_Group):
     drift: DriftSettings = DriftSettings()
     attack: AttackSettings = AttackSettings()
     labels: LabelSettings = LabelSettings()
+    performance: PerformanceSettings = PerformanceSettings()
     incidents: IncidentSettings = IncidentSettings()
 
 

@@ -33,6 +33,8 @@ class Commit(NamedTuple):
         Latest figures by model.
     alerts
         New alerts, in order.
+    series
+        By model, rows of its series that changed, None for rows that are gone.
     """
 
     owner: str
@@ -41,6 +43,7 @@ class Commit(NamedTuple):
     fields: Fields
     metrics: dict[str, dict[str, float]]
     alerts: Sequence[Alert]
+    series: dict[str, Fields] = {}  # noqa: RUF012 - never changed
 
 
 class Store(Protocol):
@@ -84,6 +87,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
         self.metrics: dict[str, dict[str, float]] = {}
+        self.series: dict[str, dict[str, bytes]] = {}
         self._owners: dict[Partition, str] = {}
         self._offsets: dict[Partition, int] = {}
         self._fields: dict[Partition, dict[str, bytes]] = {}
@@ -102,15 +106,20 @@ class MemoryStore:
             if self._offsets.get(partition) == commit.offset:
                 return
             raise FencedError(f"{partition} is not at the expected offset {commit.expected}")
-        fields = self._fields[partition]
-        for name, state in commit.fields.items():
-            if state is None:
-                fields.pop(name, None)
-            else:
-                fields[name] = state
+        _write(self._fields[partition], commit.fields)
+        for model, rows in commit.series.items():
+            _write(self.series.setdefault(model, {}), rows)
         self._offsets[partition] = commit.offset
         self.metrics.update(commit.metrics)
         self.alerts += commit.alerts
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _write(fields: dict[str, bytes], changes: Fields) -> None:
+    for name, state in changes.items():
+        if state is None:
+            fields.pop(name, None)
+        else:
+            fields[name] = state

@@ -44,7 +44,8 @@ class _Owned:
 
     @property
     def is_dirty(self) -> bool:
-        return self.written is not None or self.pipeline.position != self.stored
+        is_ahead = self.pipeline.position != self.stored
+        return self.written is not None or is_ahead or self.pipeline.is_behind
 
 
 class Worker:
@@ -250,6 +251,7 @@ class Worker:
             offset=owned.pipeline.position,
             metrics=owned.pipeline.metrics(),
             fields=owned.pipeline.dirty(),
+            series=owned.pipeline.series(),
             alerts=owned.alerts,
         )
         owned.written = commit

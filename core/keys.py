@@ -33,6 +33,10 @@ class Keys:
         """Return the hash with a partition's state."""
         return f"{self.prefix}:state:{topic}:{partition}"
 
+    def series(self, model: str) -> str:
+        """Return the hash with a model's series: `partition|environment|begin of a cohort|group` to a row as JSON."""
+        return f"{self.prefix}:series:{model}"
+
     def cursor(self, subscriber: str) -> str:
         """Return the key that holds where a named subscriber has got to."""
         return f"{self.prefix}:cursor:{subscriber}"

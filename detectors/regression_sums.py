@@ -49,20 +49,25 @@ def count(table: Ints, cells: Ints, predicted: Floats, label: Floats, sign: int)
         error = y - predicted[i]
         square, label2 = error * error, y * y
         table[k, 0] += sign
-        sums = table[k, 1:].reshape(_SUMS, LIMBS)
-        add(sums[_ERROR], error, sign)
-        add(sums[_ABSOLUTE], abs(error), sign)
+        sums = table[k, 1:]
+        add(_sum(sums, _ERROR), error, sign)
+        add(_sum(sums, _ABSOLUTE), abs(error), sign)
         # R2 is a difference of these two: both halves of their products.
-        add(sums[_SQUARE], square, sign)
-        add(sums[_SQUARE], _rest(error, square), sign)
-        add(sums[_LABEL], y, sign)
-        add(sums[_LABEL2], label2, sign)
-        add(sums[_LABEL2], _rest(y, label2), sign)
-        add(sums[_QUARTIC], square * square, sign)
-        add(sums[_LABEL3], label2 * y, sign)
-        add(sums[_LABEL4], label2 * label2, sign)
-        add(sums[_CROSS], square * y, sign)
-        add(sums[_CROSS2], square * label2, sign)
+        add(_sum(sums, _SQUARE), square, sign)
+        add(_sum(sums, _SQUARE), _rest(error, square), sign)
+        add(_sum(sums, _LABEL), y, sign)
+        add(_sum(sums, _LABEL2), label2, sign)
+        add(_sum(sums, _LABEL2), _rest(y, label2), sign)
+        add(_sum(sums, _QUARTIC), square * square, sign)
+        add(_sum(sums, _LABEL3), label2 * y, sign)
+        add(_sum(sums, _LABEL4), label2 * label2, sign)
+        add(_sum(sums, _CROSS), square * y, sign)
+        add(_sum(sums, _CROSS2), square * label2, sign)
+
+
+@compiled
+def _sum(sums: Ints, which: int) -> Ints:
+    return sums[which * LIMBS : (which + 1) * LIMBS]
 
 
 @compiled

@@ -19,10 +19,12 @@ import pytest
 import redis
 
 from tocsin import Alert
+from tocsin.consumers import metric_series
 from tocsin.consumers.records import Partition
 from tocsin.consumers.topics import create_topics, end_offsets
 from tocsin.core import alert as alerts
 from tocsin.core.keys import Keys
+from tocsin.core.metric_row import MetricRow
 from tocsin.embedded import Broker, EmbeddedBroker, EmbeddedRedis
 from tocsin.embedded.process import Address, Server, accepts, free_port
 
@@ -190,6 +192,13 @@ class Site:
         found: Any = client.hgetall(Keys(tenant).metrics)
         client.close()
         return {name.decode().rsplit("|", 1)[0]: json.loads(text) for name, text in found.items()}
+
+    def series(self, model: str, tenant: str = "t") -> list[MetricRow]:
+        """The series of a model's performance."""
+        client = redis.Redis.from_url(self.url)
+        found = metric_series.read(client, Keys(tenant), model)
+        client.close()
+        return found
 
 
 MakeSite = Callable[..., Site]

@@ -99,6 +99,29 @@ def test_status_says_what_is_known_of_each_model(
     assert f"accuracy {found['accuracy']:.4g}" in shown
 
 
+def test_metrics_are_printed_by_cohort_with_intervals(
+    site: Any, tmp_path: Path, table: list[dict[str, Any]]
+) -> None:
+    unseen = site.run("metrics", "m")
+    assert (unseen.returncode, unseen.stderr) == (1, "")
+    assert "no predictions of m in production have been counted yet" in unseen.stdout
+    write(table, tmp_path / "t.csv")
+    site.start()
+    arguments = ("--model", "m", "--label", "truth", "--prediction", "predicted")
+    site.run("publish", "t.csv", *arguments, "--version", "7")
+    site.caught_up()
+    rows = json.loads(site.run("metrics", "m", "--group", "all", "--json").stdout)
+    assert sum(row["predictions"] for row in rows if row["group"] == "") == 900
+    assert sum(row["labels"] for row in rows if row["group"] == "version=7") == 900
+    value, low, high, _ = rows[-1]["metrics"]["accuracy"]
+    assert low < value < high
+    shown = site.run("metrics", "m", "--metric", "accuracy").stdout
+    assert f"{value:.3f} {low:.3f}-{high:.3f}" in shown
+    wrong = site.run("metrics", "m", "--metric", "acuracy")
+    assert wrong.returncode == 2
+    assert "no row has 'acuracy'; there are: accuracy" in wrong.stderr
+
+
 def test_a_rate_is_kept(site: Any, tmp_path: Path, table: list[dict[str, Any]]) -> None:
     write(table[:40], tmp_path / "t.csv")
     done = site.run("publish", "t.csv", "--model", "m", "--rate", "20")

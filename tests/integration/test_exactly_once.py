@@ -64,7 +64,7 @@ def by_model(alerts: list[Alert]) -> dict[str, list[Alert]]:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_worker_killed_during_the_demos_stream_changes_no_alert(
-    make_site: Any, store: EmbeddedRedis, seed: int
+    make_site: Any, store: EmbeddedRedis, wait_until: Wait, seed: int
 ) -> None:
     site = make_site(store.url)
     rng = np.random.default_rng(seed)
@@ -93,6 +93,12 @@ def test_a_worker_killed_during_the_demos_stream_changes_no_alert(
     assert {"data drift", "concept drift", "adversarial input"} <= kinds
     assert site.alerts("killed") == expected
     assert kills >= 2
+    name = expected[0].model
+    rows = site.series(name, "undisturbed")
+    assert rows[0].labels > 1000
+    assert {"accuracy", "f1:macro", "log_loss"} <= set(rows[0].metrics)
+    # What was changed but not yet in the series when a worker died is written by the next one.
+    wait_until(lambda: site.series(name, "killed") == rows)
 
 
 def test_workers_that_share_the_partitions_and_die_in_turn_change_no_alert(

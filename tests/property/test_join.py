@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from tocsin.consumers.join import BLOCK, Correction, Join, Labels, Predictions
+from tocsin.consumers.join import BLOCK, Join, Labels, Pairs, Predictions
 from tocsin.core.columns import Strings
 from tocsin.core.errors import StateError
 
@@ -43,7 +43,7 @@ class Oracle:
         self.waiting: dict[str, tuple[int, int, float] | None] = {}  # None: its prediction came
         self.counts: Counter[str] = Counter()
         self.pairs: list[tuple[Any, ...]] = []
-        self.corrections: list[Correction] = []
+        self.corrections: list[tuple[Any, ...]] = []
         self.places: Counter[int] = Counter()
         self.watermark = self.label_events = 0
 
@@ -68,6 +68,7 @@ class Oracle:
             self.pending[event.id] = {
                 "time": event.time, "environment": event.environment,
                 "predicted": event.predicted, "best": None, "place": -1,
+                "segments": event.offset, "scores": scores(event),
             }  # fmt: skip
         self.watermark = max(self.watermark, event.time)
         if event.label == event.label:
@@ -98,19 +99,22 @@ class Oracle:
             self.counts["labels_joined"] += 1
             row["best"], row["place"] = (revision, observed, label), self.places[row["environment"]]
             self.places[row["environment"]] += 1
-            self.pairs.append(
-                (row["place"], at.offset, at.row, row["environment"], row["predicted"], label,
-                 observed, lag)
-            )  # fmt: skip
+            self.pairs.append(self.pair(at, row))
         else:
             is_greater, is_other = (revision, observed) > best[:2], label != best[2]
+            before = self.pair(at, row)
             self.counts["labels_corrected" if is_greater and is_other else "labels_repeated"] += 1
             if is_greater:
                 row["best"] = (revision, observed, label)
             if is_greater and is_other:
-                self.corrections.append(
-                    Correction(row["environment"], row["place"], row["predicted"], label)
-                )
+                self.corrections.append((*before, label, lag))
+
+    def pair(self, at: Event, row: dict[str, Any]) -> tuple[Any, ...]:
+        _, observed, label = row["best"]
+        return (
+            row["place"], at.offset, at.row, row["environment"], row["predicted"], label, observed,
+            observed - row["time"], row["segments"], row["scores"],
+        )  # fmt: skip
 
     def expire(self) -> None:
         times = [row["time"] for row in self.pending.values()]
@@ -155,6 +159,10 @@ def events(rng: Random, count: int, ids: int) -> list[Event]:
     return found
 
 
+def scores(event: Event) -> list[float]:
+    return [event.offset / 8, NAN if event.row % 2 else 0.5]
+
+
 def columns(part: Sequence[Event]) -> tuple[Predictions, Labels]:
     def of(name: str, rows: list[Event], dtype: str = "int64") -> np.ndarray:
         return np.array([getattr(row, name) for row in rows], dtype)
@@ -164,7 +172,8 @@ def columns(part: Sequence[Event]) -> tuple[Predictions, Labels]:
     predictions = Predictions(
         Strings.of(e.id for e in made), of("offset", made), of("row", made), of("time", made),
         of("environment", made, "uint8"), of("predicted", made, "float64"),
-        of("label", made, "float64"),
+        of("label", made, "float64"), of("offset", made),
+        np.array([scores(event) for event in made]).reshape(-1, 2),
     )  # fmt: skip
     labels = Labels(
         Strings.of(e.id for e in truth), of("offset", truth), of("row", truth), of("time", truth),
@@ -180,14 +189,17 @@ class Run:
         self.bounds = bounds
         self.join = Join(**bounds)
         self.pairs: list[tuple[Any, ...]] = []
-        self.corrections: list[Correction] = []
+        self.corrections: list[tuple[Any, ...]] = []
         self.stored: dict[str, bytes] = {}
 
     def take(self, part: Sequence[Event]) -> None:
         pairs, corrections = self.join.update(*columns(part))
         for pair in pairs:
-            self.pairs += zip(*(column.tolist() for column in pair), strict=True)
-        self.corrections += corrections
+            self.pairs += rows(pair)
+        for correction in corrections:
+            self.corrections += [
+                (*r, correction.label, correction.lag) for r in rows(correction.pair)
+            ]
 
     def store(self) -> bytes:
         for name, state in self.join.table.dirty().items():
@@ -208,6 +220,10 @@ class Run:
         }
         order = sorted(self.corrections, key=repr)
         return repr((self.pairs, order, counts, table(self.join)))
+
+
+def rows(pairs: Pairs) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.tolist() for column in pairs), strict=True)
 
 
 def table(join: Join) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def pairs(predicted: Sequence[float], label: Sequence[float], begin: int = 0) ->
     zeros = np.zeros(len(label), np.int64)
     return Pairs(
         place, place, zeros, zeros.astype(np.uint8), np.array(predicted, float),
-        np.array(label, float), zeros, zeros,
+        np.array(label, float), zeros, zeros, zeros, np.empty((len(label), 0)),
     )  # fmt: skip
 
 
@@ -202,8 +202,8 @@ def test_errors_are_bits_for_classes_and_distances_for_numbers() -> None:
         of.judge(pairs([1, 2, 3, NAN, -(2.0**52) - 5], [1, 5, 3.5, 1, 1]))
     assert classes.metrics()["accuracy"] == 0.25
     assert numbers.metrics()["mae"] == pytest.approx((0 + 3 + 0.5) / 3)
-    classes.correct(Correction(0, 1, 2.0, 2.0))
-    numbers.correct(Correction(0, 1, 2.0, 2.0))
+    for of in (classes, numbers):
+        of.correct(Correction(pairs([2], [5], begin=1), 2.0, 0))
     assert classes.metrics()["accuracy"] == 0.5
     assert numbers.metrics()["mae"] == pytest.approx(0.5 / 3)
 

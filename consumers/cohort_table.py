@@ -1,0 +1,236 @@
+"""Rows of whole numbers by the time of predictions and by group: bounded, stored row by row, never mixed up by a late event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from ..core.columns import Ints
+from ..core.errors import StateError
+from ..core.snapshot import pack, unpack
+
+MOST_GROUPS: Final = 64
+"""Groups that have rows, that of all predictions among them: the first ones."""
+_NONE: Final = np.empty(0, np.int64)
+
+
+class Cohort(NamedTuple):
+    """Where a row belongs: the number of its span since 1970, and its group."""
+
+    span: int
+    group: int
+
+
+class CohortTable:
+    """Counts of the latest spans of time.
+
+    Parameters
+    ----------
+    width
+        Whole numbers in a row.
+    span_seconds
+        Length of a cohort; cohorts begin at its multiples since 1970.
+    most
+        Cohorts kept. A new one beyond takes the place of the earliest; what is earlier than all is not counted.
+
+    Attributes
+    ----------
+    counts
+        (rows, width) int64, changed in place by whoever counts; then say so with `touch`.
+    beyond
+        Predictions that belong to no cohort since theirs was given up, or was never one of the latest.
+
+    Notes
+    -----
+    Only predictions make cohorts and groups. So which there are depends on the predictions in their order alone, however the labels
+    came in between. One event of the far future takes one cohort's place, not that of all.
+    """
+
+    def __init__(self, width: int, span_seconds: float, most: int) -> None:
+        if span_seconds <= 0 or most < 1:
+            raise ValueError("span_seconds must be above 0 and most 1 or more")
+        self.span = int(span_seconds * 1e9)
+        self.most = most
+        self.counts = np.zeros((0, width), np.int64)
+        self.beyond = 0
+        self._spans = _NONE  # sorted
+        self._groups: dict[int, int] = {}  # to columns of `_rows`
+        self._rows = np.empty((0, MOST_GROUPS), np.int64)  # of each span and group, -1 for none
+        self._free: list[int] = []
+        self._of: dict[int, Cohort] = {}  # of each row
+        self._stored: set[Cohort] = set()
+        self._touched: set[int] = set()
+        self._gone: set[Cohort] = set()
+
+    def __len__(self) -> int:
+        """How many rows are kept."""
+        return len(self._of)
+
+    def open(self, times: Ints) -> Ints:
+        """Make cohorts for predictions at (n,) times, ns since 1970; return (n,) places of these for `rows`, -1 beyond."""
+        spans = times // self.span
+        found = self.place(times)
+        if (found < 0).any():
+            new, first = np.unique(spans[found < 0], return_index=True)
+            for span in new[np.argsort(first)].tolist():
+                self._admit(span)
+            found = self.place(times)
+            self.beyond += int((found < 0).sum())
+        return found
+
+    def place(self, times: Ints) -> Ints:
+        """Return (n,) places of the cohorts of (n,) times, -1 where there is none."""
+        spans = times // self.span
+        if not len(self._spans):
+            return np.full(len(spans), -1)
+        at = np.minimum(np.searchsorted(self._spans, spans), len(self._spans) - 1)
+        return np.where(self._spans[at] == spans, at, -1)
+
+    def _admit(self, span: int) -> None:
+        if len(self._spans) >= self.most:
+            if span < self._spans[0]:
+                return
+            for row in self._rows[0][self._rows[0] >= 0].tolist():
+                self._drop(row)
+            self._spans, self._rows = self._spans[1:], self._rows[1:]
+        at = int(np.searchsorted(self._spans, span))
+        self._spans = np.insert(self._spans, at, span)
+        self._rows = np.insert(self._rows, at, -1, axis=0)
+
+    def _drop(self, row: int) -> None:
+        cohort = self._of.pop(row)
+        self.counts[row] = 0
+        self._free.append(row)
+        self._touched.discard(row)
+        self._gone.add(cohort)
+
+    def rows(self, places: Ints, groups: Ints, *, make: bool) -> Ints:
+        """Return the (n, k) rows of (n,) cohorts and (n, k) groups, -1 where there is none; `make` those that are missing."""
+        known, column = self._columns(groups)
+        if make and ((column < 0) & (groups >= 0) & (places >= 0)[:, None]).any():
+            new = np.where((column < 0) & (places >= 0)[:, None], groups, -1).ravel()
+            values, first = np.unique(new, return_index=True)
+            for group in values[np.argsort(first)].tolist():
+                if group >= 0 and len(self._groups) < MOST_GROUPS:
+                    self._groups[group] = len(self._groups)
+            known, column = self._columns(groups)
+        at = np.broadcast_to(places[:, None], groups.shape)
+        good = (at >= 0) & (column >= 0)
+        if not len(self._rows):
+            return np.full(groups.shape, -1)
+        found = np.where(good, self._rows[at, column], -1)
+        if make and (missing := good & (found < 0)).any():
+            pairs = np.unique(np.stack([at[missing], column[missing]]), axis=1)
+            for place, of in pairs.T.tolist():
+                self._rows[place, of] = self._new(Cohort(int(self._spans[place]), int(known[of])))
+            found = np.where(good, self._rows[at, column], -1)
+        return found
+
+    def _columns(self, groups: Ints) -> tuple[Ints, Ints]:
+        """Return the known groups by column, and the column of each of some groups, -1 where one is not known."""
+        known = np.array(list(self._groups), np.int64)
+        if not len(known):
+            return known, np.full(groups.shape, -1)
+        order = np.argsort(known)
+        at = order[np.minimum(np.searchsorted(known, groups, sorter=order), len(known) - 1)]
+        return known, np.where(known[at] == groups, at, -1)
+
+    def _new(self, cohort: Cohort) -> int:
+        if not self._free:
+            size = len(self.counts)
+            grown = np.zeros((max(4, 2 * size), self.counts.shape[1]), np.int64)
+            grown[:size] = self.counts
+            self.counts = grown
+            self._free = list(range(len(grown) - 1, size - 1, -1))
+        row = self._free.pop()
+        self._of[row] = cohort
+        self._gone.discard(cohort)
+        return row
+
+    def widen(self, width: int) -> None:
+        """Give each row more columns, 0 in them."""
+        wider = np.zeros((len(self.counts), width), np.int64)
+        wider[:, : self.counts.shape[1]] = self.counts
+        self.counts = wider
+
+    def touch(self, rows: Ints) -> None:
+        """Note that (n,) rows have changed."""
+        self._touched.update(np.unique(rows[rows >= 0]).tolist())
+
+    def cohorts(self) -> Iterator[tuple[Cohort, Ints]]:
+        """Yield each cohort and group with its row, in the order of time."""
+        for row, cohort in sorted(self._of.items(), key=lambda one: one[1]):
+            yield cohort, self.counts[row]
+
+    def get(self, cohort: Cohort) -> Ints | None:
+        """Return the row of a cohort and group."""
+        at = int(np.searchsorted(self._spans, cohort.span))
+        column = self._groups.get(cohort.group)
+        if column is None or at == len(self._spans) or self._spans[at] != cohort.span:
+            return None
+        row = int(self._rows[at, column])
+        return None if row < 0 else self.counts[row]
+
+    def changed(self) -> tuple[list[Cohort], list[Cohort]]:
+        """Return what has changed since the last call, and what is gone; they are to be stored, and deleted."""
+        changed = sorted(self._of[row] for row in self._touched)
+        gone = sorted(self._gone & self._stored)
+        self._touched.clear()
+        self._gone.clear()
+        self._stored.update(changed)
+        self._stored.difference_update(gone)
+        return changed, gone
+
+    def snapshot(self, cohort: Cohort) -> bytes:
+        """Return one row; only what is not 0 in it."""
+        row = self.get(cohort)
+        assert row is not None, "only rows that are kept are stored"
+        columns = np.flatnonzero(row)
+        return pack(
+            "cohort", 1, {"span": cohort.span, "group": cohort.group},
+            {"columns": columns.astype(np.int32), "counts": row[columns]},
+        )  # fmt: skip
+
+    def state(self) -> bytes:
+        """Return what is beside the rows."""
+        return pack(
+            "cohorts",
+            1,
+            {"span": self.span, "groups": list(self._groups), "beyond": self.beyond},
+            {},
+        )
+
+    def restore(self, state: bytes, rows: list[bytes]) -> None:
+        """Go on from a state and rows, of an object that has none yet.
+
+        Raises
+        ------
+        StateError
+            A part is damaged, or a row has more columns than the table.
+        """
+        meta, _ = unpack("cohorts", 1, state)
+        if meta["span"] != self.span:
+            raise StateError("cohorts had another length before")
+        self._groups = {int(group): k for k, group in enumerate(meta["groups"])}
+        self.beyond = int(meta["beyond"])
+        found = [unpack("cohort", 1, row) for row in rows]
+        cohorts = [Cohort(int(meta["span"]), int(meta["group"])) for meta, _ in found]
+        self._spans = np.unique(np.array([cohort.span for cohort in cohorts], np.int64))
+        self._rows = np.full((len(self._spans), MOST_GROUPS), -1)
+        for cohort, (_, arrays) in zip(cohorts, found, strict=True):
+            columns = arrays["columns"]
+            if cohort.group not in self._groups or len(self._groups) > MOST_GROUPS:
+                raise StateError("a cohort is of a group that is not known")
+            if len(columns) and not 0 <= columns.min() <= columns.max() < self.counts.shape[1]:
+                raise StateError("a cohort has other columns than this table")
+            row = self._new(cohort)
+            at = int(np.searchsorted(self._spans, cohort.span))
+            self._rows[at, self._groups[cohort.group]] = row
+            self.counts[row, columns] = arrays["counts"]
+        self._stored = set(cohorts)
+        while len(self._spans) > self.most:  # kept by settings that allowed more
+            for row in self._rows[0][self._rows[0] >= 0].tolist():
+                self._drop(row)
+            self._spans, self._rows = self._spans[1:], self._rows[1:]

@@ -1,0 +1,309 @@
+"""Performance of one model in one environment by the time of its predictions and by group, as labels come in."""
+
+# numba decides what is a number and what an array's element:
+# pyright: reportArgumentType=false
+# mypy: disable-error-code="arg-type"
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from ..core.columns import Floats, Ints, stack, take
+from ..core.snapshot import pack, unpack
+from ..detectors import (
+    binary_counts,
+    binary_metrics,
+    class_counts,
+    class_scores,
+    regression_sums,
+)
+from ..detectors.binary_metrics import Metric, wilson
+from ..detectors.compiled import compiled
+from .class_numbers import numbers_only
+from .cohort_table import Cohort, CohortTable
+from .groups import Groups
+from .join import Correction, Pairs
+from .score_columns import MOST_CLASSES, ScoreColumns
+from .settings import PerformanceSettings
+
+PREDICTIONS, LABELS, REVISED, HITS = range(4)
+"""Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, and pairs that are equal."""
+_PARTS: Final = 4
+_CONFUSION: Final = MOST_CLASSES * MOST_CLASSES
+OTHER: Final = "other classes"
+
+
+@compiled
+def _tally(counts: Ints, rows: Ints, column: int, sign: int) -> None:
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            if rows[i, j] >= 0:
+                counts[rows[i, j], column] += sign
+
+
+class Cohorts:
+    """Counts predictions and pairs of prediction and label, and returns the metrics that follow from them.
+
+    Parameters
+    ----------
+    settings
+        How long cohorts are, how many are kept, when they are closed.
+    columns, groups
+        What `scores` and `segments` of pairs mean; the model's.
+
+    Notes
+    -----
+    All is whole numbers: labels may come in any order, late, twice or corrected, and the numbers are those of the pairs as they are
+    now. Bounded: `settings.cohorts` times 64 groups times 20 kB, as far as they are used.
+    """
+
+    def __init__(
+        self, settings: PerformanceSettings, columns: ScoreColumns, groups: Groups
+    ) -> None:
+        self.settings = settings
+        self.is_regression: bool | None = None
+        self.table = CohortTable(_PARTS, settings.cohort, settings.cohorts)
+        self.classes: list[float] = []
+        """Numbers of the first 15 classes that pairs had; all others are one class."""
+        self._columns = columns
+        self._groups = groups
+
+    def observe(self, times: Ints, segments: Ints) -> None:
+        """Count predictions at (n,) times, ns since 1970."""
+        places = self.table.open(times)
+        rows = self.table.rows(places, self._groups.of(segments), make=True)
+        _tally(self.table.counts, rows, PREDICTIONS, 1)
+        self.table.touch(rows)
+
+    def update(self, pairs: Sequence[Pairs], corrections: Sequence[Correction]) -> None:
+        """Count new pairs, and let corrected labels replace earlier ones; all in one environment."""
+        now = list(pairs)
+        if corrections:
+            before = stack([correction.pair for correction in corrections])
+            lags = np.array([correction.lag for correction in corrections])
+            after = before._replace(
+                label=np.array([correction.label for correction in corrections]),
+                times=before.times - before.lag + lags, lag=lags,
+            )  # fmt: skip
+            now.append(after)
+            self._meet(now)
+            self._count(before, -1)
+        else:
+            self._meet(now)
+        for found in now:
+            self._count(found, 1)
+            late = found.lag > int(self.settings.close_after * 1e9) + self.table.span
+            _tally(self.table.counts, self._rows(take(found, late)), REVISED, 1)
+
+    def _meet(self, found: list[Pairs]) -> None:
+        """Give classes that are new a number, in the order of the log."""
+        found = [_answered(one) for one in found]
+        if self.is_regression is not False or len(self.classes) >= MOST_CLASSES - 1 or not found:
+            return
+        both = np.concatenate([np.stack([one.predicted, one.label], axis=1) for one in found])
+        new = ~np.isin(both, self.classes) & ~np.isnan(both)
+        if not new.any():
+            return
+        offsets = np.concatenate([one.offsets for one in found])
+        order = np.lexsort((np.concatenate([one.rows for one in found]), offsets))
+        numbers, first = np.unique(both[order][new[order]], return_index=True)
+        room = MOST_CLASSES - 1 - len(self.classes)
+        self.classes += numbers[np.argsort(first)][:room].tolist()
+
+    def _rows(self, pairs: Pairs) -> Ints:
+        places = self.table.place(pairs.times - pairs.lag)
+        return self.table.rows(places, self._groups.of(pairs.segments), make=False)
+
+    def _count(self, pairs: Pairs, sign: int) -> None:
+        rows = self._rows(pairs)
+        self.table.touch(rows)
+        self._widen()
+        counts = self.table.counts
+        _tally(counts, rows, LABELS, sign)
+        pairs = _answered(pairs)
+        if self.is_regression is None or not len(pairs.label):
+            return
+        rows = self._rows(pairs)
+        count_pairs(
+            counts[:, _PARTS : _PARTS + self._width], rows, pairs, sign, self.classes, self._columns,
+            is_regression=self.is_regression,
+        )  # fmt: skip
+        if not self.is_regression:
+            same = pairs.predicted == pairs.label
+            _tally(counts, np.where(same[:, None], rows, -1), HITS, sign)
+
+    @property
+    def _width(self) -> int:
+        if self.is_regression is None:  # no prediction has come that says
+            return 0
+        return width_of(len(self._columns), is_regression=self.is_regression)
+
+    def _widen(self) -> None:
+        """Make room for what pairs are counted in, once it is known what that is."""
+        if self.table.counts.shape[1] < _PARTS + self._width:
+            self.table.widen(_PARTS + self._width)
+
+    def figures(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:
+        """Return the metrics of one row of the table; `name` returns the name of a class by its number."""
+        wide = np.zeros(_PARTS + self._width, np.int64)
+        wide[: min(len(row), len(wide))] = row[: len(wide)]
+        if self.is_regression is None:
+            return {}
+        found = metrics_of(
+            wide[_PARTS:], self.classes, self._columns, name, is_regression=self.is_regression
+        )
+        if "accuracy" in found and len(self.classes) == MOST_CLASSES - 1:
+            pairs = int(wide[_PARTS : _PARTS + _CONFUSION].sum())
+            hits = int(wide[HITS])  # among other classes a pair is not always right
+            found["accuracy"] = Metric(hits / pairs, *wilson(hits, pairs))
+        return found
+
+    def dirty(self, changed: list[Cohort], gone: list[Cohort]) -> dict[str, bytes | None]:
+        """Return the fields to store of changed rows, and None for those of rows that are gone."""
+        fields: dict[str, bytes | None] = {_field(cohort): None for cohort in gone}
+        fields.update((_field(cohort), self.table.snapshot(cohort)) for cohort in changed)
+        if fields:
+            fields["cohorts"] = pack(
+                "performance_cohorts", 1,
+                {"classes": self.classes, "regression": self.is_regression, "table": self.table.state()},
+                {},
+            )  # fmt: skip
+        return fields
+
+    def restore(self, fields: dict[str, bytes]) -> None:
+        """Go on from stored fields, of an object that is new.
+
+        Raises
+        ------
+        StateError
+            A field is damaged.
+        """
+        if "cohorts" not in fields:
+            return
+        meta, _ = unpack("performance_cohorts", 1, fields["cohorts"])
+        self.classes = [float(number) for number in meta["classes"]]
+        self.is_regression = meta["regression"]
+        self._widen()
+        rows = [state for name, state in fields.items() if name.startswith(_ROW)]
+        self.table.restore(meta["table"], rows)
+
+
+_ROW: Final = "cohort:"
+
+
+def _field(cohort: Cohort) -> str:
+    return f"{_ROW}{cohort.span}:{cohort.group}"
+
+
+def _answered(pairs: Pairs) -> Pairs:
+    """Return the pairs that have a prediction or scores: theirs has decided what kind of model this is."""
+    good = ~np.isnan(pairs.predicted) | np.isfinite(pairs.scores).any(axis=1)
+    return pairs if good.all() else take(pairs, good)
+
+
+def width_of(columns: int, *, is_regression: bool) -> int:
+    """Return how many whole numbers all metrics of a model with so many columns of scores follow from."""
+    if is_regression:
+        return regression_sums.WIDTH
+    scored = binary_counts.WIDTH if columns < 3 else class_scores.width(columns)
+    return _CONFUSION + scored
+
+
+def count_pairs(
+    counts: Ints,
+    rows: Ints,
+    pairs: Pairs,
+    sign: int,
+    classes: list[float],
+    columns: ScoreColumns,
+    *,
+    is_regression: bool,
+) -> None:
+    """Add (n,) pairs to the (n, k) rows of a table of `width_of` columns, or take them away with a sign of -1."""
+    predicted, label, scores = pairs.predicted, pairs.label, pairs.scores
+    if is_regression:
+        predicted, label = numbers_only(predicted), numbers_only(label)
+        for k in range(rows.shape[1]):
+            regression_sums.count(counts, rows[:, k], predicted, label, sign)
+        return
+    said, true = _index(predicted, classes), _index(label, classes)
+    confusion = counts[:, :_CONFUSION].reshape(len(counts), MOST_CLASSES, MOST_CLASSES)
+    of_scores = counts[:, _CONFUSION:]
+    each = [np.ascontiguousarray(rows[:, k]) for k in range(rows.shape[1])]
+    for cells in each:
+        class_counts.count(confusion, cells, said, true, sign)
+    if len(columns) == 1:
+        positive, score = columns.classes[0], np.ascontiguousarray(scores[:, 0])
+        is_true = np.where(np.isnan(label), np.nan, label == positive)
+        is_said = np.full(len(label), np.nan)  # what was said is in the confusion matrix
+        for cells in each:
+            binary_counts.count(of_scores, cells, is_said, is_true, score, sign)
+    elif len(columns):
+        own = columns.numbers(label)
+        for cells in each:
+            class_scores.count(of_scores, cells, own, scores, sign)
+
+
+def metrics_of(
+    row: Ints,
+    classes: list[float],
+    columns: ScoreColumns,
+    name: Callable[[float], str],
+    *,
+    is_regression: bool,
+) -> dict[str, Metric]:
+    """Return the metrics that follow from one row of `width_of` whole numbers.
+
+    Of two classes those of `binary_metrics`, for the class that is asked about: that of the score, or the one whose name sorts
+    last. Of more those of `class_counts` and `class_scores`, with names of classes for their numbers.
+    """
+    if is_regression:
+        return regression_sums.metrics(row)
+    confusion = row[:_CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
+    of_scores = row[_CONFUSION:]
+    if len(classes) <= 2 and len(columns) <= 1:
+        positive = columns.classes[0] if len(columns) else max(classes, key=name, default=np.nan)
+        place = int(_index(np.array([positive]), classes)[0])
+        of_scores = of_scores.copy()
+        of_scores[: binary_counts.SCORED] = _two_by_two(confusion, place)
+        return binary_metrics.metrics(of_scores)
+    found = class_counts.metrics(confusion)
+    names = [name(number) for number in classes]
+    names += [OTHER] * (MOST_CLASSES - len(names))
+    shown = {_named(key, names): metric for key, metric in found.items()}
+    if len(columns) > 1:
+        of_columns = [name(number) for number in columns.classes.tolist()]
+        scored = class_scores.metrics(of_scores, len(columns))
+        shown |= {_named(key, of_columns): metric for key, metric in scored.items()}
+    elif len(columns):
+        scored = binary_metrics.metrics(of_scores)
+        shown |= {key: scored[key] for key in _OF_SCORES if key in scored}
+    return shown
+
+
+_OF_SCORES: Final = ("brier", "log_loss", "ece", "roc_auc", "average_precision")
+
+
+def _named(key: str, names: list[str]) -> str:
+    metric, colon, index = key.partition(":")
+    return f"{metric}:{names[int(index)]}" if colon and index.isdigit() else key
+
+
+def _two_by_two(confusion: Ints, positive: int) -> Ints:
+    """Return true negatives, false negatives, false positives and true positives, as `binary_counts` has them."""
+    tp = confusion[positive, positive]
+    fn = confusion[positive].sum() - tp
+    fp = confusion[:, positive].sum() - tp
+    return np.array([confusion.sum() - tp - fn - fp, fn, fp, tp])
+
+
+def _index(numbers: Floats, classes: list[float]) -> Ints:
+    """Return (n,) places of classes, the last for one that has none, -1 where a row has no class."""
+    found = np.full(len(numbers), MOST_CLASSES - 1)
+    for k, number in enumerate(classes):
+        found[numbers == number] = k
+    found[np.isnan(numbers)] = -1
+    return found

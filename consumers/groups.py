@@ -1,0 +1,138 @@
+"""Groups of predictions by segment: values as small numbers in one integer a row, and what crossing them makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import numpy as np
+
+from ..core.columns import Ints, Strings
+from ..core.snapshot import pack, unpack
+from ..detectors.string_index import StringIndex
+
+VERSION: Final = "version"
+"""The segment that every model has: its version."""
+ALL: Final = 0
+"""The group of all predictions."""
+CROSS: Final = "*"
+_BITS: Final = 6
+MOST_SEGMENTS: Final = 10  # of six bits each, in 63
+MOST_VALUES: Final = (1 << _BITS) - 2
+_BEYOND: Final = (1 << _BITS) - 1
+
+
+class Groups:
+    """Which groups a prediction belongs to.
+
+    A row's segments are one number, six bits a segment: 0 for none, 1 to 62 for a value, 63 for one beyond these. A group
+    is such a number of which all but the bits of its segments are 0, so it needs no table.
+
+    Parameters
+    ----------
+    segments
+        Names to be told apart, and names with `*` between them to be crossed; `all` for the first ten that come.
+
+    Notes
+    -----
+    The first 62 values of a segment are told apart; predictions with others are in no group of that segment. State: which
+    came first must not depend on when a worker was started.
+    """
+
+    def __init__(self, segments: Literal["all"] | list[str] = "all") -> None:
+        self._takes_all = segments == "all"
+        wanted = [] if segments == "all" else segments
+        names = dict.fromkeys(part for name in wanted for part in name.split(CROSS))
+        self._names = list(names)
+        self._values = [StringIndex() for _ in names]
+        self._crossed = [tuple(name.split(CROSS)) for name in wanted if CROSS in name]
+        self._single = [name for name in wanted if CROSS not in name]
+        self.changes = 0
+        """Goes up whenever the state does; a store need not write it again in between."""
+
+    def codes(self, segments: Mapping[str, Strings], version: Strings) -> Ints:
+        """Return (n,) the segments of rows as one number each."""
+        columns = {VERSION: version, **segments} if VERSION not in segments else segments
+        if self._takes_all:
+            self._meet(columns)
+        found = np.zeros(len(version), np.int64)
+        for place, name in enumerate(self._names):
+            texts = columns.get(name)
+            if texts is not None and texts.present.any():
+                found |= self._numbers(place, texts) << (_BITS * place)
+        return found
+
+    def _meet(self, columns: Mapping[str, Strings]) -> None:
+        """Take in new segments in the order of the first row that has each."""
+        new = [
+            (int(texts.present.argmax()), name, texts)
+            for name, texts in columns.items()
+            if name not in self._names and texts.present.any()
+        ]
+        for _, name, _ in sorted(new, key=lambda one: one[:2]):
+            if len(self._names) < MOST_SEGMENTS and CROSS not in name:
+                self._names.append(name)
+                self._values.append(StringIndex())
+                self._single.append(name)
+                self.changes += 1
+
+    def _numbers(self, place: int, texts: Strings) -> Ints:
+        index = self._values[place]
+        found = index.find(texts) + 1
+        unknown = np.flatnonzero(texts.present & (found == 0))
+        while len(unknown):
+            if len(index) >= MOST_VALUES:
+                found[unknown] = _BEYOND
+                break
+            index.add(texts.take(unknown[:1]))
+            self.changes += 1
+            found[unknown] = index.find(texts.take(unknown)) + 1
+            unknown = unknown[found[unknown] == 0]
+        return found
+
+    def of(self, codes: Ints) -> Ints:
+        """Return the (n, k) groups of rows: all, then one of each segment and crossing that some row has; -1 for none."""
+        place = {name: k for k, name in enumerate(self._names)}
+        found = [np.zeros(len(codes), np.int64)]
+        there = int(np.bitwise_or.reduce(codes)) if len(codes) else 0
+        for names in (*((name,) for name in self._single), *self._crossed):
+            masks = [_BEYOND << (_BITS * place[name]) for name in names]
+            if not all(there & mask for mask in masks):
+                continue
+            group = codes & sum(masks)
+            inside = np.ones(len(codes), np.bool_)
+            for mask in masks:
+                inside &= (codes & mask != 0) & (codes & mask != mask)
+            found.append(np.where(inside, group, -1))
+        return np.stack(found, axis=1)
+
+    def name(self, group: int) -> str:
+        """Return a group's name: `sex=F`, `sex=F race=2`; empty for all."""
+        parts = []
+        for place, name in enumerate(self._names):
+            value = group >> (_BITS * place) & _BEYOND
+            if value:
+                parts.append(f"{name}={self._values[place][value - 1]}")
+        return " ".join(parts)
+
+    def snapshot(self) -> bytes:
+        """Return the whole state."""
+        values = [index.texts(0, len(index)).to_list() for index in self._values]
+        return pack("groups", 1, {"names": self._names, "values": values}, {})
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot; segments that are wanted since come after those that were."""
+        meta, _ = unpack("groups", 1, state)
+        names: list[str] = [str(name) for name in meta["names"]]
+        values: list[StringIndex] = []
+        for texts in meta["values"]:
+            index = StringIndex()
+            index.restore(Strings.of(texts), 0)
+            values.append(index)
+        if len(names) != len(values) or len(names) > MOST_SEGMENTS:
+            raise ValueError(f"{len(names)} segments with {len(values)} lists of values")
+        wanted = [name for name in self._names if name not in names]
+        if self._takes_all:
+            self._single = list(names)
+        self._names = names + wanted
+        self._values = values + [StringIndex() for _ in wanted]

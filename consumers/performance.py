@@ -1,0 +1,170 @@
+"""Performance of one model: what is kept of each prediction until its label comes, and the cohorts of each environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from ..core.batch import EventBatch
+from ..core.columns import Floats, Ints
+from ..core.errors import StateError
+from ..core.events import ENVIRONMENTS
+from ..core.metric_row import MetricRow, encode
+from ..core.snapshot import reading
+from .cohort_table import Cohort
+from .cohorts import LABELS, PREDICTIONS, REVISED, Cohorts
+from .groups import Groups
+from .join import Correction, Pairs
+from .score_columns import ScoreColumns
+from .settings import PerformanceSettings
+
+_ROWS: Final = 50
+"""Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again."""
+
+Name = Callable[[float], str]
+
+
+class Performance:
+    """The cohorts of one model in one partition, by environment, as series for whoever looks.
+
+    Parameters
+    ----------
+    settings
+        The model's.
+    """
+
+    def __init__(self, settings: PerformanceSettings) -> None:
+        self.settings = settings
+        self._columns = ScoreColumns(settings.positive)
+        self._groups = Groups(settings.segments)
+        self._cohorts: dict[int, Cohorts] = {}
+        self._newest = 0
+        self._stored = (-1, -1)
+        self._unwritten: dict[tuple[int, Cohort], None] = {}  # in the order in which they changed
+        self._gone: list[tuple[int, Cohort]] = []
+
+    def columns(self, batches: Sequence[EventBatch]) -> tuple[list[Ints], list[Floats]]:
+        """Return the (n,) segments and (n, k) scores of each batch, as pairs will bring them back."""
+        segments = [self._groups.codes(batch.segments, batch.version) for batch in batches]
+        scores = [self._columns.of(batch) for batch in batches]
+        width = len(self._columns)
+        for k, found in enumerate(scores):
+            if found.shape[1] < width:  # of before it was known what scores are like
+                scores[k] = np.full((len(found), width), np.nan)
+        return segments, scores
+
+    def observe(
+        self, environment: int, times: Ints, segments: Ints, *, is_regression: bool | None
+    ) -> None:
+        """Count predictions of one environment."""
+        cohorts = self._of(environment)
+        cohorts.is_regression = is_regression
+        cohorts.observe(times, segments)
+
+    def update(
+        self, environment: int, pairs: Sequence[Pairs], corrections: Sequence[Correction]
+    ) -> None:
+        """Count pairs and corrections of one environment."""
+        self._of(environment).update(pairs, corrections)
+
+    def _of(self, environment: int) -> Cohorts:
+        if environment not in self._cohorts:
+            self._cohorts[environment] = Cohorts(self.settings, self._columns, self._groups)
+        return self._cohorts[environment]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to write than a commit takes."""
+        return bool(self._unwritten)
+
+    def dirty(self) -> dict[str, bytes | None]:
+        """Return the fields to store since the last call, None for those to delete."""
+        fields: dict[str, bytes | None] = {}
+        changes = self._columns.changes, self._groups.changes
+        if changes != self._stored:
+            self._stored = changes
+            fields["score_columns"] = self._columns.snapshot()
+            fields["groups"] = self._groups.snapshot()
+        for code, cohorts in self._cohorts.items():
+            changed, gone = cohorts.table.changed()
+            self._unwritten.update(((code, cohort), None) for cohort in changed)
+            for cohort in gone:
+                self._unwritten.pop((code, cohort), None)
+                self._gone.append((code, cohort))
+            fields.update((f"{code}/{name}", f) for name, f in cohorts.dirty(changed, gone).items())
+        return fields
+
+    def series(self, name: Name, now: int) -> dict[str, bytes | None]:
+        """Return what has changed of the series since the last call, as far as one commit takes it; None for what is gone.
+
+        To be called after `dirty`. `name` returns the name of a class by its number, `now` is the time of the latest
+        prediction, ns since 1970.
+        """
+        found: dict[str, bytes | None] = {}
+        span = int(self.settings.cohort * 1e9)
+        if now // span > self._newest // span:  # what is told of all depends on their age
+            self._write_all()
+        self._newest = now
+        for code, cohort in self._gone:
+            found[self._field(code, cohort)] = None
+        self._gone = []
+        for code, cohort in list(self._unwritten)[:_ROWS]:
+            del self._unwritten[code, cohort]
+            row = self._cohorts[code].table.get(cohort)
+            if row is not None:
+                found[self._field(code, cohort)] = encode(self._row(code, cohort, row, name))
+        return found
+
+    def _field(self, environment: int, cohort: Cohort) -> str:
+        begin = cohort.span * self._cohorts[environment].table.span
+        return f"{ENVIRONMENTS[environment]}|{_time(begin)}|{self._groups.name(cohort.group)}"
+
+    def _row(self, environment: int, cohort: Cohort, row: Ints, name: Name) -> MetricRow:
+        """Return a row of the series."""
+        cohorts = self._cohorts[environment]
+        span = cohorts.table.span
+        end = (cohort.span + 1) * span
+        predictions, labels = int(row[PREDICTIONS]), int(row[LABELS])
+        coverage = labels / predictions if predictions else 0.0
+        is_old = self._newest - end > self.settings.close_after * 1e9
+        return MetricRow(
+            environment=ENVIRONMENTS[environment],
+            group=self._groups.name(cohort.group),
+            begin=_time(cohort.span * span),
+            end=_time(end),
+            predictions=predictions,
+            labels=labels,
+            label_coverage_ratio=coverage,
+            closed=is_old or coverage >= self.settings.close_coverage,
+            revised=int(row[REVISED]),
+            metrics={**cohorts.figures(row, name)},
+        )
+
+    def restore(self, fields: dict[str, bytes], groups: dict[int, dict[str, bytes]]) -> list[str]:
+        """Go on from stored fields, the model's and of each environment; return what could not be read and starts clean."""
+        if "groups" not in fields:
+            return []
+        try:
+            with reading("performance"):
+                self._columns.restore(fields["score_columns"])
+                self._groups.restore(fields["groups"])
+                for code, of in groups.items():
+                    if "cohorts" in of:
+                        self._of(code).restore(of)
+        except StateError as error:
+            self.__init__(self.settings)  # type: ignore[misc]
+            return [f"performance: {error}"]
+        self._stored = self._columns.changes, self._groups.changes
+        self._write_all()
+        return []
+
+    def _write_all(self) -> None:
+        for code, cohorts in self._cohorts.items():
+            self._unwritten.update(((code, cohort), None) for cohort, _ in cohorts.table.cohorts())
+
+
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).isoformat()

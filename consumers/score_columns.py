@@ -1,0 +1,97 @@
+"""Scores of predictions as columns of one order, so that a pair still has them when its label comes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from ..core.batch import EventBatch
+from ..core.columns import Floats, Ints, Strings
+from ..core.snapshot import pack, unpack
+from .class_numbers import ClassNumbers
+
+MOST_CLASSES: Final = 16
+"""Classes of which each is told apart; pairs of others count as one class."""
+
+
+class ScoreColumns:
+    """The classes of a model's scores, as its first prediction with scores has them.
+
+    Of one or two scores one column is kept, of the class that is asked about: `positive`, or the one whose name sorts last (`1` of
+    `0` and `1`). Of more, one of each of 16 classes at most. Logits stand for scores where there are none: class k is
+    the integer k, the score its softmax.
+
+    Parameters
+    ----------
+    positive
+        The name of the class that is asked about; None for the last.
+    """
+
+    def __init__(self, positive: str | None = None) -> None:
+        self._positive = positive
+        self.names: tuple[str, ...] = ()
+        self.classes: Floats = np.empty(0)
+        """(k,) their numbers, as `ClassNumbers` has them."""
+        self.changes = 0
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of(self, batch: EventBatch) -> Floats:
+        """Return (n, k) scores of predictions, NaN where a row has none."""
+        if batch.score_names:
+            names, scores = batch.score_names, batch.scores
+        elif batch.logits is not None:
+            names, scores = tuple(map(str, range(batch.logits.shape[1]))), softmax(batch.logits)
+        else:
+            return np.full((len(batch), len(self)), np.nan)
+        if not len(self):
+            self._decide(names, scores)
+        place = {name: k for k, name in enumerate(names)}
+        found = np.full((len(batch), len(self)), np.nan)
+        for k, name in enumerate(self.names):
+            if name in place:
+                found[:, k] = scores[:, place[name]]
+        return found
+
+    def _decide(self, names: tuple[str, ...], scores: Floats) -> None:
+        """Decide by the first row with scores, so that it does not matter what else came with it."""
+        rows = np.flatnonzero(np.isfinite(scores).any(axis=1))
+        if not len(rows):
+            return
+        there = np.isfinite(scores[rows[0]])
+        known = sorted(name for name, is_there in zip(names, there, strict=True) if is_there)
+        if len(known) > 2:
+            self._take(tuple(known[:MOST_CLASSES]))
+        else:
+            positive = self._positive
+            self._take((positive if positive is not None and positive in known else known[-1],))
+
+    def _take(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.classes = ClassNumbers().of_text(Strings.of(names))
+        self.changes += 1
+
+    def numbers(self, classes: Floats) -> Ints:
+        """Return (n,) which of the columns is of each class, -1 for none."""
+        found = np.full(len(classes), -1)
+        for k, number in enumerate(self.classes.tolist()):
+            found[classes == number] = k
+        return found
+
+    def snapshot(self) -> bytes:
+        """Return the whole state."""
+        return pack("score_columns", 1, {"names": list(self.names)}, {})
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a snapshot."""
+        meta, _ = unpack("score_columns", 1, state)
+        self._take(tuple(str(name) for name in meta["names"][:MOST_CLASSES]))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return (n, classes) probabilities of logits; NaN in a row with a value that is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(raised / raised.sum(axis=1, keepdims=True))

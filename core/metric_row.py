@@ -1,0 +1,61 @@
+"""A row of a model's series of metrics: what workers write into Redis and what lookers-on read."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Performance of a group's predictions of one span of time.
+
+    Parameters
+    ----------
+    environment
+        Of the predictions.
+    group
+        `sex=F` or `sex=F race=2`; empty for all predictions.
+    begin, end
+        The span, ISO 8601, UTC; `end` is not part of it.
+    predictions, labels
+        Predictions in the span, and how many of them have a label now.
+    label_coverage_ratio
+        Labels over predictions.
+    closed
+        Whether so many labels are there, or so much time has passed, that nothing much is expected to change.
+    revised
+        Labels that came, or changed, so long after the span that it had been closed.
+    metrics
+        Name to value, lower and upper end of its interval at 95 %, and what the value itself may be off by since scores
+        are counted in bins. What is not known has no entry.
+    """
+
+    environment: str
+    group: str
+    begin: str
+    end: str
+    predictions: int
+    labels: int
+    label_coverage_ratio: float
+    closed: bool
+    revised: int
+    metrics: dict[str, tuple[float, float, float, float]]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(MetricRow)
+
+
+def encode(row: MetricRow) -> bytes:
+    """Return a row as JSON."""
+    return _encoder.encode(row)
+
+
+def decode(text: bytes) -> MetricRow:
+    """Return a row from JSON.
+
+    Raises
+    ------
+    msgspec.MsgspecError
+        It is none; fields that are not known are passed over.
+    """
+    return _decoder.decode(text)

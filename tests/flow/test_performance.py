@@ -1,0 +1,222 @@
+"""Performance by cohort and group from a log of late labels: what scikit-learn says of the pairs as they are in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from tocsin.consumers.pipeline import PartitionPipeline
+from tocsin.consumers.records import Partition, PlainRecord, Records
+from tocsin.consumers.settings import ModelSettings
+from tocsin.core.cloudevents import LINES
+from tocsin.core.events import Label, Prediction
+from tocsin.core.metric_row import MetricRow, decode
+from tocsin.core.wire import encode
+
+START = datetime(2026, 1, 1, 5, tzinfo=UTC)
+PARTITION = Partition("t", 0)
+DAY = timedelta(days=1)
+
+
+class Log:
+    """Predictions of ten days, and labels of most of them: shuffled, some twice, some corrected."""
+
+    def __init__(self, seed: int, kind: str, count: int = 1500) -> None:
+        rng = self.rng = np.random.default_rng(seed)
+        self.kind = kind
+        self.rows: list[dict[str, Any]] = []
+        events: list[tuple[float, bytes]] = []
+        for i in range(count):
+            row = self.row(i, i / count * 10)
+            self.rows.append(row)
+            time = START + row["day"] * DAY
+            events.append(
+                (
+                    row["day"],
+                    encode(Prediction(prediction_id=str(i), model="m", time=time, **row["event"])),
+                )
+            )
+            if rng.random() > 0.8:
+                row["label"] = None
+                continue
+            seen = row["day"] + float(rng.exponential(3))
+            wrong = self.row(i, 0)["label"]
+            revisions = [wrong, row["label"]] if rng.random() < 0.1 else [row["label"]]
+            for revision, label in enumerate(revisions):
+                for copy in range(2 if rng.random() < 0.1 else 1):
+                    when = seen + 2 * revision + copy * 0.01
+                    observed = START + when * DAY
+                    told = Label(
+                        prediction_id=str(i),
+                        model="m",
+                        label=label,
+                        observed_at=observed,
+                        revision=revision,
+                    )
+                    events.append((when + float(rng.exponential(1)), encode(told)))
+        self.lines = [line for _, line in sorted(events, key=lambda one: one[0])]
+
+    def row(self, i: int, day: float) -> dict[str, Any]:
+        rng = self.rng
+        segments = (
+            {"sex": str(rng.choice(["F", "M"])), "age": str(rng.integers(3))}
+            if rng.random() < 0.9
+            else None
+        )
+        event: dict[str, Any] = {"segments": segments, "version": "2" if day > 5 else "1"}
+        label: Any
+        if self.kind == "binary":
+            score = float(rng.random())
+            event |= {"prediction": score > 0.4, "scores": {"1": score, "0": 1 - score}}
+            label = int(rng.random() < score)
+        elif self.kind == "classes":
+            logits = rng.normal(size=4)
+            label = int((logits + rng.normal(size=4)).argmax())
+            event |= {"prediction": int(logits.argmax()), "logits": logits.tolist()}
+        elif self.kind == "words":
+            event |= {"prediction": str(rng.choice(["cat", "dog"]))}
+            label = (
+                event["prediction"]
+                if rng.random() < 0.8
+                else str(rng.choice(["cat", "dog", "cow"]))
+            )
+        else:
+            value = float(rng.normal() * 100)
+            event |= {"prediction": value}
+            label = value + float(rng.normal())
+        return {"event": event, "day": day, "label": label}
+
+    def records(self) -> list[PlainRecord]:
+        headers = [("content-type", LINES.encode())]
+        return [
+            PlainRecord(
+                k, int((START + 365 * DAY).timestamp() * 1e9), b"m", b"\n".join(part), headers
+            )
+            for k, part in enumerate(self.lines[i : i + 7] for i in range(0, len(self.lines), 7))
+        ]
+
+    def of(self, span: int, group: str) -> list[dict[str, Any]]:
+        """Return the rows of a day and group."""
+
+        def has(row: dict[str, Any]) -> bool:
+            named = {**(row["event"]["segments"] or {}), "version": row["event"]["version"]}
+            return all(
+                named.get(part.split("=")[0]) == part.split("=")[1] for part in group.split()
+            )
+
+        first = (START + span * DAY).replace(hour=0)
+        return [
+            row for row in self.rows if first <= START + row["day"] * DAY < first + DAY and has(row)
+        ]
+
+
+def run(
+    records: Sequence[PlainRecord], cuts: Sequence[int], *, restarts: bool = False
+) -> dict[str, MetricRow]:
+    """Return the series after all records, taken in at these cuts."""
+    settings = ModelSettings(
+        performance={"segments": ["sex", "age", "version", "sex*age"], "close_after": "5d"},
+        labels={"window": "90d"},
+    )
+
+    def fresh() -> PartitionPipeline:
+        return PartitionPipeline(PARTITION, lambda _: settings)
+
+    pipeline, stored, series = fresh(), {}, {}
+
+    def commit() -> None:
+        stored.update(pipeline.dirty())
+        series.update(pipeline.series().get("m", {}))
+
+    for begin, end in zip([0, *cuts], [*cuts, len(records)], strict=True):
+        pipeline.process(Records.of(PARTITION, records[begin:end]))
+        commit()
+        if restarts:
+            position, pipeline = pipeline.position, fresh()
+            kept = {name: state for name, state in stored.items() if state is not None}
+            assert pipeline.restore(position, kept) == []
+    while pipeline.is_behind:
+        commit()
+    return {name: decode(row) for name, row in series.items() if row is not None}
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes", "words", "numbers"])
+def test_every_cohort_and_group_is_what_scikit_learn_says_of_its_pairs(kind: str) -> None:
+    log = Log(1, kind)
+    records = log.records()
+    series = run(
+        records, sorted(log.rng.choice(np.arange(1, len(records)), 9, replace=False).tolist())
+    )
+    groups = {row.group for row in series.values()}
+    assert groups == {
+        "", "sex=F", "sex=M", "age=0", "age=1", "age=2", "version=1", "version=2",
+        *(f"sex={s} age={a}" for s in "FM" for a in range(3)),
+    }  # fmt: skip
+    told = 0
+    for row in series.values():
+        span = (datetime.fromisoformat(row.begin).date() - START.date()).days
+        rows = log.of(span, row.group)
+        pairs = [one for one in rows if one["label"] is not None]
+        assert (row.predictions, row.labels) == (len(rows), len(pairs))
+        expected = truth(kind, pairs)
+        told += len(expected)
+        for name, value in expected.items():
+            metric = row.metrics[name]
+            assert abs(metric[0] - value) <= metric[3] + 1e-9, (name, row.begin, row.group)
+    assert told > 250
+
+
+def truth(kind: str, pairs: list[dict[str, Any]]) -> dict[str, float]:
+    if not pairs:
+        return {}
+    label = [pair["label"] for pair in pairs]
+    predicted = [pair["event"]["prediction"] for pair in pairs]
+    if kind == "numbers":
+        return {
+            "mae": reference.mean_absolute_error(label, predicted),
+            "rmse": reference.root_mean_squared_error(label, predicted),
+        }
+    found = {"accuracy": float(np.mean([a == b for a, b in zip(label, predicted, strict=True)]))}
+    if kind == "binary":
+        score = [pair["event"]["scores"]["1"] for pair in pairs]
+        found["brier"] = float(np.mean((np.array(score) - label) ** 2))
+        if any(label):
+            found["recall"] = reference.recall_score(label, predicted, zero_division=0)
+            if not all(label):
+                found["roc_auc"] = reference.roc_auc_score(label, score)
+    else:
+        seen = sorted({*label, *predicted})
+        found["f1:macro"] = reference.f1_score(
+            label, predicted, labels=seen, average="macro", zero_division=np.nan
+        )
+    if kind == "classes":
+        logits = np.array([pair["event"]["logits"] for pair in pairs])
+        scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        found["log_loss"] = reference.log_loss(label, scores, labels=range(4))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["binary", "words"])
+def test_cuts_and_restarts_change_nothing_in_the_series(kind: str) -> None:
+    log = Log(2, kind, 600)
+    records = log.records()
+    expected = run(records, [])
+    every = list(range(1, len(records)))
+    assert run(records, every) == expected
+    assert run(records, every[::11], restarts=True) == expected
+
+
+def test_a_cohort_is_closed_by_age_or_coverage_and_says_what_changed_afterwards() -> None:
+    series = run(Log(3, "binary").records(), [])
+    rows = [row for row in series.values() if not row.group]
+    assert [row.closed for row in sorted(rows, key=lambda row: row.begin)] == [True] * 5 + [
+        False
+    ] * 6
+    assert sum(row.revised for row in rows) > 10
+    assert rows[0].begin == "2026-01-01T00:00:00+00:00"
+    assert rows[0].end == "2026-01-02T00:00:00+00:00"
