@@ -1,0 +1,257 @@
+"""Gaps between groups against formulas by hand, published intervals, scipy, and the truth in simulation."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats.contingency import relative_risk
+
+from tocsin.detectors import gap_test
+from tocsin.detectors import gaps as gaps_module
+from tocsin.detectors.base import Observations
+from tocsin.detectors.binary_counts import FN, FP, TN, TP, WIDTH, count
+from tocsin.detectors.binary_metrics import Metric, wilson
+from tocsin.detectors.gap_test import GapTests
+from tocsin.detectors.gaps import (
+    calibration,
+    difference,
+    events_needed,
+    gaps,
+    one_versus_rest,
+    outcomes,
+    pairs,
+    rate,
+    ratio,
+    too_small,
+)
+
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def drawn(seed: int, n: int, shift: float) -> Triple:
+    """Return predictions, labels and scores of a group; the larger the shift, the better it is treated."""
+    rng = np.random.default_rng([seed, n])
+    score = rng.beta(2, 2, n)
+    label = (rng.random(n) < score ** (1 + shift)) * 1.0
+    return (score > 0.5 - shift) * 1.0, label, score
+
+
+def counted(of: Triple) -> np.ndarray:
+    table = np.zeros((1, WIDTH), np.int64)
+    count(table, np.zeros(len(of[1]), np.int64), *of, 1)
+    return table[0]
+
+
+def of_cells(tn: int, fn: int, fp: int, tp: int) -> np.ndarray:
+    row = np.zeros(WIDTH, np.int64)
+    row[[TN, FN, FP, TP]] = tn, fn, fp, tp
+    return row
+
+
+def by_hand(of: Triple) -> dict[str, float]:
+    predicted, label, score = of
+    return {
+        "positive_rate": predicted.mean(),
+        "recall": predicted[label == 1].mean(),
+        "false_positive_rate": predicted[label == 0].mean(),
+        "precision": label[predicted == 1].mean(),
+        "accuracy": (predicted == label).mean(),
+        "calibration": label.mean() - score.mean(),
+    }
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gaps_are_those_by_hand(seed: int) -> None:
+    a, b = drawn(seed, 700, 0.1), drawn(seed + 100, 300, 0.0)
+    found, ours, theirs = gaps(counted(a), counted(b)), by_hand(a), by_hand(b)
+    expected = {name: ours[name] - theirs[name] for name in ours}
+    expected["disparate_impact"] = ours["positive_rate"] / theirs["positive_rate"]
+    expected["four_fifths"] = min(expected["disparate_impact"], 1 / expected["disparate_impact"])
+    expected["equalised_odds"] = max(abs(expected["recall"]), abs(expected["false_positive_rate"]))
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name].value == pytest.approx(value, abs=1e-9), name
+        assert found[name].low <= found[name].value <= found[name].high, name
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((6, 7), (2, 7), 0.0582, 0.8062),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+    ],
+)
+def test_differences_are_newcombes(
+    a: tuple[int, int], b: tuple[int, int], low: float, high: float
+) -> None:
+    """Table II of Newcombe (1998), method 10."""
+    ours, theirs = (Metric(hits / of, *wilson(hits, of)) for hits, of in (a, b))
+    found = difference(ours, theirs)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_a_ratio_of_many_events_is_scipys() -> None:
+    ours, theirs = (Metric(h / n, *wilson(h, n)) for h, n in ((4_100, 20_000), (9_000, 40_000)))
+    found, expected = ratio(ours, theirs), relative_risk(4_100, 20_000, 9_000, 40_000)
+    interval = expected.confidence_interval(0.95)
+    assert found.value == pytest.approx(expected.relative_risk)
+    assert (found.low, found.high) == (
+        pytest.approx(interval.low, abs=1e-3), pytest.approx(interval.high, abs=1e-3),
+    )  # fmt: skip
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Of 800 pairs of groups of 400 and 150, against 2,000,000 of the same laws; the larger of two gaps in more."""
+    truth = gaps(*(counted(drawn(k, 2_000_000, shift)) for k, shift in enumerate((0.1, 0.0))))
+    samples = [
+        gaps(counted(drawn(10 + k, 400, 0.1)), counted(drawn(5_000 + k, 150, 0.0)))
+        for k in range(800)
+    ]
+    for name, of in truth.items():
+        held = np.mean([s[name].low <= of.value <= s[name].high for s in samples])
+        assert 0.93 <= held <= (0.995 if name == "equalised_odds" else 0.98), (name, held)
+
+
+def test_intervals_hold_without_a_gap_too() -> None:
+    """A size has no interval below 0 then, and one of at most 1: those may hold more often."""
+    samples = [
+        gaps(counted(drawn(k, 300, 0.0)), counted(drawn(9_000 + k, 300, 0.0))) for k in range(800)
+    ]
+    for name in samples[0]:
+        true = 1.0 if name in ("disparate_impact", "four_fifths") else 0.0
+        held = np.mean([s[name].low <= true <= s[name].high for s in samples])
+        assert held >= 0.93, (name, held)
+        assert held <= 0.98 or name in ("four_fifths", "equalised_odds"), (name, held)
+
+
+def test_what_is_not_known_has_no_entry() -> None:
+    nothing, some = of_cells(0, 0, 0, 0), of_cells(5, 5, 5, 5)
+    assert gaps(nothing, nothing) == {} == gaps(nothing, some) == gaps(some, nothing)
+    assert calibration(nothing) is None
+    assert rate(nothing, "recall") is None
+    only_negatives = of_cells(9, 0, 1, 0)
+    assert set(gaps(only_negatives, some)) == {
+        "positive_rate", "disparate_impact", "four_fifths", "false_positive_rate", "precision",
+        "accuracy",
+    }  # fmt: skip
+    never = of_cells(9, 9, 0, 0)  # no positive prediction: no ratio to it, but one of it
+    assert "disparate_impact" not in gaps(some, never)
+    assert gaps(some, never)["four_fifths"].value == 0.0
+    assert "four_fifths" not in gaps(never, never)
+    found = gaps(never, some)["disparate_impact"]
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 0 < found.high < 1
+    one = np.array([1.0])
+    assert calibration(counted((one, one, one))) is None  # one pair has no spread
+    nan = np.full(3, np.nan)
+    assert gaps(counted((nan, nan, nan)), some) == {}
+
+
+def test_rates_of_one_show_an_interval() -> None:
+    found = gaps(of_cells(0, 0, 0, 10), of_cells(0, 0, 0, 20))
+    assert found["disparate_impact"].value == 1.0
+    assert found["disparate_impact"].low < 0.9
+    assert found["disparate_impact"].high > 1.1
+    assert found["recall"].low < -0.1
+
+
+def test_a_group_is_too_small_until_its_rate_is_known_so_well() -> None:
+    needed = events_needed(0.05)
+    low, high = wilson(needed / 2, needed)
+    assert (high - low) / 2 <= 0.05
+    low, high = wilson((needed - 1) / 2, needed - 1)
+    assert (high - low) / 2 > 0.05
+    many, few = of_cells(600, 400, 400, 600), of_cells(300, 0, 0, 100)
+    found = too_small(few, many)
+    assert found["recall"] == (needed - 100, 0)
+    assert found["false_positive_rate"] == (needed - 300, 0)
+    assert "accuracy" not in found
+    assert too_small(many, many) == {}
+    assert too_small(many, few, half_width=0.15) == {}
+    assert too_small(of_cells(0, 0, 0, 0), many)["recall"] == (needed, 0)
+    for half_width in (0.0, 0.5, float("nan")):
+        with pytest.raises(ValueError, match="between 0 and 0"):
+            events_needed(half_width)
+
+
+def test_a_class_against_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    label, said = rng.integers(0, 3, 500), rng.integers(0, 3, 500)
+    confusion = np.zeros((3, 3), np.int64)
+    np.add.at(confusion, (label, said), 1)
+    for k in range(3):
+        row = one_versus_rest(confusion, k)
+        expected = counted(((said == k) * 1.0, (label == k) * 1.0, np.full(500, np.nan)))
+        np.testing.assert_array_equal(row, expected)
+
+
+def test_outcomes_have_the_rates_as_means() -> None:
+    of = drawn(3, 500, 0.1)
+    predicted, label, score = (column.copy() for column in of)
+    junk = np.full(4, np.nan)
+    found = outcomes(*(np.append(column, junk) for column in (predicted, label, score)))
+    for name, expected in by_hand(of).items():
+        mean = np.nanmean(found[name])
+        value = 2 * mean - 1 if name == "calibration" else mean
+        assert value == pytest.approx(expected, abs=1e-12), name
+        assert np.isnan(found[name][-4:]).all()
+        assert ((found[name] >= 0) & (found[name] <= 1) | np.isnan(found[name])).all()
+
+
+def test_pairs_share_the_whole_and_crossed_segments_get_less() -> None:
+    segments = {
+        ("sex",): ["1", "2"], ("race",): ["1", "2", "3", "4"], ("age",): ["old"],
+        ("sex", "race"): ["1,1", "1,2", "2,1"],
+    }  # fmt: skip
+    found = pairs(segments, ["recall", "calibration"])
+    assert sum(pair.share for pair in found) == pytest.approx(1)
+    assert len(found) == 2 * (1 + 4 + 3)
+    by_segment = {
+        names: sum(p.share for p in found if f":{','.join(names)}=" in p.subject)
+        for names in segments
+    }
+    assert by_segment[("sex",)] == by_segment[("race",)] == pytest.approx(1 / 3)
+    assert by_segment[("sex", "race")] == pytest.approx(1 / 3)  # 1/4 of 1/2 + 1/4
+    assert by_segment[("age",)] == 0
+    rest = next(p for p in found if p.subject == "gap:recall:race=3|rest")
+    assert (rest.a, rest.b, rest.scale) == ("recall:race=3", "recall:race!=3", 1.0)
+    assert {p.scale for p in found if p.subject.startswith("gap:calibration")} == {2.0}
+    assert pairs({}, ["recall"]) == [] == pairs({("age",): ["old"]}, ["recall"])
+
+
+def test_the_test_takes_these_pairs_and_finds_the_gap() -> None:
+    rng = np.random.default_rng(1)
+    n = 40_000
+    sex, label = rng.integers(1, 3, n), (rng.random(n) < 0.5) * 1.0
+    predicted = np.where(label == 1, rng.random(n) < np.where(sex == 1, 0.8, 0.7), 0) * 1.0
+    listed = pairs({("sex",): ["1", "2"]}, ["recall", "false_positive_rate"])
+    found = outcomes(predicted, label, np.full(n, np.nan))
+    streams = {
+        f"{metric}:sex={k}": np.where(sex == k, found[metric], np.nan)
+        for metric in ("recall", "false_positive_rate") for k in (1, 2)
+    }  # fmt: skip
+    tests = GapTests(alpha=0.01)
+    tests.watch(listed)
+    batch = Observations.of(np.stack(list(streams.values()), axis=1), tuple(streams))
+    assert [v.subject for v in tests.update(batch)] == ["gap:recall:sex=1|2"]
+    gap = tests.gap("gap:recall:sex=1|2")
+    assert gap is not None
+    assert gap[0] == pytest.approx(0.1, abs=0.02)
+
+
+def test_examples_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    for module in (gaps_module, gap_test):
+        found = doctest.testmod(module)
+        assert found.attempted >= 5
+        assert not found.failed
+    text = (Path(__file__).parents[2] / "docs/bias.md").read_text()
+    code, printed = re.findall(r"^```(?:python)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "docs/bias.md", "exec"), {})
+    assert capsys.readouterr().out == printed
