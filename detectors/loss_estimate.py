@@ -1,0 +1,248 @@
+"""How wrong a regression is, before its labels are there: what its errors were where predictions and features were alike.
+
+Direct loss estimation, as running sums in whole numbers: order, cuts and merges change nothing. It is right as long as
+errors at given features are what they were in the reference; docs/estimation.md says more.
+"""
+
+# numba decides what is a number and what an array's element:
+# pyright: reportArgumentType=false
+# mypy: disable-error-code="arg-type"
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from ..core.columns import Floats, Ints
+from ..core.snapshot import check, pack, reading, unpack
+from .binary_counts import UNIT
+from .binary_metrics import Metric, Z
+from .compiled import compiled
+from .loss_trees import DEPTH, Trees, learn
+
+LEAST_ROWS: Final = 300
+"""Chosen: of fewer, too few are left to say how well the losses are known."""
+MOST_ROWS: Final = 32_768
+"""Rows that are learned from: of more, evenly spaced ones."""
+GROUPS: Final = 16
+"""Groups of rows by their expected squared error, each of which is set to its own level."""
+_GROUP_ROWS: Final = 50  # held out, in each group at the least
+_EACH: Final = 4  # one row in so many is held out
+_LARGEST: Final = 1e70  # of labels and predictions, as in `regression_sums`
+_COUNT, _ABSOLUTE, _SQUARE, _ABSOLUTE_DOUBT, _SQUARES, _IN_GROUP = range(6)
+WIDTH: Final = _IN_GROUP + GROUPS
+"""Columns: how many events, the sums of the expected size of the error and its square, of the variance of the size and
+of the squared expected square, the last four in units of the model; then events by group."""
+_VERSION: Final = 1
+
+
+class LossModel:
+    """What size and square an error is expected to have, given the prediction and the features; it never changes.
+
+    Parameters
+    ----------
+    trees
+        Expected |error| and error^2 by (prediction, features).
+    edges
+        (groups - 1,) rising: from which expected square on the next group holds.
+    level
+        (GROUPS, 2) what both are multiplied by in each group, so that rows that were held out have their mean.
+    spread
+        (GROUPS, 2) variance of these means, since the rows held out are a sample.
+    most
+        (2,) the largest of both in the reference; none is expected to be more.
+    tail
+        The mean of error^4 over that of the squared expected square: 3 for normal errors.
+    features
+        How many there are.
+
+    References
+    ----------
+    NannyML 0.13, "Direct loss estimation".
+    """
+
+    def __init__(
+        self, trees: Trees, edges: Floats, level: Floats, spread: Floats, most: Floats, tail: float,
+        features: int,
+    ) -> None:  # fmt: skip
+        self.trees, self.edges, self.level, self.spread = trees, edges, level, spread
+        self.most, self.tail, self.features = most, tail, features
+
+    @classmethod
+    def fit(cls, predicted: Floats, features: Floats, label: Floats) -> LossModel:
+        """Learn from the reference: three rows in four teach trees, the fourth sets levels and says how good they are.
+
+        Parameters
+        ----------
+        predicted, label
+            (n,) numbers; a row of which either is missing, or beyond 1e70, is left out.
+        features
+            (n, f) numbers, NaN where one is missing.
+
+        Raises
+        ------
+        ValueError
+            Fewer than 300 rows are left, or `features` has another number of rows.
+        """
+        values = _values(predicted, features)
+        known = np.flatnonzero((np.abs(predicted) <= _LARGEST) & (np.abs(label) <= _LARGEST))
+        if len(known) < LEAST_ROWS:
+            raise ValueError(
+                f"found {len(known)} reference rows with a prediction and a label, expected {LEAST_ROWS} or more: "
+                "give a larger reference"
+            )
+        if len(known) > MOST_ROWS:
+            known = known[np.arange(MOST_ROWS) * len(known) // MOST_ROWS]
+        size = np.abs(label[known] - predicted[known])
+        wanted, values = np.stack([size, size**2], axis=1), values[known]
+        out = np.arange(len(known)) % _EACH == _EACH - 1
+        trees = learn(values[~out], wanted[~out], values[out], wanted[out])
+        raw, there = np.maximum(trees.apply(values[out]), 0.0), wanted[out]
+        groups = min(GROUPS, len(raw) // _GROUP_ROWS)
+        order = np.sort(raw[:, 1])
+        edges = np.unique(order[np.arange(1, groups) * len(order) // groups])
+        group = np.searchsorted(edges, raw[:, 1], "right")
+        level, spread = np.ones((GROUPS, 2)), np.zeros((GROUPS, 2))
+        for g in np.unique(group).tolist():
+            expected, came = raw[group == g], there[group == g]
+            mean = expected.mean(axis=0)
+            level[g] = np.divide(came.mean(axis=0), mean, out=np.ones(2), where=mean > 0)
+            spread[g] = (came - level[g] * expected).var(axis=0) / len(came)
+        found = raw * level[group]
+        squares = float((found[:, 1] ** 2).mean())
+        tail = float((there[:, 1] ** 2).mean()) / squares if squares > 0 else 1.0
+        most, tail = found.max(axis=0), max(tail, 1.0)
+        return cls(trees, edges, level, spread, most, tail, features.shape[1])
+
+    @property
+    def units(self) -> Floats:
+        """(4,) what one is worth in a table's sums of size, square, variance of the size and squared square."""
+        size, square = self.most.tolist()
+        return np.array([size, square, square, square**2]) * UNIT
+
+    def snapshot(self) -> bytes:
+        """Return the model as bytes: 14 kB at most."""
+        feature, threshold, leaf, base = self.trees
+        arrays = {
+            "feature": feature, "threshold": threshold, "leaf": leaf, "base": base,
+            "edges": self.edges, "level": self.level, "spread": self.spread, "most": self.most,
+        }  # fmt: skip
+        return pack(
+            "loss_estimate", _VERSION, {"tail": self.tail, "features": self.features}, arrays
+        )
+
+    @classmethod
+    def restored(cls, state: bytes) -> LossModel:
+        """Return the model of which these bytes are the snapshot.
+
+        Raises
+        ------
+        StateError
+            The bytes are damaged, from another version, or hold no such model.
+        """
+        meta, a = unpack("loss_estimate", _VERSION, state)
+        with reading("loss_estimate"):
+            count, floats = len(a["feature"]), np.dtype(np.float64)
+            check(a["feature"], "loss_estimate feature", (count, DEPTH), np.dtype(np.int64))
+            shapes = {
+                "threshold": (count, DEPTH), "leaf": (count, 1 << DEPTH, 2), "base": (2,),
+                "edges": (min(len(a["edges"]), GROUPS - 1),), "level": (GROUPS, 2),
+                "spread": (GROUPS, 2), "most": (2,),
+            }  # fmt: skip
+            for name, shape in shapes.items():
+                check(a[name], f"loss_estimate {name}", shape, floats)
+            tail, features = float(meta["tail"]), int(meta["features"])
+            if not ((a["feature"] >= 0) & (a["feature"] <= features)).all():
+                raise ValueError("trees ask about features that are not there")
+            trees = Trees(a["feature"], a["threshold"], a["leaf"], a["base"])
+            return cls(trees, a["edges"], a["level"], a["spread"], a["most"], tail, features)
+
+
+def count(
+    table: Ints, cells: Ints, predicted: Floats, features: Floats, model: LossModel, sign: int
+) -> None:
+    """Add n events to a table, or take them away.
+
+    Parameters
+    ----------
+    table
+        (cells, WIDTH) int64, what is changed. A row has room for 8 million events.
+    cells
+        (n,) int64, which row of the table each event belongs to; below 0 for none.
+    predicted
+        (n,) numbers; an event without one, or with one beyond 1e70, is not counted.
+    features
+        (n, f) numbers, as many as in the reference; NaN where one is missing.
+    model
+        What was learned; the same one for all of a table.
+    sign
+        1, or -1 to take away what was added before.
+
+    Raises
+    ------
+    ValueError
+        `features` has another shape.
+    """
+    values = _values(predicted, features)
+    if features.shape[1] != model.features:
+        raise ValueError(
+            f"found {features.shape[1]} features, expected the {model.features} of the reference"
+        )
+    losses = model.trees.apply(values)
+    _count(table, cells, predicted, losses, model.edges, model.level, model.most, model.units, sign)
+
+
+def _values(predicted: Floats, features: Floats) -> Floats:
+    if features.ndim != 2 or len(features) != len(predicted):
+        raise ValueError(
+            f"found features of shape {features.shape} for {len(predicted)} predictions, expected "
+            f"({len(predicted)}, features)"
+        )
+    return np.ascontiguousarray(np.column_stack([predicted, features]), np.float64)
+
+
+@compiled
+def _count(
+    table: Ints, cells: Ints, predicted: Floats, losses: Floats, edges: Floats, level: Floats,
+    most: Floats, units: Floats, sign: int,
+) -> None:  # fmt: skip
+    for i in range(len(cells)):
+        k = cells[i]
+        if k < 0 or not abs(predicted[i]) <= _LARGEST:
+            continue
+        g = 0
+        while g < len(edges) and losses[i, 1] >= edges[g]:
+            g += 1
+        size = min(max(losses[i, 0], 0.0) * level[g, 0], most[0])
+        square = min(max(losses[i, 1], 0.0) * level[g, 1], most[1])
+        sums = (size, square, max(square - size * size, 0.0), square * square)
+        table[k, _COUNT] += sign
+        for j in range(4):
+            if units[j] > 0.0:
+                table[k, _ABSOLUTE + j] += sign * np.int64(np.rint(sums[j] / units[j]))
+        table[k, _IN_GROUP + g] += sign
+
+
+def estimates(row: Ints, model: LossModel) -> dict[str, Metric]:
+    """Return what `mae`, `mse` and `rmse` of one row's events are expected to be; none without events.
+
+    The interval, at 95 %, is of the *realised* value, by the central limit theorem: errors vary by chance, the square by
+    (tail - 1) times its squared mean, and the levels of the groups were learned from a sample.
+    """
+    n = int(row[_COUNT])
+    if not n:
+        return {}
+    sums = row[_ABSOLUTE:_IN_GROUP] * model.units
+    share = row[_IN_GROUP:WIDTH] / n
+    of_model = share**2 @ model.spread
+    mae, mse = (sums[:2] / n).tolist()
+    doubts = (float(sums[2]), (model.tail - 1) * float(sums[3]))
+    halves = [Z * math.sqrt(d / n**2 + float(v)) for d, v in zip(doubts, of_model, strict=True)]
+    low, high = max(mse - halves[1], 0.0), mse + halves[1]
+    return {
+        "mae": Metric(mae, max(mae - halves[0], 0.0), mae + halves[0]),
+        "mse": Metric(mse, low, high),
+        "rmse": Metric(math.sqrt(mse), math.sqrt(low), math.sqrt(high)),
+    }
