@@ -431,7 +431,7 @@ def score(scores: Floats, names: tuple[str, ...]) -> Floats:
 
 def _is_regression(batch: EventBatch) -> bool | None:
     """Decide by the first row with a prediction, scores or logits; None while there is none."""
-    has_scores = np.isfinite(batch.scores).any(axis=1)
+    has_scores = np.asarray(np.isfinite(batch.scores).any(axis=1))
     if batch.logits is not None:
         has_scores = np.ones(len(batch), np.bool_)
     answered = np.flatnonzero(batch.prediction.present | has_scores)
