@@ -202,6 +202,38 @@ def reference(
     return run(file, out, columns, model, config)
 
 
+@app.command
+def leakage(
+    train: Path,
+    test: Path,
+    *,
+    label: str | None = None,
+    group: list[str] | None = None,
+    time: str | None = None,
+    json: bool = False,
+) -> int:
+    """Check two files before training: rows, groups, times and features that leak over the split.
+
+    Parameters
+    ----------
+    train
+        What the model learns from, ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet.
+    test
+        What it is judged by, with the same columns.
+    label
+        The column with the truth; features that tell it too well are named.
+    group
+        A column whose values must not be in both files; may be given several times.
+    time
+        The column with the time, which must be later in the test file.
+    json
+        All rows, as JSON.
+    """
+    from .leakage import run
+
+    return run(train, test, label, group or [], time, as_json=json)
+
+
 @alerts.command
 def tail(
     *,

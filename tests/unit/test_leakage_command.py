@@ -1,0 +1,202 @@
+"""`tocsin leakage` on files with planted crossings: what is named, what is printed, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from tocsin.cli.leakage import run
+from tocsin.core.errors import ConfigError
+
+Row = dict[str, Any]
+COMPARED = ("age", "dose", "ward")
+
+
+def rows(seed: int, n: int, patients: tuple[int, int], minute: int) -> list[Row]:
+    rng = np.random.default_rng(seed)
+    begin = np.datetime64("2024-01-01T00:00")
+    return [
+        {
+            "row": k, "patient": f"p{rng.integers(*patients)}",
+            "when": str(begin + np.timedelta64(minute + k, "m")),
+            "age": round(float(rng.normal(50, 12)), 2), "dose": round(float(rng.lognormal()), 4),
+            "ward": "abc"[rng.integers(3)], "sick": int(rng.random() < 0.3),
+        }
+        for k in range(n)
+    ]  # fmt: skip
+
+
+def write(file: Path, table: list[Row]) -> Path:
+    if file.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(table), file)
+        return file
+    with gzip.open(file, "wt") if file.suffix == ".gz" else file.open("w") as text:
+        writer = csv.DictWriter(text, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    return file
+
+
+class Files:
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.train, self.test = rows(0, 3000, (0, 300), 0), rows(1, 800, (300, 400), 3000)
+        self._folder, self._capsys = folder, capsys
+
+    def __call__(self, ending: str = "csv", **options: Any) -> tuple[int, str]:
+        options.setdefault("label", "sick" if "sick" in self.train[0] else None)
+        files = [
+            write(self._folder / f"{name}.{ending}", table)
+            for name, table in (("train", self.train), ("test", self.test))
+        ]
+        code = run(*files, **options)
+        return code, self._capsys.readouterr().out
+
+    def found(self, ending: str = "csv", **options: Any) -> dict[str, Any]:
+        code, printed = self(ending, as_json=True, **options)
+        report = json.loads(printed)
+        assert code == int(report["found"])
+        return report
+
+    def crossings(self, check: str, **options: Any) -> list[Any]:
+        (one,) = [c for c in self.found(**options)["checks"] if c["check"] == check]
+        assert one["found"] == bool(one["crossings"])
+        return one["crossings"]
+
+
+@pytest.fixture
+def files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Files:
+    return Files(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
+def test_a_clean_split_is_clean(files: Files, ending: str) -> None:
+    report = files.found(ending, label="sick")
+    assert not report["found"]
+    assert report["train"] == {"file": f"train.{ending}", "rows": 3000}
+    assert report["compared"] == list(COMPARED)
+    assert set(report["left_out"]) == {"row", "patient", "when"}
+    assert [c["check"] for c in report["checks"]] == [
+        "exact duplicates", "near duplicates", "group patient", "time when",
+    ]  # fmt: skip
+
+
+def test_every_planted_row_is_named_with_its_twin(files: Files) -> None:
+    at = list(range(0, 400, 4))
+    for row in at:
+        values = {name: files.train[row * 5][name] for name in COMPARED}
+        if row % 8:
+            values = {n: v if n == "ward" else float(f"{v:.3g}") for n, v in values.items()}
+        files.test[row] |= values
+    exact = {(c["test_row"], c["train_row"]) for c in files.crossings("exact duplicates")}
+    near = {(c["test_row"], c["train_row"]) for c in files.crossings("near duplicates")}
+    assert exact >= {(row, row * 5) for row in at if row % 8 == 0}
+    assert exact | near >= {(row, row * 5) for row in at}
+    assert (
+        len(exact | near) <= len(at) + 8
+    )  # two numbers of three digits each may be alike by chance
+
+
+def test_one_row_is_enough_where_no_two_are_alike(files: Files) -> None:
+    files.test[17] |= {name: files.train[2999][name] for name in COMPARED}
+    assert files.crossings("exact duplicates") == [{"test_row": 17, "train_row": 2999}]
+
+
+def test_rows_that_coincide_by_chance_are_no_leak_and_more_of_them_are(files: Files) -> None:
+    rng = np.random.default_rng(2)
+
+    def alike(n: int) -> list[Row]:
+        return [{f"c{j}": int(rng.geometric(0.25)) for j in range(4)} for _ in range(n)]
+
+    files.train, files.test = alike(4000), alike(2000)
+    report = files.found()
+    assert not report["found"]
+    assert report["checks"][0]["test_rows"] > 200
+    for row in range(0, 2000, 5):
+        files.test[row] = dict(files.train[row])
+    (exact, _) = files.found()["checks"]
+    assert exact["found"]
+    named = {c["test_row"] for c in exact["crossings"]}
+    assert named >= set(range(0, 2000, 5))
+
+
+def test_groups_and_times_that_cross_are_named(files: Files) -> None:
+    files.test[5]["patient"] = files.train[40]["patient"]
+    files.test[9]["when"] = files.train[2990]["when"]
+    (group,) = files.crossings("group patient")
+    same = [k for k, row in enumerate(files.train) if row["patient"] == group["value"]]
+    assert (group["train_rows"], group["test_rows"]) == (same, [5])
+    (time,) = files.crossings("time when")
+    assert (time["test_rows"], time["last_train_row"]) == ([9], 2999)
+    assert time["train_rows"] == list(range(2991, 3000))
+
+
+def test_columns_may_be_named(files: Files) -> None:
+    for table in (files.train, files.test):
+        for row in table:
+            row["clinic"] = row.pop("patient")
+            row["at"] = row.pop("row") + (10_000 if table is files.test else 0)
+    files.test[3]["clinic"] = files.train[0]["clinic"]
+    assert files.crossings("group clinic", group=["clinic"])[0]["test_rows"] == [3]
+    assert "group clinic" not in [c["check"] for c in files.found()["checks"]]
+    files.test[4]["at"] = 12
+    assert files.crossings("time at", time="at")[0]["test_rows"] == [4]
+
+
+def test_a_feature_that_tells_the_label_is_named(files: Files) -> None:
+    for k, row in enumerate(files.train + files.test):
+        row["dose"] = row["sick"] + k % 7 / 1000 + np.random.default_rng(k).random() / 1e4
+    (claim,) = files.found(label="sick")["leaky_features"]
+    assert (claim["feature"], claim["why"]) == ("dose", "near the label")
+
+
+def test_a_feature_that_tells_it_in_training_only_is_named(files: Files) -> None:
+    for row in files.train:
+        row["ward"] = "xy"[row["sick"]]
+    for row, ward in zip(files.test, "xy" * 400, strict=True):
+        row["ward"] = ward
+    report = files.found(label="sick")
+    assert [claim["feature"] for claim in report["leaky_features"]] == ["ward"]
+
+
+def test_what_is_printed(files: Files) -> None:
+    for row in range(30):
+        files.test[row] |= {name: files.train[row][name] for name in COMPARED}
+    files.train[0]["patient"] = "\x1b[31mred"
+    files.test[0]["patient"] = "\x1b[31mred"
+    code, printed = files(label="sick")
+    assert code == 1
+    assert "train.csv: 3,000 rows; test.csv: 800 rows" in printed
+    assert "left out, counts the rows: row" in printed
+    assert "test row 9 is train row 9" in printed
+    assert "test row 10 is" not in printed
+    assert "and 20 more; --json has all" in printed
+    assert "\x1b[31m" not in printed
+    lines = {line.split("  ")[0]: line.split() for line in printed.splitlines()}
+    assert lines["exact duplicates"][-4:] == ["30", "3.75%", "0.00%", "yes"]
+    assert lines["time when"][-1] == "no"
+
+
+def test_wrong_input_is_refused(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no column disease"):
+        files(label="disease")
+    with pytest.raises(ConfigError, match="no column clinic"):
+        files(group=["clinic"])
+    with pytest.raises(ConfigError, match="no file"):
+        run(tmp_path / "none.csv", tmp_path / "test.csv")
+    with pytest.raises(ConfigError, match="must end in"):
+        run(write(tmp_path / "test.csv", files.test), Path(__file__))
+    empty = tmp_path / "empty.csv"
+    empty.write_text("a,b\n")
+    with pytest.raises(ConfigError, match="no rows"):
+        run(tmp_path / "test.csv", empty)
+    other = write(tmp_path / "other.csv", [{"z": k * k} for k in range(10)])
+    with pytest.raises(ConfigError, match="no columns to compare"):
+        run(tmp_path / "test.csv", other)
