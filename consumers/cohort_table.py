@@ -73,11 +73,13 @@ class CohortTable:
         spans = times // self.span
         found = self.place(times)
         if (found < 0).any():
-            new, first = np.unique(spans[found < 0], return_index=True)
-            for span in new[np.argsort(first)].tolist():
-                self._admit(span)
+            new, first = np.unique(np.where(found < 0, spans, -1), return_index=True)
+            counted = 0  # before their cohort was given up
+            for at in np.sort(first[new >= 0]).tolist():
+                gone = self._admit(int(spans[at]))
+                counted += 0 if gone is None else int((spans[:at] == gone).sum())
             found = self.place(times)
-            self.beyond += int((found < 0).sum())
+            self.beyond += int((found < 0).sum()) - counted
         return found
 
     def place(self, times: Ints) -> Ints:
@@ -88,16 +90,20 @@ class CohortTable:
         at = np.minimum(np.searchsorted(self._spans, spans), len(self._spans) - 1)
         return np.where(self._spans[at] == spans, at, -1)
 
-    def _admit(self, span: int) -> None:
+    def _admit(self, span: int) -> int | None:
+        """Make a cohort; return the one that was given up for it."""
+        gone = None
         if len(self._spans) >= self.most:
             if span < self._spans[0]:
-                return
+                return None
+            gone = int(self._spans[0])
             for row in self._rows[0][self._rows[0] >= 0].tolist():
                 self._drop(row)
             self._spans, self._rows = self._spans[1:], self._rows[1:]
         at = int(np.searchsorted(self._spans, span))
         self._spans = np.insert(self._spans, at, span)
         self._rows = np.insert(self._rows, at, -1, axis=0)
+        return gone
 
     def _drop(self, row: int) -> None:
         cohort = self._of.pop(row)
@@ -109,8 +115,9 @@ class CohortTable:
     def rows(self, places: Ints, groups: Ints, *, make: bool) -> Ints:
         """Return the (n, k) rows of (n,) cohorts and (n, k) groups, -1 where there is none; `make` those that are missing."""
         known, column = self._columns(groups)
-        if make and ((column < 0) & (groups >= 0) & (places >= 0)[:, None]).any():
-            new = np.where((column < 0) & (places >= 0)[:, None], groups, -1).ravel()
+        if make and ((column < 0) & (groups >= 0)).any():
+            # Also of what belongs to no cohort now: it may have when it came.
+            new = np.where(column < 0, groups, -1).ravel()
             values, first = np.unique(new, return_index=True)
             for group in values[np.argsort(first)].tolist():
                 if group >= 0 and len(self._groups) < MOST_GROUPS:

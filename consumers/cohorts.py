@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from ..core.columns import Floats, Ints, stack, take
+from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..detectors import (
     binary_counts,
@@ -22,6 +23,14 @@ from ..detectors import (
 )
 from ..detectors.binary_metrics import Metric, wilson
 from ..detectors.compiled import compiled
+from ..detectors.late_labels import (
+    DELAYS,
+    Arrival,
+    Expected,
+    arrival,
+    expected,
+    rate,
+)
 from .class_numbers import numbers_only
 from .cohort_table import Cohort, CohortTable
 from .groups import Groups
@@ -29,9 +38,10 @@ from .join import Correction, Pairs
 from .score_columns import MOST_CLASSES, ScoreColumns
 from .settings import PerformanceSettings
 
-PREDICTIONS, LABELS, REVISED, HITS = range(4)
-"""Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, and pairs that are equal."""
-_PARTS: Final = 4
+PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
+"""Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, pairs that are equal,
+predictions of another class than the one that is asked about, and of that class."""
+_PARTS: Final = 6
 _CONFUSION: Final = MOST_CLASSES * MOST_CLASSES
 OTHER: Final = "other classes"
 
@@ -53,6 +63,8 @@ class Cohorts:
         How long cohorts are, how many are kept, when they are closed.
     columns, groups
         What `scores` and `segments` of pairs mean; the model's.
+    window
+        Seconds for which labels are joined.
 
     Notes
     -----
@@ -61,22 +73,34 @@ class Cohorts:
     """
 
     def __init__(
-        self, settings: PerformanceSettings, columns: ScoreColumns, groups: Groups
+        self, settings: PerformanceSettings, columns: ScoreColumns, groups: Groups, window: float
     ) -> None:
         self.settings = settings
         self.is_regression: bool | None = None
         self.table = CohortTable(_PARTS, settings.cohort, settings.cohorts)
+        self.delays = CohortTable(4 * DELAYS, settings.cohort, settings.cohorts)
+        """Of all predictions, where they mature: labels that have come by prediction, label and delay."""
         self.classes: list[float] = []
         """Numbers of the first 15 classes that pairs had; all others are one class."""
         self._columns = columns
         self._groups = groups
+        self._window = window * 1e9
 
-    def observe(self, times: Ints, segments: Ints) -> None:
+    def observe(self, times: Ints, segments: Ints, predicted: Floats) -> None:
         """Count predictions at (n,) times, ns since 1970."""
         places = self.table.open(times)
         rows = self.table.rows(places, self._groups.of(segments), make=True)
-        _tally(self.table.counts, rows, PREDICTIONS, 1)
+        counts, is_positive = self.table.counts, predicted == self._columns.positive
+        _tally(counts, rows, PREDICTIONS, 1)
+        _tally(counts, np.where(is_positive[:, None], rows, -1), SAID_POSITIVE, 1)
+        is_other = ~is_positive & ~np.isnan(predicted)
+        _tally(counts, np.where(is_other[:, None], rows, -1), SAID_OTHER, 1)
         self.table.touch(rows)
+        if self.settings.maturity is not None:
+            places = self.delays.open(times)
+            self.delays.touch(
+                self.delays.rows(places, np.zeros((len(times), 1), np.int64), make=True)
+            )
 
     def update(self, pairs: Sequence[Pairs], corrections: Sequence[Correction]) -> None:
         """Count new pairs, and let corrected labels replace earlier ones; all in one environment."""
@@ -134,6 +158,20 @@ class Cohorts:
         if not self.is_regression:
             same = pairs.predicted == pairs.label
             _tally(counts, np.where(same[:, None], rows, -1), HITS, sign)
+            if self.settings.maturity is not None:
+                self._count_delays(pairs, sign)
+
+    def _count_delays(self, pairs: Pairs, sign: int) -> None:
+        known = ~(np.isnan(pairs.predicted) | np.isnan(pairs.label))
+        positive = self._columns.positive
+        cell = 2 * (pairs.predicted == positive) + (pairs.label == positive)
+        bins = np.clip(pairs.lag / self._window * DELAYS, 0, DELAYS - 1).astype(np.int64)
+        places = np.where(known, self.delays.place(pairs.times - pairs.lag), -1)
+        rows = self.delays.rows(places, np.zeros((len(places), 1), np.int64), make=False)
+        np.add.at(
+            self.delays.counts, (rows[rows >= 0], (cell * DELAYS + bins)[rows[:, 0] >= 0]), sign
+        )
+        self.delays.touch(rows)
 
     @property
     def _width(self) -> int:
@@ -161,16 +199,94 @@ class Cohorts:
             found["accuracy"] = Metric(hits / pairs, *wilson(hits, pairs))
         return found
 
+    def curves(self, now: int) -> list[Arrival | None] | None:
+        """Return how soon labels come, of true and false negatives and positives, as far as is known at a time, ns since 1970.
+
+        None before a cohort is mature, and where nothing matures. A kind of which too few have come takes the curve of
+        its label, whatever the prediction was.
+        """
+        cohorts = list(self.delays.cohorts())
+        if self.settings.maturity is None or not cohorts:
+            return None
+        ages = np.array([self._ages(cohort, now)[0] for cohort, _ in cohorts])
+        if ages.max() < self._matures_at:
+            return None
+        delays = np.array([row for _, row in cohorts]).reshape(-1, 4, DELAYS)
+        of_label = [arrival(delays[:, k] + delays[:, k + 2], ages) for k in range(2)]
+        return [arrival(delays[:, k], ages) or of_label[k % 2] for k in range(4)]
+
+    def _ages(self, cohort: Cohort, now: int) -> tuple[float, float]:
+        """Return the ages of a cohort's youngest and oldest predictions, in bins of a delay."""
+        begin = cohort.span * self.table.span
+        youngest, oldest = now - begin - self.table.span, now - begin
+        return youngest / self._window * DELAYS, oldest / self._window * DELAYS
+
+    @property
+    def _matures_at(self) -> float:
+        return (self.settings.maturity or 0) * 1e9 / self._window * DELAYS
+
+    def expected(self, group: int, curves: list[Arrival | None], now: int) -> dict[int, Expected]:
+        """Return what the pairs of a group's cohorts are expected to be once all labels are there, as far as it can be told.
+
+        By the number of a cohort's span. Empty for more than two classes.
+        """
+        if self.is_regression or len(self.classes) > 2 or self.table.counts.shape[1] <= _PARTS:
+            return {}
+        of = [(cohort, row) for cohort, row in self.table.cohorts() if cohort.group == group]
+        pairs = np.array([self.two_by_two(row) for _, row in of]).reshape(-1, 4)
+        said = np.array([row[[SAID_OTHER, SAID_POSITIVE]] for _, row in of]).reshape(-1, 2)
+        shares = np.array([self._shares(cohort, curves, now) for cohort, _ in of]).reshape(-1, 4)
+        rates = [rate(pairs[:, k], said[:, k // 2] * shares[:, k]) for k in range(4)]
+        found = {}
+        rule = self.settings.unlabelled == "negative"
+        for k, (cohort, _) in enumerate(of):
+            told = expected(
+                pairs[k], said[k], shares[k], curves, rates, unlabelled_are_negative=rule
+            )
+            if told is not None:
+                found[cohort.span] = told
+        return found
+
+    def _shares(self, cohort: Cohort, curves: list[Arrival | None], now: int) -> list[float]:
+        """Return the share of labels that have come of each kind."""
+        youngest, oldest = self._ages(cohort, now)
+        return [curve.mean(youngest, oldest) if curve else 0.0 for curve in curves]
+
+    def two_by_two(self, row: Ints) -> Ints:
+        """Return a row's true and false negatives, false and true positives, of the class that is asked about."""
+        confusion = row[_PARTS : _PARTS + _CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
+        return _two_by_two(
+            confusion, int(_index(np.array([self._columns.positive]), self.classes)[0])
+        )
+
+    def with_rule(self, cohort: Cohort, row: Ints, now: int) -> Ints:
+        """Return a row in which predictions without a label are negative, where the cohort is mature and that is the rule."""
+        is_mature = self._ages(cohort, now)[0] >= self._matures_at
+        negative = [k for k, number in enumerate(self.classes) if number != self._columns.positive]
+        if self.settings.unlabelled != "negative" or not is_mature or len(negative) != 1:
+            return row
+        row = row.copy()
+        confusion = row[_PARTS : _PARTS + _CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
+        positive = int(_index(np.array([self._columns.positive]), self.classes)[0])
+        for said, place in ((SAID_OTHER, negative[0]), (SAID_POSITIVE, positive)):
+            confusion[negative[0], place] += row[said] - confusion[:, place].sum()
+        return row
+
     def dirty(self, changed: list[Cohort], gone: list[Cohort]) -> dict[str, bytes | None]:
         """Return the fields to store of changed rows, and None for those of rows that are gone."""
-        fields: dict[str, bytes | None] = {_field(cohort): None for cohort in gone}
-        fields.update((_field(cohort), self.table.snapshot(cohort)) for cohort in changed)
+        fields: dict[str, bytes | None] = {}
+        for kind, table, (new, old) in (
+            (_ROW, self.table, (changed, gone)),
+            (_DELAY, self.delays, self.delays.changed()),
+        ):
+            fields.update((_field(kind, cohort), None) for cohort in old)
+            fields.update((_field(kind, cohort), table.snapshot(cohort)) for cohort in new)
         if fields:
-            fields["cohorts"] = pack(
-                "performance_cohorts", 1,
-                {"classes": self.classes, "regression": self.is_regression, "table": self.table.state()},
-                {},
-            )  # fmt: skip
+            meta = {
+                "classes": self.classes, "regression": self.is_regression, "table": self.table.state(),
+                "delays": self.delays.state(), "window": self._window,
+            }  # fmt: skip
+            fields["cohorts"] = pack("performance_cohorts", 1, meta, {})
         return fields
 
     def restore(self, fields: dict[str, bytes]) -> None:
@@ -179,23 +295,28 @@ class Cohorts:
         Raises
         ------
         StateError
-            A field is damaged.
+            A field is damaged, or cohorts or delays were of another length.
         """
         if "cohorts" not in fields:
             return
         meta, _ = unpack("performance_cohorts", 1, fields["cohorts"])
+        if meta["window"] != self._window:
+            raise StateError("labels.window was another one before")
         self.classes = [float(number) for number in meta["classes"]]
         self.is_regression = meta["regression"]
         self._widen()
-        rows = [state for name, state in fields.items() if name.startswith(_ROW)]
-        self.table.restore(meta["table"], rows)
+        for kind, table, state in (
+            (_ROW, self.table, meta["table"]), (_DELAY, self.delays, meta["delays"]),
+        ):  # fmt: skip
+            table.restore(state, [row for name, row in fields.items() if name.startswith(kind)])
 
 
 _ROW: Final = "cohort:"
+_DELAY: Final = "delay:"
 
 
-def _field(cohort: Cohort) -> str:
-    return f"{_ROW}{cohort.span}:{cohort.group}"
+def _field(kind: str, cohort: Cohort) -> str:
+    return f"{kind}{cohort.span}:{cohort.group}"
 
 
 def _answered(pairs: Pairs) -> Pairs:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 
 from ..core.columns import Ints, Strings
+from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
 
@@ -121,7 +122,13 @@ class Groups:
         return pack("groups", 1, {"names": self._names, "values": values}, {})
 
     def restore(self, state: bytes) -> None:
-        """Go on from a snapshot; segments that are wanted since come after those that were."""
+        """Go on from a snapshot; segments that are wanted since come after those that were.
+
+        Raises
+        ------
+        StateError
+            It is damaged, or there would be too many segments.
+        """
         meta, _ = unpack("groups", 1, state)
         names: list[str] = [str(name) for name in meta["names"]]
         values: list[StringIndex] = []
@@ -129,9 +136,12 @@ class Groups:
             index = StringIndex()
             index.restore(Strings.of(texts), 0)
             values.append(index)
-        if len(names) != len(values) or len(names) > MOST_SEGMENTS:
-            raise ValueError(f"{len(names)} segments with {len(values)} lists of values")
         wanted = [name for name in self._names if name not in names]
+        if len(names) != len(values) or len(names) + len(wanted) > MOST_SEGMENTS:
+            raise StateError(
+                f"groups: {len(names)} segments with {len(values)} lists of values were stored, {len(wanted)} others are "
+                f"wanted, and {MOST_SEGMENTS} is the most"
+            )
         if self._takes_all:
             self._single = list(names)
         self._names = names + wanted

@@ -72,7 +72,7 @@ class ModelMonitor:
         self._names = ClassNames()
         self._names_stored = -1
         self._series: dict[int, Series] = {}
-        self.performance = Performance(settings.performance)
+        self.performance = Performance(settings.performance, settings.labels.window)
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
@@ -96,8 +96,9 @@ class ModelMonitor:
                 series = self._of(code)
                 verdicts.setdefault(code, []).extend(series.observe(part, predicted[rows]))
                 self.performance.observe(
-                    code, part.times, of[rows], is_regression=series.is_regression
-                )
+                    code, part.times, of[rows], predicted[rows],
+                    is_regression=series.is_regression,
+                )  # fmt: skip
         pairs: dict[int, list[Ints]] = {}
         new = self._join_predictions(batches, classes, segments, scores)
         for code, place, found in self._judge(new, labels):

@@ -14,6 +14,8 @@ from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.metric_row import MetricRow, encode
 from ..core.snapshot import reading
+from ..detectors.late_labels import Expected
+from ..detectors.late_labels import metrics as corrected
 from .cohort_table import Cohort
 from .cohorts import LABELS, PREDICTIONS, REVISED, Cohorts
 from .groups import Groups
@@ -34,10 +36,13 @@ class Performance:
     ----------
     settings
         The model's.
+    window
+        Seconds for which labels are joined.
     """
 
-    def __init__(self, settings: PerformanceSettings) -> None:
+    def __init__(self, settings: PerformanceSettings, window: float = 14 * 86_400.0) -> None:
         self.settings = settings
+        self._window = window
         self._columns = ScoreColumns(settings.positive)
         self._groups = Groups(settings.segments)
         self._cohorts: dict[int, Cohorts] = {}
@@ -57,12 +62,18 @@ class Performance:
         return segments, scores
 
     def observe(
-        self, environment: int, times: Ints, segments: Ints, *, is_regression: bool | None
+        self,
+        environment: int,
+        times: Ints,
+        segments: Ints,
+        predicted: Floats,
+        *,
+        is_regression: bool | None,
     ) -> None:
         """Count predictions of one environment."""
         cohorts = self._of(environment)
         cohorts.is_regression = is_regression
-        cohorts.observe(times, segments)
+        cohorts.observe(times, segments, predicted)
 
     def update(
         self, environment: int, pairs: Sequence[Pairs], corrections: Sequence[Correction]
@@ -72,7 +83,9 @@ class Performance:
 
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:
-            self._cohorts[environment] = Cohorts(self.settings, self._columns, self._groups)
+            self._cohorts[environment] = Cohorts(
+                self.settings, self._columns, self._groups, self._window
+            )
         return self._cohorts[environment]
 
     @property
@@ -111,18 +124,39 @@ class Performance:
         for code, cohort in self._gone:
             found[self._field(code, cohort)] = None
         self._gone = []
-        for code, cohort in list(self._unwritten)[:_ROWS]:
+        rows = list(self._unwritten)[:_ROWS]
+        expected = self._expected({(code, cohort.group) for code, cohort in rows}, now)
+        for code, cohort in rows:
             del self._unwritten[code, cohort]
             row = self._cohorts[code].table.get(cohort)
             if row is not None:
-                found[self._field(code, cohort)] = encode(self._row(code, cohort, row, name))
+                of = expected.get((code, cohort.group), {}).get(cohort.span)
+                found[self._field(code, cohort)] = encode(self._row(code, cohort, row, name, of))
         return found
+
+    def _expected(
+        self, groups: set[tuple[int, int]], now: int
+    ) -> dict[tuple[int, int], dict[int, Expected]]:
+        """Return by environment and group what cohorts are expected to be once their labels are there."""
+        curves = {code: self._cohorts[code].curves(now) for code, _ in groups}
+        return {
+            (code, group): self._cohorts[code].expected(group, of, now)
+            for code, group in groups
+            if (of := curves[code]) is not None
+        }
 
     def _field(self, environment: int, cohort: Cohort) -> str:
         begin = cohort.span * self._cohorts[environment].table.span
         return f"{ENVIRONMENTS[environment]}|{_time(begin)}|{self._groups.name(cohort.group)}"
 
-    def _row(self, environment: int, cohort: Cohort, row: Ints, name: Name) -> MetricRow:
+    def _row(
+        self,
+        environment: int,
+        cohort: Cohort,
+        row: Ints,
+        name: Name,
+        expected: Expected | None,
+    ) -> MetricRow:
         """Return a row of the series."""
         cohorts = self._cohorts[environment]
         span = cohorts.table.span
@@ -140,7 +174,14 @@ class Performance:
             label_coverage_ratio=coverage,
             closed=is_old or coverage >= self.settings.close_coverage,
             revised=int(row[REVISED]),
-            metrics={**cohorts.figures(row, name)},
+            metrics={**cohorts.figures(cohorts.with_rule(cohort, row, self._newest), name)},
+            corrected={}
+            if expected is None
+            else {
+                **corrected(
+                    expected, unlabelled_are_negative=self.settings.unlabelled == "negative"
+                )
+            },
         )
 
     def restore(self, fields: dict[str, bytes], groups: dict[int, dict[str, bytes]]) -> list[str]:
@@ -155,7 +196,7 @@ class Performance:
                     if "cohorts" in of:
                         self._of(code).restore(of)
         except StateError as error:
-            self.__init__(self.settings)  # type: ignore[misc]
+            self.__init__(self.settings, self._window)  # type: ignore[misc]
             return [f"performance: {error}"]
         self._stored = self._columns.changes, self._groups.changes
         self._write_all()

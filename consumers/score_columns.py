@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -33,6 +34,8 @@ class ScoreColumns:
         self.names: tuple[str, ...] = ()
         self.classes: Floats = np.empty(0)
         """(k,) their numbers, as `ClassNumbers` has them."""
+        self.positive = math.nan
+        """The number of the class that is asked about: that of the score if the first prediction has one, else as set, or 1."""
         self.changes = 0
 
     def __len__(self) -> int:
@@ -45,9 +48,11 @@ class ScoreColumns:
         elif batch.logits is not None:
             names, scores = tuple(map(str, range(batch.logits.shape[1]))), softmax(batch.logits)
         else:
-            return np.full((len(batch), len(self)), np.nan)
+            names, scores = (), np.empty((len(batch), 0))
         if not len(self):
             self._decide(names, scores)
+        if math.isnan(self.positive):
+            self._ask(batch, scores)
         place = {name: k for k, name in enumerate(names)}
         found = np.full((len(batch), len(self)), np.nan)
         for k, name in enumerate(self.names):
@@ -68,6 +73,16 @@ class ScoreColumns:
             positive = self._positive
             self._take((positive if positive is not None and positive in known else known[-1],))
 
+    def _ask(self, batch: EventBatch, scores: Floats) -> None:
+        """Decide which class is asked about, by the first row with a prediction or scores."""
+        has_scores = np.asarray(np.isfinite(scores).any(axis=1))
+        answered = np.flatnonzero(batch.prediction.present | has_scores)
+        if len(answered):
+            name = Strings.of(["1" if self._positive is None else self._positive])
+            is_scored = has_scores[answered[0]] and len(self) == 1
+            self.positive = float(self.classes[0] if is_scored else ClassNumbers().of_text(name)[0])
+            self.changes += 1
+
     def _take(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.classes = ClassNumbers().of_text(Strings.of(names))
@@ -82,12 +97,14 @@ class ScoreColumns:
 
     def snapshot(self) -> bytes:
         """Return the whole state."""
-        return pack("score_columns", 1, {"names": list(self.names)}, {})
+        meta = {"names": list(self.names), "positive": self.positive}
+        return pack("score_columns", 1, meta, {})
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
         meta, _ = unpack("score_columns", 1, state)
         self._take(tuple(str(name) for name in meta["names"][:MOST_CLASSES]))
+        self.positive = float(meta["positive"])
 
 
 def softmax(logits: Floats) -> Floats:

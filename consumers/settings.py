@@ -298,6 +298,12 @@ class PerformanceSettings(_Group):
         last where not given.
     close_after, close_coverage
         A cohort is closed so long after its end, or when so much of it has a label.
+    maturity
+        A label that has not come so long after its prediction never will: cohorts that old are mature, and those that are
+        younger are corrected for what is to come, as it did for mature ones. No correction where not given. Labels
+        are joined for `labels.window`, which must be as long at least.
+    unlabelled
+        What a prediction without a label is once it is mature: `unknown`, or `negative`, as where only fraud is reported.
     """
 
     cohort: Annotated[Seconds, Field(ge=60)] = 86400.0
@@ -306,6 +312,8 @@ class PerformanceSettings(_Group):
     positive: str | None = None
     close_after: Seconds = 14 * 86400.0
     close_coverage: float = Field(default=0.95, gt=0, le=1)
+    maturity: Seconds | None = None
+    unlabelled: Literal["unknown", "negative"] = "unknown"
 
     @field_validator("segments")
     @classmethod
@@ -361,6 +369,18 @@ class ModelSettings(_Group):
     labels: LabelSettings = LabelSettings()
     performance: PerformanceSettings = PerformanceSettings()
     incidents: IncidentSettings = IncidentSettings()
+
+    @model_validator(mode="after")
+    def _matures_in_time(self) -> ModelSettings:
+        maturity = self.performance.maturity
+        if maturity is not None and maturity > self.labels.window:
+            raise ValueError(
+                f"performance.maturity is {maturity:g} s, but labels.window, how long labels are joined, only "
+                f"{self.labels.window:g} s: raise it"
+            )
+        if maturity is None and self.performance.unlabelled == "negative":
+            raise ValueError("performance.unlabelled: negative needs performance.maturity")
+        return self
 
 
 class Settings(BaseSettings):

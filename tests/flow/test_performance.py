@@ -116,11 +116,16 @@ class Log:
 
 
 def run(
-    records: Sequence[PlainRecord], cuts: Sequence[int], *, restarts: bool = False
+    records: Sequence[PlainRecord],
+    cuts: Sequence[int],
+    *,
+    restarts: bool = False,
+    **performance: Any,
 ) -> dict[str, MetricRow]:
     """Return the series after all records, taken in at these cuts."""
+    segments = ["sex", "age", "version", "sex*age"]
     settings = ModelSettings(
-        performance={"segments": ["sex", "age", "version", "sex*age"], "close_after": "5d"},
+        performance={"segments": segments, "close_after": "5d", **performance},
         labels={"window": "90d"},
     )
 
@@ -220,3 +225,36 @@ def test_a_cohort_is_closed_by_age_or_coverage_and_says_what_changed_afterwards(
     assert sum(row.revised for row in rows) > 10
     assert rows[0].begin == "2026-01-01T00:00:00+00:00"
     assert rows[0].end == "2026-01-02T00:00:00+00:00"
+
+
+def test_a_mature_prediction_without_a_label_is_negative_where_that_is_the_rule() -> None:
+    log = Log(4, "binary")
+    rows = run(log.records(), [], maturity="6d", unlabelled="negative").values()
+    mature = [row for row in rows if row.begin < "2026-01-05"]
+    assert len(mature) > 30
+    for row in mature:
+        span = (datetime.fromisoformat(row.begin).date() - START.date()).days
+        of = log.of(span, row.group)
+        told = np.array([bool(one["label"]) for one in of])  # a missing one is none
+        said = np.array([one["event"]["prediction"] for one in of])
+        expected = {
+            "accuracy": (told == said).mean(),
+            "precision": (told & said).sum() / said.sum() if said.any() else None,
+            "recall": (told & said).sum() / told.sum() if told.any() else None,
+        }
+        found = {name: row.metrics[name][0] if name in row.metrics else None for name in expected}
+        assert found == pytest.approx(expected)
+
+
+def test_young_cohorts_are_told_as_they_will_be_and_others_as_they_are() -> None:
+    """Positives come late: of what has come too few are positive."""
+    log = Log(5, "binary", 6000)
+    rows = [row for row in run(log.records(), [], maturity="8d").values() if not row.group]
+    assert sum(bool(row.corrected) for row in rows) >= 8
+    for row in rows:
+        for name, metric in row.corrected.items():
+            assert metric[1] <= metric[0] <= metric[2]
+            if row.begin < "2026-01-02":  # all labels have come
+                assert metric[0] == pytest.approx(row.metrics[name][0], abs=0.03)
+    none = run(log.records()[:300], [], maturity="8d")
+    assert not any(row.corrected for row in none.values())  # no cohort has matured
