@@ -285,6 +285,7 @@ class Cohorts:
             meta = {
                 "classes": self.classes, "regression": self.is_regression, "table": self.table.state(),
                 "delays": self.delays.state(), "window": self._window,
+                "rows": {_ROW: len(self.table), _DELAY: len(self.delays)},
             }  # fmt: skip
             fields["cohorts"] = pack("performance_cohorts", 1, meta, {})
         return fields
@@ -295,24 +296,27 @@ class Cohorts:
         Raises
         ------
         StateError
-            A field is damaged, or cohorts or delays were of another length.
+            A field is damaged or missing, or cohorts were of another length.
         """
-        if "cohorts" not in fields:
-            return
         meta, _ = unpack("performance_cohorts", 1, fields["cohorts"])
-        if meta["window"] != self._window:
-            raise StateError("labels.window was another one before")
         self.classes = [float(number) for number in meta["classes"]]
         self.is_regression = meta["regression"]
         self._widen()
         for kind, table, state in (
             (_ROW, self.table, meta["table"]), (_DELAY, self.delays, meta["delays"]),
         ):  # fmt: skip
-            table.restore(state, [row for name, row in fields.items() if name.startswith(kind)])
+            if kind == _DELAY and meta["window"] != self._window:
+                continue  # they are learned anew
+            rows = [row for name, row in fields.items() if name.startswith(kind)]
+            if len(rows) != meta["rows"][kind]:
+                raise StateError(f"{meta['rows'][kind]} rows were stored, {len(rows)} are there")
+            table.restore(state, rows)
 
 
 _ROW: Final = "cohort:"
 _DELAY: Final = "delay:"
+FIELDS: Final = ("cohorts", _ROW, _DELAY)
+"""What the names of fields begin with."""
 
 
 def _field(kind: str, cohort: Cohort) -> str:

@@ -21,6 +21,7 @@ from .class_numbers import ClassNumbers, is_text
 from .incidents import Claim, Moment
 from .join import Correction, Join, Labels, Pairs, Predictions
 from .performance import Performance
+from .rates import RATES
 from .series import Fields, Series
 from .settings import ModelSettings
 
@@ -120,8 +121,9 @@ class ModelMonitor:
     def _of(self, environment: int) -> Series:
         if environment not in self._series:
             self._series[environment] = Series(
-                self.model, ENVIRONMENTS[environment], self.partition, self.settings, self._names
-            )
+                self.model, ENVIRONMENTS[environment], self.partition, self.settings, self._names,
+                self.performance.score_columns,
+            )  # fmt: skip
         return self._series[environment]
 
     def _judge(
@@ -264,9 +266,10 @@ class ModelMonitor:
         except StateError as error:
             lost.append(f"names: {error}")
         own = {code: groups[str(code)] for code in range(len(ENVIRONMENTS)) if str(code) in groups}
+        lost += self.performance.restore(groups.get("", {}), own)
         for code, of in own.items():
             lost += self._of(code).restore(of)
-        return lost + self.performance.restore(groups.get("", {}), own)
+        return lost
 
     def series(self) -> dict[str, bytes | None]:
         """Return what has changed of performance by cohort; to be called after `dirty`."""
@@ -365,6 +368,6 @@ def _kind(subject: str) -> Kind:
         return "data drift"
     if what in ("score", "prediction", "logits"):
         return "prediction drift"
-    if what == "error" or subject == SURPRISE:
+    if what == "error" or what in RATES or subject == SURPRISE:
         return "concept drift"
     return "adversarial input" if what == "client" else "pipeline"

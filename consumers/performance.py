@@ -17,7 +17,7 @@ from ..core.snapshot import reading
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
 from .cohort_table import Cohort
-from .cohorts import LABELS, PREDICTIONS, REVISED, Cohorts
+from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, Cohorts
 from .groups import Groups
 from .join import Correction, Pairs
 from .score_columns import ScoreColumns
@@ -43,19 +43,20 @@ class Performance:
     def __init__(self, settings: PerformanceSettings, window: float = 14 * 86_400.0) -> None:
         self.settings = settings
         self._window = window
-        self._columns = ScoreColumns(settings.positive)
+        self.score_columns = ScoreColumns(settings.positive)
         self._groups = Groups(settings.segments)
         self._cohorts: dict[int, Cohorts] = {}
         self._newest = 0
         self._stored = (-1, -1)
         self._unwritten: dict[tuple[int, Cohort], None] = {}  # in the order in which they changed
         self._gone: list[tuple[int, Cohort]] = []
+        self._stale: set[str] = set()  # fields of what could not be read
 
     def columns(self, batches: Sequence[EventBatch]) -> tuple[list[Ints], list[Floats]]:
         """Return the (n,) segments and (n, k) scores of each batch, as pairs will bring them back."""
         segments = [self._groups.codes(batch.segments, batch.version) for batch in batches]
-        scores = [self._columns.of(batch) for batch in batches]
-        width = len(self._columns)
+        scores = [self.score_columns.of(batch) for batch in batches]
+        width = len(self.score_columns)
         for k, found in enumerate(scores):
             if found.shape[1] < width:  # of before it was known what scores are like
                 scores[k] = np.full((len(found), width), np.nan)
@@ -84,7 +85,7 @@ class Performance:
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:
             self._cohorts[environment] = Cohorts(
-                self.settings, self._columns, self._groups, self._window
+                self.settings, self.score_columns, self._groups, self._window
             )
         return self._cohorts[environment]
 
@@ -95,11 +96,12 @@ class Performance:
 
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields to store since the last call, None for those to delete."""
-        fields: dict[str, bytes | None] = {}
-        changes = self._columns.changes, self._groups.changes
+        fields: dict[str, bytes | None] = dict.fromkeys(self._stale)
+        self._stale = set()
+        changes = self.score_columns.changes, self._groups.changes
         if changes != self._stored:
             self._stored = changes
-            fields["score_columns"] = self._columns.snapshot()
+            fields["score_columns"] = self.score_columns.snapshot()
             fields["groups"] = self._groups.snapshot()
         for code, cohorts in self._cohorts.items():
             changed, gone = cohorts.table.changed()
@@ -186,19 +188,24 @@ class Performance:
 
     def restore(self, fields: dict[str, bytes], groups: dict[int, dict[str, bytes]]) -> list[str]:
         """Go on from stored fields, the model's and of each environment; return what could not be read and starts clean."""
-        if "groups" not in fields:
+        own = {
+            code: {name: state for name, state in of.items() if name.startswith(FIELDS)}
+            for code, of in groups.items()
+        }
+        if not {"groups", "score_columns"} & set(fields) and not any(own.values()):
             return []
         try:
             with reading("performance"):
-                self._columns.restore(fields["score_columns"])
+                self.score_columns.restore(fields["score_columns"])
                 self._groups.restore(fields["groups"])
-                for code, of in groups.items():
-                    if "cohorts" in of:
+                for code, of in own.items():
+                    if of:
                         self._of(code).restore(of)
         except StateError as error:
             self.__init__(self.settings, self._window)  # type: ignore[misc]
+            self._stale = {f"{code}/{name}" for code, of in own.items() for name in of}
             return [f"performance: {error}"]
-        self._stored = self._columns.changes, self._groups.changes
+        self._stored = self.score_columns.changes, self._groups.changes
         self._write_all()
         return []
 

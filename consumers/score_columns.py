@@ -38,6 +38,11 @@ class ScoreColumns:
         """The number of the class that is asked about: that of the score if the first prediction has one, else as set, or 1."""
         self.changes = 0
 
+    @property
+    def is_set(self) -> bool:
+        """Whether somebody has said which class is asked about."""
+        return self._positive is not None
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from ..core.verdict import Summary, Verdict
+from .rates import RATES
 
 _SHOWN: Final = 3  # categories in a line
 _WIDE: Final = 50  # events that an onset may be uncertain by without a word
@@ -43,6 +44,9 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
         )
     if verdict.subject == "error":
         return f"absolute error {before.mean:.4g} -> {now.mean:.4g}{since}"
+    if verdict.subject in RATES:
+        metric = RATES[verdict.subject]
+        return f"{metric} {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} labels that it is about{since}"
     if verdict.change == "shape":
         return f"{name}: shape, {_most_changed(before, now)}{since}"
     if verdict.change.startswith("scale") and before.std and now.std:
@@ -101,6 +105,8 @@ def _level(subject: str, change: str, now: Summary) -> str:
             if len(now.counts) == 2
             else f"absolute error {now.mean:.4g}"
         )
+    if subject in RATES:
+        return f"{RATES[subject]} {1 - now.mean:.2f}"
     spread = f", spread {now.std:.4g}" if change.startswith(("scale", "shape")) and now.std else ""
     return f"mean {now.mean:.4g}{spread}"
 
@@ -140,7 +146,7 @@ def count(number: float) -> str:
 
 def _since(verdict: Verdict) -> str:
     delay, low, high = verdict.delay_events, verdict.delay_low, verdict.delay_high
-    what = "labels" if verdict.subject in ("error", "label") else "events"
+    what = "labels" if verdict.subject in ("error", "label", *RATES) else "events"
     since = f", detected {delay} {what} after it began" if delay else ""
     if since and low is not None and high is not None and high - low > max(_WIDE, delay or 0):
         since += f" ({low} to {high})"

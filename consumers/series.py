@@ -28,6 +28,8 @@ from .class_names import ClassNames, feature_column
 from .class_numbers import ClassNumbers, numbers_only
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
+from .rates import RATES, Rates
+from .score_columns import ScoreColumns
 from .settings import DriftSettings, ModelSettings
 from .vectors import VectorMonitor, Vectors
 from .watched import pieces
@@ -43,13 +45,13 @@ _MONITORS: Final[tuple[tuple[Literal["inputs", "errors"], str], ...]] = (
 )  # fmt: skip
 OF_ERRORS: Final = ("error", "label")
 """The streams of joined pairs."""
-_SHARES: Final = {"inputs": 0.6, "errors": 0.2, "embedding": 0.1, "logits": 0.1}
+_SHARES: Final = {"inputs": 0.5, "errors": 0.3, "embedding": 0.1, "logits": 0.1}
 """Of the budget; each has its own events."""
 
 _LINE: Any = tuple[int, list[tuple[int, int]]]
 _META: Final[dict[str, Any]] = {
     "is_regression": bool | None, "events": _LINE, "pairs": _LINE, "broken": dict[str, str],
-    "version": str, "versions": Any,
+    "version": str, "versions": Any, "rates": tuple[bool, bool],
 }  # fmt: skip
 """What is stored beside the parts, since the first version."""
 
@@ -68,6 +70,8 @@ class Series:
         How.
     names
         Where names of categories are remembered.
+    columns
+        What scores of pairs are about.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Series:
         partition: int,
         settings: ModelSettings,
         names: ClassNames | None = None,
+        columns: ScoreColumns | None = None,
     ) -> None:
         self.settings = settings
         self.is_regression: bool | None = {"classification": False, "regression": True}.get(
@@ -111,6 +116,7 @@ class Series:
         self._watched: dict[str, int] = {}
         self._classes = ClassNumbers()
         self._names = names or ClassNames()
+        self._rates = Rates(ScoreColumns() if columns is None else columns)
         self.environment = environment
         if self._trained is not None:
             for stream, known in self._trained.names.items():
@@ -240,18 +246,20 @@ class Series:
         predicted, label = self._on_one_scale(pairs.predicted, pairs.label)
         self.performance.add(pairs.place, predicted, label, pairs.lag)
         self.pairs.add(pairs.times, pairs.offsets)
-        return self._run(
-            "errors",
-            self.errors,
-            Observations(
-                names=OF_ERRORS,
-                values=self.error_and_label(predicted, label),
-                offsets=pairs.offsets,
-                rows=pairs.rows,
+        values = self.error_and_label(predicted, label)
+        parts = [(slice(None), values[:, :0])] if self.is_regression else self._rates.pieces(pairs)
+        found: list[Verdict] = []
+        for rows, bits in parts:
+            watched = Observations(
+                names=(*OF_ERRORS, *RATES) if bits.shape[1] else OF_ERRORS,
+                values=np.column_stack([values[rows], bits]),
+                offsets=pairs.offsets[rows],
+                rows=pairs.rows[rows],
                 categories=self.categories(OF_ERRORS),
-                times=pairs.times,
-            ),
-        )
+                times=pairs.times[rows],
+            )
+            found += self._run("errors", self.errors, watched)
+        return found
 
     def error_and_label(self, predicted: Floats, label: Floats) -> Floats:
         """Return (n, 2) what is watched of pairs: 1 for a wrong class or the absolute error, and the label."""
@@ -334,6 +342,7 @@ class Series:
             "is_regression": self.is_regression,
             "events": self.events.state(),
             "pairs": self.pairs.state(),
+            "rates": (self._rates.is_binary, self._rates.has_begun),
             "broken": self.broken,
             "version": __version__,
             "versions": self.attack.versions,
@@ -361,6 +370,7 @@ class Series:
         self.is_regression = meta["is_regression"]
         self.events.load(meta["events"])
         self.pairs.load(meta["pairs"])
+        self._rates.is_binary, self._rates.has_begun = meta["rates"]
         if meta["version"] == __version__:
             self.broken = meta["broken"]
         else:
@@ -462,5 +472,7 @@ def _stream_monitor(
         ph_delta=settings.page_hinkley_delta,
         ph_threshold=settings.page_hinkley_threshold,
         extra=settings.extra_detectors,
+        sparse=frozenset(RATES),
+        rising=frozenset(["error", *RATES]),
         river=settings.engine == "river",
     )

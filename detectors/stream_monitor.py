@@ -56,6 +56,10 @@ class StreamMonitor:
     extra
         Further detectors by name, see `extra_detectors.ExtraDetectors`; of each stream of numbers they get the values as
         they are, once it has its reference. With `only_budget` their verdicts are always advisory.
+    sparse
+        Streams that most rows are not about: that they have no value there is nothing to watch.
+    rising
+        Streams of errors: see `e_detector.EDetector`.
     river
         Run River's own objects instead of the compiled ones: the same flags, ten to a hundred times
         slower.
@@ -83,6 +87,8 @@ class StreamMonitor:
         ph_delta: float = 0.15,
         ph_threshold: float = 60.0,
         extra: Sequence[str] = (),
+        sparse: frozenset[str] = frozenset(),
+        rising: frozenset[str] = frozenset(["error"]),
         river: bool = False,
     ) -> None:
         self.reference = reference or Reference()
@@ -91,7 +97,7 @@ class StreamMonitor:
                 budget or Budget(1e6),
                 tolerance=tolerance,
                 rate_tolerance=rate_tolerance,
-                rising=frozenset(["error"]),
+                rising=rising,
                 learning=learning,
                 reference=self.reference,
                 policy=policy,
@@ -116,6 +122,7 @@ class StreamMonitor:
         self._extra = ExtraDetectors(extra)
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
+        self._sparse = sparse
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
         # Those that had missing values in training: having none is a change too.
         self._awaited = {name for name, share in self.reference.missing.items() if share > 0}
@@ -309,6 +316,8 @@ class StreamMonitor:
         end = len(batch)
         missing = ~usable(batch.values[begin:])
         awaited = np.array([name in self._awaited for name in batch.names])
+        if self._sparse:
+            missing[:, [name in self._sparse for name in batch.names]] = False
         columns = np.flatnonzero(missing.any(axis=0) | awaited)
         if not len(columns):
             return end
