@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,13 @@ from ..core.snapshot import pack, unpack
 from ..detectors import (
     binary_counts,
     binary_metrics,
+    cbpe,
     class_counts,
     class_scores,
     regression_sums,
 )
 from ..detectors.binary_metrics import Metric, wilson
+from ..detectors.calibration import Calibration
 from ..detectors.compiled import compiled
 from ..detectors.late_labels import (
     DELAYS,
@@ -33,6 +35,7 @@ from ..detectors.late_labels import (
 )
 from .class_numbers import numbers_only
 from .cohort_table import Cohort, CohortTable
+from .estimates import Estimates
 from .groups import Groups
 from .join import Correction, Pairs
 from .score_columns import MOST_CLASSES, ScoreColumns
@@ -52,6 +55,17 @@ def _tally(counts: Ints, rows: Ints, column: int, sign: int) -> None:
         for j in range(rows.shape[1]):
             if rows[i, j] >= 0:
                 counts[rows[i, j], column] += sign
+
+
+class Seen(NamedTuple):
+    """Predictions, (n,) each, in the order of the log; `scores` (n, k) as `ScoreColumns` has them."""
+
+    offsets: Ints
+    rows: Ints
+    times: Ints
+    segments: Ints
+    predicted: Floats
+    scores: Floats
 
 
 class Cohorts:
@@ -85,26 +99,20 @@ class Cohorts:
         self._columns = columns
         self._groups = groups
         self._window = window * 1e9
+        self.estimates = Estimates(columns, settings.calibration_pairs)
 
-    def observe(self, times: Ints, segments: Ints, predicted: Floats) -> None:
-        """Count predictions at (n,) times, ns since 1970."""
-        places = self.table.open(times)
-        rows = self.table.rows(places, self._groups.of(segments), make=True)
-        counts, is_positive = self.table.counts, predicted == self._columns.positive
-        _tally(counts, rows, PREDICTIONS, 1)
-        _tally(counts, np.where(is_positive[:, None], rows, -1), SAID_POSITIVE, 1)
-        is_other = ~is_positive & ~np.isnan(predicted)
-        _tally(counts, np.where(is_other[:, None], rows, -1), SAID_OTHER, 1)
-        self.table.touch(rows)
-        if self.settings.maturity is not None:
-            places = self.delays.open(times)
-            self.delays.touch(
-                self.delays.rows(places, np.zeros((len(times), 1), np.int64), make=True)
-            )
+    def update(
+        self, seen: Seen | None, pairs: Pairs | None, corrections: Sequence[Correction]
+    ) -> Floats:
+        """Take what is new in, all of one environment: predictions, pairs, and labels that replace earlier ones.
 
-    def update(self, pairs: Sequence[Pairs], corrections: Sequence[Correction]) -> None:
-        """Count new pairs, and let corrected labels replace earlier ones; all in one environment."""
-        now = list(pairs)
+        Returns
+        -------
+        differences
+            (pairs,) how likely each prediction was right, as estimated, less whether it was; see `Estimates`.
+        """
+        rows = None if seen is None else self._observe(seen)
+        now = [] if pairs is None else [pairs]
         if corrections:
             before = stack([correction.pair for correction in corrections])
             lags = np.array([correction.lag for correction in corrections])
@@ -121,6 +129,46 @@ class Cohorts:
             self._count(found, 1)
             late = found.lag > int(self.settings.close_after * 1e9) + self.table.span
             _tally(self.table.counts, self._rows(take(found, late)), REVISED, 1)
+        differences = np.empty(0) if pairs is None else self.estimates.learn(pairs)
+        if seen is not None and rows is not None and self.estimates.calibration is not None:
+            self._estimate(seen, rows, self.estimates.calibration)
+        return differences
+
+    def _observe(self, seen: Seen) -> Ints:
+        """Count predictions; return their (n, k) rows."""
+        places = self.table.open(seen.times)
+        rows = self.table.rows(places, self._groups.of(seen.segments), make=True)
+        counts, is_positive = self.table.counts, seen.predicted == self._columns.positive
+        _tally(counts, rows, PREDICTIONS, 1)
+        _tally(counts, np.where(is_positive[:, None], rows, -1), SAID_POSITIVE, 1)
+        is_other = ~is_positive & ~np.isnan(seen.predicted)
+        _tally(counts, np.where(is_other[:, None], rows, -1), SAID_OTHER, 1)
+        self.table.touch(rows)
+        if self.settings.maturity is not None:
+            places = self.delays.open(seen.times)
+            all_of_them = np.zeros((len(places), 1), np.int64)
+            self.delays.touch(self.delays.rows(places, all_of_them, make=True))
+        return rows
+
+    def _estimate(self, seen: Seen, rows: Ints, calibration: Calibration) -> None:
+        """Count what is expected of predictions that came after the calibration was known."""
+        follows = self.estimates.follows(seen.offsets, seen.rows)
+        if not follows.any():
+            return
+        self._widen()
+        rows, counts = rows[follows], self.table.counts[:, _PARTS + self._width :]
+        predicted = seen.predicted[follows]
+        said = np.where(np.isnan(predicted), np.nan, predicted == self._columns.positive)
+        score = np.ascontiguousarray(seen.scores[follows, 0])
+        for k in range(rows.shape[1]):
+            cbpe.count(counts, np.ascontiguousarray(rows[:, k]), said, score, calibration, 1)
+
+    def estimated(self, row: Ints) -> dict[str, Metric]:
+        """Return what the metrics of a row's predictions are expected to be, from their scores; empty where that is not known."""
+        of_scores = row[_PARTS + self._width :]
+        if self.estimates.calibration is None or not len(of_scores):
+            return {}
+        return cbpe.estimates(of_scores, self.estimates.calibration)
 
     def _meet(self, found: list[Pairs]) -> None:
         """Give classes that are new a number, in the order of the log."""
@@ -181,8 +229,10 @@ class Cohorts:
 
     def _widen(self) -> None:
         """Make room for what pairs are counted in, once it is known what that is."""
-        if self.table.counts.shape[1] < _PARTS + self._width:
-            self.table.widen(_PARTS + self._width)
+        width = _PARTS + self._width
+        width += 0 if self.estimates.calibration is None else cbpe.WIDTH
+        if self.table.counts.shape[1] < width:
+            self.table.widen(width)
 
     def figures(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:
         """Return the metrics of one row of the table; `name` returns the name of a class by its number."""
@@ -282,12 +332,13 @@ class Cohorts:
             fields.update((_field(kind, cohort), None) for cohort in old)
             fields.update((_field(kind, cohort), table.snapshot(cohort)) for cohort in new)
         if fields:
+            of_estimates, arrays = self.estimates.state()
             meta = {
-                "classes": self.classes, "regression": self.is_regression, "table": self.table.state(),
+                "estimates": of_estimates, "classes": self.classes, "regression": self.is_regression, "table": self.table.state(),
                 "delays": self.delays.state(), "window": self._window,
                 "rows": {_ROW: len(self.table), _DELAY: len(self.delays)},
             }  # fmt: skip
-            fields["cohorts"] = pack("performance_cohorts", 1, meta, {})
+            fields["cohorts"] = pack("performance_cohorts", 1, meta, arrays)
         return fields
 
     def restore(self, fields: dict[str, bytes]) -> None:
@@ -298,7 +349,8 @@ class Cohorts:
         StateError
             A field is damaged or missing, or cohorts were of another length.
         """
-        meta, _ = unpack("performance_cohorts", 1, fields["cohorts"])
+        meta, arrays = unpack("performance_cohorts", 1, fields["cohorts"])
+        self.estimates.load(meta["estimates"], arrays)
         self.classes = [float(number) for number in meta["classes"]]
         self.is_regression = meta["regression"]
         self._widen()

@@ -18,6 +18,8 @@ from ..detectors.natural_size import SURPRISE
 from . import sentences
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers, is_text
+from .cohorts import Seen
+from .estimates import ESTIMATE
 from .incidents import Claim, Moment
 from .join import Correction, Join, Labels, Pairs, Predictions
 from .performance import Performance
@@ -91,18 +93,16 @@ class ModelMonitor:
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
         segments, scores = self.performance.columns(batches)
-        for batch, predicted, of in zip(batches, classes, segments, strict=True):
+        seen: dict[int, list[Seen]] = {}
+        for batch, predicted, of, score in zip(batches, classes, segments, scores, strict=True):
+            whole = Seen(batch.offsets, batch.rows, batch.times, of, predicted, score)
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
-                series = self._of(code)
-                verdicts.setdefault(code, []).extend(series.observe(part, predicted[rows]))
-                self.performance.observe(
-                    code, part.times, of[rows], predicted[rows],
-                    is_regression=series.is_regression,
-                )  # fmt: skip
+                verdicts.setdefault(code, []).extend(self._of(code).observe(part, predicted[rows]))
+                seen.setdefault(code, []).append(take(whole, rows))
         pairs: dict[int, list[Ints]] = {}
         new = self._join_predictions(batches, classes, segments, scores)
-        for code, place, found in self._judge(new, labels):
+        for code, place, found in self._judge(new, labels, seen):
             verdicts.setdefault(code, []).extend(found)
             pairs.setdefault(code, []).append(place)
         if not any(verdicts.values()) and not any(s.incidents.open for s in self._series.values()):
@@ -127,26 +127,34 @@ class ModelMonitor:
         return self._series[environment]
 
     def _judge(
-        self, predictions: Predictions, labels: Sequence[LabelBatch]
+        self,
+        predictions: Predictions,
+        labels: Sequence[LabelBatch],
+        seen: dict[int, list[Seen]],
     ) -> Iterator[tuple[int, Ints, list[Verdict]]]:
-        """Join labels to predictions and run what watches errors.
+        """Join labels to predictions, count performance, and run what watches errors.
 
         Yields an environment, the positions of new pairs and what is claimed about them.
         """
         pairs, corrections = self.join.update(predictions, self._join_labels(labels))
-        known: dict[int, list[Pairs]] = {}
+        known: dict[int, Pairs] = {}
         for pair in pairs:
             for code, of in groups(pair.environment):
-                part = pair if len(of) == len(pair.place) else take(pair, of)
-                known.setdefault(code, []).append(part)
-                yield code, _position(part.offsets, part.rows), self._of(code).judge(part)
+                known[code] = pair if len(of) == len(pair.place) else take(pair, of)
         corrected: dict[int, list[Correction]] = {}
         for correction in corrections:
-            code = int(correction.pair.environment[0])
-            corrected.setdefault(code, []).append(correction)
-            self._of(code).correct(correction)
-        for code in {**known, **corrected}:
-            self.performance.update(code, known.get(code, ()), corrected.get(code, ()))
+            corrected.setdefault(int(correction.pair.environment[0]), []).append(correction)
+        for code in {**seen, **known, **corrected}:
+            series, part = self._of(code), known.get(code)
+            differences = self.performance.update(
+                code, stack(seen[code]) if code in seen else None, part, corrected.get(code, ()),
+                is_regression=series.is_regression,
+            )  # fmt: skip
+            if part is not None:
+                found = series.judge(part, differences)
+                yield code, _position(part.offsets, part.rows), found
+            for correction in corrected.get(code, ()):
+                series.correct(correction)
 
     def _join_predictions(
         self,
@@ -368,6 +376,6 @@ def _kind(subject: str) -> Kind:
         return "data drift"
     if what in ("score", "prediction", "logits"):
         return "prediction drift"
-    if what == "error" or what in RATES or subject == SURPRISE:
+    if what in ("error", ESTIMATE) or what in RATES or subject == SURPRISE:
         return "concept drift"
     return "adversarial input" if what == "client" else "pipeline"

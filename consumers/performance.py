@@ -17,7 +17,7 @@ from ..core.snapshot import reading
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
 from .cohort_table import Cohort
-from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, Cohorts
+from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, Cohorts, Seen
 from .groups import Groups
 from .join import Correction, Pairs
 from .score_columns import ScoreColumns
@@ -62,25 +62,19 @@ class Performance:
                 scores[k] = np.full((len(found), width), np.nan)
         return segments, scores
 
-    def observe(
+    def update(
         self,
         environment: int,
-        times: Ints,
-        segments: Ints,
-        predicted: Floats,
+        seen: Seen | None,
+        pairs: Pairs | None,
+        corrections: Sequence[Correction],
         *,
         is_regression: bool | None,
-    ) -> None:
-        """Count predictions of one environment."""
+    ) -> Floats:
+        """Take predictions, pairs and corrections of one environment in; return what `Cohorts.update` does."""
         cohorts = self._of(environment)
         cohorts.is_regression = is_regression
-        cohorts.observe(times, segments, predicted)
-
-    def update(
-        self, environment: int, pairs: Sequence[Pairs], corrections: Sequence[Correction]
-    ) -> None:
-        """Count pairs and corrections of one environment."""
-        self._of(environment).update(pairs, corrections)
+        return cohorts.update(seen, pairs, corrections)
 
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:
@@ -177,6 +171,7 @@ class Performance:
             closed=is_old or coverage >= self.settings.close_coverage,
             revised=int(row[REVISED]),
             metrics={**cohorts.figures(cohorts.with_rule(cohort, row, self._newest), name)},
+            estimated={**cohorts.estimated(row)},
             corrected={}
             if expected is None
             else {

@@ -38,19 +38,19 @@ class Rates:
         self.has_begun = False
         """Whether a pair was about a rate: from there on they are streams, whatever comes."""
 
-    def pieces(self, pairs: Pairs) -> Iterator[tuple[slice, Floats]]:
-        """Yield (n,) pairs in parts: rows, and whether each is an error of each kind, (rows, 4), NaN where it is not about one.
+    def pieces(self, pairs: Pairs, more: Floats) -> Iterator[tuple[slice, Floats]]:
+        """Yield (n,) pairs in parts: rows, and whether each is an error of each kind, NaN where it is not about one, and `more`.
 
-        Of rows before the first that is about a rate, (rows, 0).
+        (rows, 5), but (rows, 0) of rows before the first that has any of these.
         """
-        bits = self._bits(pairs)
-        about = np.flatnonzero(~np.isnan(bits).all(axis=1))
-        begin = 0 if self.has_begun else int(about[0]) if len(about) else len(bits)
+        found = np.column_stack([self._bits(pairs), more])
+        about = np.flatnonzero(~np.isnan(found).all(axis=1))
+        begin = 0 if self.has_begun else int(about[0]) if len(about) else len(found)
         if begin:
-            yield slice(0, begin), bits[:begin, :0]
-        if begin < len(bits):
+            yield slice(0, begin), found[:begin, :0]
+        if begin < len(found):
             self.has_begun = True
-            yield slice(begin, len(bits)), bits[begin:]
+            yield slice(begin, len(found)), found[begin:]
 
     def _bits(self, pairs: Pairs) -> Floats:
         found = np.full((len(pairs.label), len(RATES)), np.nan)

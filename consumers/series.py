@@ -26,6 +26,7 @@ from . import training_reference
 from .attack import AttackMonitor
 from .class_names import ClassNames, feature_column
 from .class_numbers import ClassNumbers, numbers_only
+from .estimates import ESTIMATE
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
 from .rates import RATES, Rates
@@ -241,17 +242,21 @@ class Series:
         wanted = self.settings.features
         return wanted == "all" or (wanted != "none" and feature in wanted)
 
-    def judge(self, pairs: Pairs) -> list[Verdict]:
-        """Run the detector of errors over joined pairs, and count them in the window."""
+    def judge(self, pairs: Pairs, differences: Floats) -> list[Verdict]:
+        """Run the detector of errors over joined pairs, with (n,) what `ESTIMATE` holds, and count them in the window."""
         predicted, label = self._on_one_scale(pairs.predicted, pairs.label)
         self.performance.add(pairs.place, predicted, label, pairs.lag)
         self.pairs.add(pairs.times, pairs.offsets)
         values = self.error_and_label(predicted, label)
-        parts = [(slice(None), values[:, :0])] if self.is_regression else self._rates.pieces(pairs)
+        parts = (
+            [(slice(None), values[:, :0])]
+            if self.is_regression
+            else self._rates.pieces(pairs, differences)
+        )
         found: list[Verdict] = []
         for rows, bits in parts:
             watched = Observations(
-                names=(*OF_ERRORS, *RATES) if bits.shape[1] else OF_ERRORS,
+                names=(*OF_ERRORS, *RATES, ESTIMATE) if bits.shape[1] else OF_ERRORS,
                 values=np.column_stack([values[rows], bits]),
                 offsets=pairs.offsets[rows],
                 rows=pairs.rows[rows],
@@ -472,7 +477,7 @@ def _stream_monitor(
         ph_delta=settings.page_hinkley_delta,
         ph_threshold=settings.page_hinkley_threshold,
         extra=settings.extra_detectors,
-        sparse=frozenset(RATES),
+        sparse=frozenset([*RATES, ESTIMATE]),
         rising=frozenset(["error", *RATES]),
         river=settings.engine == "river",
     )

@@ -302,6 +302,9 @@ class PerformanceSettings(_Group):
         A label that has not come so long after its prediction never will: cohorts that old are mature, and those that are
         younger are corrected for what is to come, as it did for mature ones. No correction where not given. Labels
         are joined for `labels.window`, which must be as long at least.
+    calibration_pairs
+        The first so many labelled predictions of a binary model with a score tell what its scores are worth; from then on
+        performance is estimated before labels come.
     unlabelled
         What a prediction without a label is once it is mature: `unknown`, or `negative`, as where only fraud is reported.
     """
@@ -314,6 +317,7 @@ class PerformanceSettings(_Group):
     close_coverage: float = Field(default=0.95, gt=0, le=1)
     maturity: Seconds | None = None
     unlabelled: Literal["unknown", "negative"] = "unknown"
+    calibration_pairs: int = Field(default=2000, ge=300)
 
     @field_validator("segments")
     @classmethod

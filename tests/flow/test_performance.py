@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from tocsin.consumers.estimates import ESTIMATE
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
 from tocsin.consumers.settings import ModelSettings
@@ -125,7 +126,12 @@ def run(
     """Return the series after all records, taken in at these cuts."""
     segments = ["sex", "age", "version", "sex*age"]
     settings = ModelSettings(
-        performance={"segments": segments, "close_after": "5d", **performance},
+        performance={
+            "segments": segments,
+            "close_after": "5d",
+            "calibration_pairs": 300,
+            **performance,
+        },
         labels={"window": "90d"},
     )
 
@@ -258,3 +264,46 @@ def test_young_cohorts_are_told_as_they_will_be_and_others_as_they_are() -> None
                 assert metric[0] == pytest.approx(row.metrics[name][0], abs=0.03)
     none = run(log.records()[:300], [], maturity="8d")
     assert not any(row.corrected for row in none.values())  # no cohort has matured
+
+
+def test_scores_tell_what_metrics_will_be_before_labels_come() -> None:
+    log = Log(6, "binary", 6000)
+    rows = [row for row in run(log.records(), []).values() if row.group in ("", "sex=F")]
+    late = [row for row in rows if row.begin > "2026-01-05"]
+    assert len(late) > 8
+    errors = []
+    for row in late:
+        span = (datetime.fromisoformat(row.begin).date() - START.date()).days
+        pairs = [one for one in log.of(span, row.group) if one["label"] is not None]
+        for name, value in truth("binary", pairs).items():
+            errors.append(abs(row.estimated[name][0] - value))
+            assert row.estimated[name][1] <= row.estimated[name][0] <= row.estimated[name][2]
+    assert np.mean(errors) < 0.03
+    assert not any(row.estimated for row in rows if row.begin < "2026-01-01T12")
+
+
+def test_scores_that_promise_too_much_raise_an_alert_although_accuracy_stays() -> None:
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(9000):
+        score = float(rng.random())
+        label = int(rng.random() < score)
+        if i >= 6000:
+            label, score = int((score > 0.5) == (rng.random() < 0.75)), 0.05 + 0.9 * (score > 0.5)
+        time = START + timedelta(seconds=i)
+        event = Prediction(
+            prediction_id=str(i), model="m", time=time, prediction=int(score > 0.5),
+            scores={"1": score}, label=label,
+        )  # fmt: skip
+        lines.append(encode(event))
+    headers = [("content-type", LINES.encode())]
+    records = [
+        PlainRecord(k, int(START.timestamp() * 1e9) + 10**13, b"m", b"\n".join(lines[i : i + 100]), headers)
+        for k, i in enumerate(range(0, 9000, 100))
+    ]  # fmt: skip
+    pipeline = PartitionPipeline(PARTITION, lambda _: ModelSettings())
+    alerts = pipeline.process(Records.of(PARTITION, records)).alerts
+    assert not [alert for alert in alerts if alert.offset < 60]
+    told = {alert.subject: alert.summary for alert in alerts if alert.state == "firing"}
+    assert "accuracy as estimated from scores, less accuracy: " in told[ESTIMATE]
+    assert "error" not in told

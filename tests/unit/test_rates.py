@@ -37,9 +37,9 @@ def columns(first: Prediction, positive: str | None = None) -> ScoreColumns:
 def bits(rates: Rates, of: Pairs) -> list[list[float]]:
     """Return a row for each pair: false negative, false positive, false discovery, false omission."""
     found: list[list[float]] = []
-    for rows, part in rates.pieces(of):
+    for rows, part in rates.pieces(of, np.full(len(of.label), NAN)):
         assert rows.stop - rows.start == len(part)
-        found += part.tolist() if part.shape[1] else [[NAN] * 4] * len(part)
+        found += part[:, :4].tolist() if part.shape[1] else [[NAN] * 4] * len(part)
     return found
 
 

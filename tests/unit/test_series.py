@@ -198,10 +198,14 @@ def pairs(predicted: Sequence[float], label: Sequence[float], begin: int = 0) ->
     )  # fmt: skip
 
 
+def judge(of: Series, found: Pairs) -> list[Verdict]:
+    return of.judge(found, np.full(len(found.label), NAN))
+
+
 def test_errors_are_bits_for_classes_and_distances_for_numbers() -> None:
     classes, numbers = series(task="classification"), series(task="regression")
     for of in (classes, numbers):
-        of.judge(pairs([1, 2, 3, NAN, -(2.0**52) - 5], [1, 5, 3.5, 1, 1]))
+        judge(of, pairs([1, 2, 3, NAN, -(2.0**52) - 5], [1, 5, 3.5, 1, 1]))
     assert classes.metrics()["accuracy"] == 0.25
     assert numbers.metrics()["mae"] == pytest.approx((0 + 3 + 0.5) / 3)
     for of in (classes, numbers):
@@ -220,7 +224,7 @@ def test_recall_that_falls_while_accuracy_stays_is_found() -> None:
         label = rng.random(500) < 0.5
         missed, raised = (0.2, 0.2) if begin < 3_000 else (0.38, 0.02)
         wrong = rng.random(500) < np.where(label, missed, raised)
-        found += of.judge(pairs(label ^ wrong, label, begin))
+        found += judge(of, pairs(label ^ wrong, label, begin))
     opened = [v for v in found if v.phase == "opened" and not v.advisory]
     told = {v.subject: changed(v, is_regression=False) for v in opened}
     assert "error" not in told
@@ -232,8 +236,8 @@ def test_recall_that_falls_while_accuracy_stays_is_found() -> None:
 def test_labels_that_turn_wrong_are_an_error_that_drifts() -> None:
     of = series(task="classification")
     rng = np.random.default_rng(0)
-    assert of.judge(pairs(np.ones(600), rng.random(600) < 0.95)) == []
-    found = of.judge(pairs(np.ones(200), rng.random(200) < 0.4, 600))
+    assert judge(of, pairs(np.ones(600), rng.random(600) < 0.95)) == []
+    found = judge(of, pairs(np.ones(200), rng.random(200) < 0.4, 600))
     assert {verdict.subject for verdict in found} == {"error"}
 
 
@@ -259,7 +263,7 @@ def test_a_part_is_stored_when_it_changed_and_only_then() -> None:
     }  # fmt: skip
     assert set(of.dirty()) == everything
     assert set(of.dirty()) == {"series"}
-    of.judge(pairs([1.0], [1.0]))
+    judge(of, pairs([1.0], [1.0]))
     assert set(of.dirty()) == {"series", "errors", "errors_reference", "performance"}
     observe(of, features(noise(100), 30))
     assert set(of.dirty()) == {"series", "inputs", "inputs_reference"}
