@@ -19,7 +19,7 @@ import numpy as np
 from tocsin.consumers.cohort_table import Cohort
 from tocsin.consumers.cohorts import LABELS, PREDICTIONS
 from tocsin.consumers.model_monitor import ModelMonitor
-from tocsin.consumers.settings import ModelSettings
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.core.batch import EventBatch, LabelBatch
 from tocsin.core.columns import INTEGER, Floats, Ints, Strings, Values
 from tocsin.detectors import binary_counts, binary_metrics, late_labels

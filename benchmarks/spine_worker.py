@@ -7,8 +7,9 @@ import sys
 
 from tocsin.consumers.dead_letters import KafkaDeadLetters
 from tocsin.consumers.kafka_source import KafkaSource
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.redis_store import RedisStore, connect
-from tocsin.consumers.settings import KafkaSettings, ModelSettings, RedisSettings, Settings
+from tocsin.consumers.settings import KafkaSettings, RedisSettings, Settings
 from tocsin.consumers.warm import warm
 from tocsin.consumers.worker import Worker
 from tocsin.core.keys import Keys

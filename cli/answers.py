@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from ..consumers.class_numbers import ClassNumbers, numbers_only
+from ..consumers.model_settings import ModelSettings
 from ..consumers.series import Series
-from ..consumers.settings import ModelSettings
 from ..core.batch import EventBatch, Origin
 from ..core.columns import Floats
 from ..core.events import ClassOrNumber, Prediction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from rich.console import Console
@@ -21,6 +22,26 @@ _FIRST = (
 )  # fmt: skip
 _SHOWN = 5
 _HEIGHT = 8
+
+
+Value: TypeAlias = tuple[float, float, float, float]
+
+
+class Column(NamedTuple):
+    """A metric as it is, corrected for labels that are to come, or estimated without labels."""
+
+    name: str
+    kind: str
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        return self.name if self.kind == "metrics" else self.kind
+
+    def of(self, row: MetricRow) -> Value | None:
+        """Return what a row says; None where it is not known."""
+        found: Value | None = getattr(row, self.kind).get(self.name)
+        return found
 
 
 def run(
@@ -51,49 +72,62 @@ def run(
         print(f"no predictions{where} of {model} in {environment} have been counted yet")
         return 1
     console = Console()
-    names = _names(rows, metrics)
+    columns = _columns(rows, metrics)
     for of in dict.fromkeys(row.group for row in rows):
-        _print(console, [row for row in rows if row.group == of][-last:], names, of or "all")
+        _print(console, [row for row in rows if row.group == of][-last:], columns, of or "all")
     return 0
 
 
-def _names(rows: list[MetricRow], wanted: list[str]) -> list[str]:
-    """Return the metrics to show.
+def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
+    """Return what to show: metrics, and beside each what it is expected to be, where some row knows.
 
     Raises
     ------
     ConfigError
         None of the rows has one that is asked for.
     """
-    known = dict.fromkeys(name for row in rows for name in row.metrics)
+    known = dict.fromkeys(
+        name for row in rows for name in (*row.metrics, *row.corrected, *row.estimated)
+    )
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise ConfigError(
-            f"no row has {unknown[0]!r}; there are: {', '.join(sorted(known)) or 'none yet'}"
-        )
-    return wanted or [name for name in _FIRST if name in known][:_SHOWN]
+        there = ", ".join(sorted(known)) or "none yet"
+        raise ConfigError(f"no row has {unknown[0]!r}; there are: {there}")
+    found: list[Column] = []
+    for name in wanted or [name for name in _FIRST if name in known]:
+        found += [
+            Column(name, kind)
+            for kind in ("metrics", "corrected", "estimated")
+            if any(name in getattr(row, kind) for row in rows)
+        ]
+        if not wanted and len(found) >= _SHOWN:
+            break
+    return found
 
 
-def _print(console: Console, rows: list[MetricRow], names: list[str], title: str) -> None:
+def _print(console: Console, rows: list[MetricRow], columns: list[Column], title: str) -> None:
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for name in ("begin", "predictions", "labels", "", *names):
+    for name in ("begin", "predictions", "labels", ""):
         table.add_column(name, justify="left" if name in ("begin", "") else "right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
     for row in rows:
         state = "closed" if row.closed else "open"
-        cells = [_cell(row, name) for name in names]
         table.add_row(
             row.begin.removesuffix(":00+00:00").replace("T", " "), f"{row.predictions:,}",
             f"{row.labels:,} {row.label_coverage_ratio:4.0%}",
-            f"{state}, {row.revised:,} later" if row.revised else state, *cells,
+            f"{state}, {row.revised:,} later" if row.revised else state,
+            *(_cell(column.of(row)) for column in columns),
         )  # fmt: skip
     console.print(table)
-    for name in names:
-        if sum(name in row.metrics for row in rows) > 1:
-            console.print(_picture(rows, name))
+    for column in columns:
+        found = [column.of(row) for row in rows]
+        if column.kind == "metrics" and sum(one is not None for one in found) > 1:
+            span = f"{rows[0].begin[:10]} to {rows[-1].begin[:10]}"
+            console.print(_picture(found, column.title, span))
 
 
-def _cell(row: MetricRow, name: str) -> Text:
-    found = row.metrics.get(name)
+def _cell(found: Value | None) -> Text:
     if found is None:
         return Text("unknown", style="dim")
     value, low, high, _ = found
@@ -104,26 +138,23 @@ def _number(value: float) -> str:
     return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
 
 
-def _picture(rows: list[MetricRow], name: str) -> Text:
+def _picture(found: list[Value | None], title: str, span: str) -> Text:
     """Return a metric by cohort: its interval as a column, a dot at its value; a gap where it is not known."""
-    found = [row.metrics.get(name) for row in rows]
     low = min(one[1] for one in found if one)
     high = max(one[2] for one in found if one)
     step = (high - low) / _HEIGHT or 1.0
-    picture = Text(f"\n{name}\n", style="bold")
+    picture = Text(f"\n{title}\n", style="bold")
     for line in range(_HEIGHT - 1, -1, -1):
         bottom, top = low + line * step, low + (line + 1) * step
         picture.append(f"{_number((bottom + top) / 2):>9} ", style="dim")
         for one in found:
             picture.append(*_mark(one, bottom, top, is_top=line == _HEIGHT - 1))
         picture.append("\n")
-    picture.append(f"{'':>10}{rows[0].begin[:10]} to {rows[-1].begin[:10]}", style="dim")
+    picture.append(f"{'':>10}{span}", style="dim")
     return picture
 
 
-def _mark(
-    one: tuple[float, float, float, float] | None, bottom: float, top: float, *, is_top: bool
-) -> tuple[str, str]:
+def _mark(one: Value | None, bottom: float, top: float, *, is_top: bool) -> tuple[str, str]:
     if one is None:
         return "  ", ""
     value, low, high, _ = one

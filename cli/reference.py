@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from ..consumers import training_reference
-from ..consumers.settings import ModelSettings, load
+from ..consumers.model_settings import ModelSettings
+from ..consumers.settings import load
 from ..consumers.training_streams import TrainingStreams
 from ..core.batch import EventBatch, Origin
 from ..core.errors import ConfigError

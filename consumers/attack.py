@@ -16,7 +16,7 @@ from ..core.columns import Floats, Ints
 from ..core.errors import ConfigError, StateError
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
-from .settings import AttackSettings
+from .model_settings import AttackSettings
 from .versions import Versions, escaped, parts
 
 if TYPE_CHECKING:

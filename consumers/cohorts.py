@@ -38,8 +38,8 @@ from .cohort_table import Cohort, CohortTable
 from .estimates import Estimates
 from .groups import Groups
 from .join import Correction, Pairs
+from .model_settings import PerformanceSettings
 from .score_columns import MOST_CLASSES, ScoreColumns
-from .settings import PerformanceSettings
 
 PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
 """Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, pairs that are equal,

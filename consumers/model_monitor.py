@@ -22,10 +22,10 @@ from .cohorts import Seen
 from .estimates import ESTIMATE
 from .incidents import Claim, Moment
 from .join import Correction, Join, Labels, Pairs, Predictions
+from .model_settings import ModelSettings
 from .performance import Performance
 from .rates import RATES
 from .series import Fields, Series
-from .settings import ModelSettings
 
 ROW_BITS = 20
 """A position is offset * 2**20 + row, one 64-bit number that orders events as the log does."""

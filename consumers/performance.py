@@ -20,8 +20,8 @@ from .cohort_table import Cohort
 from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, Cohorts, Seen
 from .groups import Groups
 from .join import Correction, Pairs
+from .model_settings import PerformanceSettings
 from .score_columns import ScoreColumns
-from .settings import PerformanceSettings
 
 _ROWS: Final = 50
 """Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again."""

@@ -13,9 +13,9 @@ from ..core.errors import DecodeError, EventError, SizeError
 from ..core.limits import Limits
 from .decode import Decoded, Decoder, Refused
 from .model_monitor import ModelMonitor
+from .model_settings import ModelSettings
 from .records import Partition, Poison, Records
 from .series import Fields
-from .settings import ModelSettings
 
 _log = logging.getLogger(__name__)
 

@@ -29,9 +29,9 @@ from .class_numbers import ClassNumbers, numbers_only
 from .estimates import ESTIMATE
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
+from .model_settings import DriftSettings, ModelSettings
 from .rates import RATES, Rates
 from .score_columns import ScoreColumns
-from .settings import DriftSettings, ModelSettings
 from .vectors import VectorMonitor, Vectors
 from .watched import pieces
 

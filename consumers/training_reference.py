@@ -18,7 +18,7 @@ from ..core.errors import ConfigError
 from ..detectors.base import usable
 from ..detectors.categories import KNOWN, counted_categories
 from ..detectors.reference import order_statistics
-from .settings import DriftSettings
+from .model_settings import DriftSettings
 
 FEWEST: Final = 1000
 """Values that a stream needs: what fewer say of a distribution is off by 5 % and more."""

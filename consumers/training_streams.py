@@ -9,8 +9,8 @@ from ..core.columns import Floats
 from ..detectors.base import usable
 from .class_names import LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers
+from .model_settings import ModelSettings
 from .series import OF_ERRORS, Series
-from .settings import ModelSettings
 
 
 class TrainingStreams:

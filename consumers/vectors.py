@@ -26,7 +26,7 @@ from ..detectors.reference import Reference
 from ..detectors.stream_monitor import StreamMonitor
 from ..detectors.vector_warm_up import WIDEST
 from .incidents import Timeline
-from .settings import DriftSettings
+from .model_settings import DriftSettings
 from .versions import Versions, escaped, parts
 
 _OF_BLOCKS: Final = 0.2

@@ -16,10 +16,10 @@ from ..detectors.embedding import EmbeddingStreams
 from ..detectors.logit_streams import LogitStreams
 from ..detectors.stream_monitor import StreamMonitor
 from .decode import Decoder
+from .model_settings import ModelSettings
 from .pipeline import PartitionPipeline
 from .record_kernel import header_kinds, record_spans
 from .records import Partition, PlainRecord, Records
-from .settings import ModelSettings
 
 _EVENT = (
     b'{"prediction_id":"%d","features":{"a":%d.5,"b":true,"c":"x"},"prediction":"1","label":"0",'

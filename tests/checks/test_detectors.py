@@ -7,16 +7,18 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import tocsin.detectors
 from tocsin.detectors.adversarial import AdversarialInputs, Fitted
 from tocsin.detectors.adwin import Adwin
-from tocsin.detectors.base import Detector
+from tocsin.detectors.base import Detector, Observations
 from tocsin.detectors.dummy import Dummy
 from tocsin.detectors.e_detector import EDetector
 from tocsin.detectors.embedding import EmbeddingStreams
+from tocsin.detectors.gap_test import GapTests, Pair
 from tocsin.detectors.guard import DependenceGuard
 from tocsin.detectors.guarded import GuardedEDetector
 from tocsin.detectors.logit_streams import LogitStreams
@@ -54,6 +56,30 @@ def one_thread():
 def with_reference() -> AdversarialInputs:
     clean = logit_case().clean(999, 5000).values
     return AdversarialInputs(reference=Fitted.fit(clean, 2000, 0.01))
+
+
+def gap_tests(**settings: float) -> GapTests:
+    found = GapTests(**settings)
+    found.watch([Pair("gap:recall:sex=1|2", "recall:sex=1", "recall:sex=2", 1.0)])
+    return found
+
+
+def outcomes(seed: int, events: int, gap: float) -> Observations:
+    """Outcomes of two groups between which a gap opens half-way."""
+    rng = np.random.default_rng([5, seed])
+    is_a = rng.random(events) < 0.4
+    opened = (np.arange(events) >= events // 2) * gap
+    right = (rng.random(events) < 0.8 - is_a * opened) * 1.0
+    values = np.stack([np.where(is_a, right, np.nan), np.where(is_a, np.nan, right)], axis=1)
+    return Observations.of(values, ("recall:sex=1", "recall:sex=2"))
+
+
+def gap_case() -> Case:
+    return Case(
+        lambda seed, events: outcomes(seed, events, 0.0),
+        lambda seed, events: outcomes(seed, events, 0.4),
+        events=3_000, false_alarms=2, delay=600,
+    )  # fmt: skip
 
 
 REGISTER: dict[str, tuple[Make, Case]] = {
@@ -138,6 +164,8 @@ REGISTER: dict[str, tuple[Make, Case]] = {
     "natural_size, season found": (
         lambda: NaturalSize(1e7, season_seconds="auto"), seasonal_case(),
     ),
+    "gap_test with a level": (lambda: gap_tests(alpha=0.01), gap_case()),
+    "gap_test with a budget": (lambda: gap_tests(budget_events=1e5), gap_case()),
     "dummy": (lambda: Dummy(every=400), normal_case(false_alarms=200, delay=400)),
     "dummy, once": (lambda: Dummy(at=2100), normal_case(false_alarms=20, delay=100)),
     "adversarial": (AdversarialInputs, logit_case()),

@@ -11,9 +11,9 @@ import pytest
 from sklearn import metrics as reference
 
 from tocsin.consumers.estimates import ESTIMATE
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
-from tocsin.consumers.settings import ModelSettings
 from tocsin.core.cloudevents import LINES
 from tocsin.core.events import Label, Prediction
 from tocsin.core.metric_row import MetricRow, decode

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
-from tocsin.consumers.settings import ModelSettings
 from tocsin.core.alert import Alert
 from tocsin.core.cloudevents import LINES, from_nanoseconds
 from tocsin.core.limits import Limits

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tocsin.consumers.attack import AttackMonitor
-from tocsin.consumers.settings import AttackSettings
+from tocsin.consumers.model_settings import AttackSettings
 from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.events import Prediction
 from tocsin.testing import logit_case

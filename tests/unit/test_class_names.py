@@ -8,7 +8,7 @@ import pytest
 from tocsin.consumers.class_names import ClassNames, feature_column
 from tocsin.consumers.class_numbers import ClassNumbers
 from tocsin.consumers.model_monitor import ModelMonitor
-from tocsin.consumers.settings import ModelSettings
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.core.alert import Alert
 from tocsin.core.batch import EventBatch, LabelBatch, Origin
 from tocsin.core.columns import Strings

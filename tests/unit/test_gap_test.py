@@ -16,8 +16,6 @@ from tocsin.core.verdict import Verdict
 from tocsin.detectors import gap_kernel as kernel
 from tocsin.detectors.base import Observations
 from tocsin.detectors.gap_test import GapTests, Pair
-from tocsin.testing import check_detector
-from tocsin.testing.cases import Case
 
 PAIR = Pair("gap:recall:sex=1|2", "recall:sex=1", "recall:sex=2", 1.0)
 NAMES = (PAIR.a, PAIR.b)
@@ -121,24 +119,6 @@ def test_a_bet_is_positive_and_fair_for_any_outcomes() -> None:
     made.update(rows(np.where(is_a, 1.0, 0.0), is_a))
     _, arrays = unpack("gap_test", 1, made.snapshot())
     assert (arrays["evidence"] > 0).all()
-
-
-@pytest.mark.parametrize("settings", [{"alpha": 0.01}, {"budget_events": 1e5}])
-def test_it_is_a_detector(settings: dict[str, float]) -> None:
-    """Any cut, snapshots mid-stream, junk, memory, silence and a gap of 0.4 that opens half-way."""
-
-    def stream(seed: int, events: int, gap: float) -> Observations:
-        rng = np.random.default_rng([5, seed])
-        is_a = rng.random(events) < 0.4
-        opened = (np.arange(events) >= events // 2) * gap
-        return rows((rng.random(events) < 0.8 - is_a * opened) * 1.0, is_a)
-
-    case = Case(
-        lambda seed, events: stream(seed, events, 0.0),
-        lambda seed, events: stream(seed, events, 0.4),
-        events=3_000, false_alarms=2, delay=600,
-    )  # fmt: skip
-    check_detector(lambda: watching(**settings), case)
 
 
 def test_state_is_the_same_to_the_bit_at_any_cut() -> None:

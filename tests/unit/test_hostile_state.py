@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tocsin.consumers.class_numbers import ClassNumbers
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.series import Series
-from tocsin.consumers.settings import ModelSettings
 from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.events import Prediction
 from tocsin.core.snapshot import pack, unpack

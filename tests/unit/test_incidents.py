@@ -9,7 +9,7 @@ import pytest
 
 from tocsin.consumers.incidents import Claim, Incidents, Moment, Onset
 from tocsin.consumers.model_monitor import ModelMonitor
-from tocsin.consumers.settings import ModelSettings
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.core.alert import Kind
 from tocsin.core.batch import EventBatch, LabelBatch, Origin
 from tocsin.core.cloudevents import from_nanoseconds

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tocsin.consumers.model_monitor import ModelMonitor
-from tocsin.consumers.settings import IncidentSettings, ModelSettings
+from tocsin.consumers.model_settings import IncidentSettings, ModelSettings
 from tocsin.core.alert import Alert
 from tocsin.core.batch import EventBatch, LabelBatch, Origin
 from tocsin.core.errors import DetectorError

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tocsin.consumers.settings import ModelSettings, Settings, load
+from tocsin.consumers.model_settings import ModelSettings
+from tocsin.consumers.settings import Settings, load
 from tocsin.core.errors import ConfigError
 from tocsin.core.limits import Limits
 

@@ -11,8 +11,8 @@ import pytest
 from tocsin.cli.commands import app
 from tocsin.consumers import training_reference
 from tocsin.consumers.model_monitor import ModelMonitor
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.series import Series
-from tocsin.consumers.settings import ModelSettings
 from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.errors import ConfigError
 from tocsin.core.events import Prediction

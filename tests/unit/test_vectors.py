@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.series import Series
-from tocsin.consumers.settings import ModelSettings
 from tocsin.consumers.vectors import VectorMonitor, Vectors
 from tocsin.core.columns import Strings
 from tocsin.core.verdict import Verdict

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.pipeline import PartitionPipeline
-from tocsin.consumers.settings import ModelSettings
 from tocsin.consumers.warm import warm_up_records
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tocsin.consumers.class_numbers import ClassNumbers
+from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.series import Series
-from tocsin.consumers.settings import ModelSettings
 from tocsin.consumers.watched import pieces
 from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.events import Prediction
