@@ -21,6 +21,11 @@ _FIRST = (
     "accuracy", "precision", "recall", "f1", "roc_auc", "f1:macro", "roc_auc:macro", "log_loss", "mae", "rmse", "r2",
 )  # fmt: skip
 _SHOWN = 5
+_PIPE, _BESIDE, _COLUMN = (
+    160,
+    48,
+    20,
+)  # characters: of a line, of what stands before the metrics, of a metric
 _HEIGHT = 8
 
 
@@ -64,17 +69,26 @@ def run(
     rows = [row for row in rows if row.environment == environment]
     if group != "all":
         rows = [row for row in rows if row.group == (group or "")]
+    by_group = {
+        of: [row for row in rows if row.group == of][-last:]
+        for of in dict.fromkeys(row.group for row in rows)
+    }
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        found = [row for of in by_group.values() for row in of]
+        print(msgspec.json.format(msgspec.json.encode(found)).decode())
         return 0 if rows else 1
     if not rows:
-        where = f" of {group}" if group else ""
+        where = f" of {group}" if group and group != "all" else ""
         print(f"no predictions{where} of {model} in {environment} have been counted yet")
         return 1
     console = Console()
+    if not console.is_terminal:
+        console.width = _PIPE  # nobody looks at where a file's lines end
+    room = max(console.width - _BESIDE, _COLUMN) // _COLUMN
     columns = _columns(rows, metrics)
-    for of in dict.fromkeys(row.group for row in rows):
-        _print(console, [row for row in rows if row.group == of][-last:], columns, of or "all")
+    columns = columns if metrics else columns[:room]
+    for of, found in by_group.items():
+        _print(console, found, columns, of or "all", draws=len(by_group) == 1)
     return 0
 
 
@@ -105,22 +119,29 @@ def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
     return found
 
 
-def _print(console: Console, rows: list[MetricRow], columns: list[Column], title: str) -> None:
+def _print(
+    console: Console, rows: list[MetricRow], columns: list[Column], title: str, *, draws: bool
+) -> None:
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name in ("begin", "predictions", "labels", ""):
         table.add_column(name, justify="left" if name in ("begin", "") else "right", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
+    is_daily = all("T00:00:00" in row.begin for row in rows)
     for row in rows:
         state = "closed" if row.closed else "open"
         table.add_row(
-            row.begin.removesuffix(":00+00:00").replace("T", " "), f"{row.predictions:,}",
+            row.begin[:10] if is_daily else row.begin[:16].replace("T", " "), f"{row.predictions:,}",
             f"{row.labels:,} {row.label_coverage_ratio:4.0%}",
             f"{state}, {row.revised:,} later" if row.revised else state,
             *(_cell(column.of(row)) for column in columns),
         )  # fmt: skip
     console.print(table)
-    for column in columns:
+    if positive := rows[-1].positive:
+        console.print(
+            Text(f"precision, recall, f1 and the score are about {positive}", style="dim")
+        )
+    for column in columns if draws else ():
         found = [column.of(row) for row in rows]
         if column.kind == "metrics" and sum(one is not None for one in found) > 1:
             span = f"{rows[0].begin[:10]} to {rows[-1].begin[:10]}"

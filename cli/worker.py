@@ -36,6 +36,7 @@ def run(config: Path | None, *, embedded: bool) -> int:
         extra: dict[str, Any] = {}
         if embedded:
             extra = _start(stack, settings)
+        _log.info("loading detectors; they are compiled the first time, which takes a minute")
         warm()
         source = KafkaSource(settings, extra)
         store = RedisStore(

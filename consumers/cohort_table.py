@@ -64,6 +64,11 @@ class CohortTable:
         self._touched: set[int] = set()
         self._gone: set[Cohort] = set()
 
+    @property
+    def groups(self) -> list[int]:
+        """The groups that have rows, in the order in which they came."""
+        return list(self._groups)
+
     def __len__(self) -> int:
         """How many rows are kept."""
         return len(self._of)

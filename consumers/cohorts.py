@@ -16,11 +16,7 @@ from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..detectors import (
     binary_counts,
-    binary_metrics,
     cbpe,
-    class_counts,
-    class_scores,
-    regression_sums,
 )
 from ..detectors.binary_metrics import Metric, wilson
 from ..detectors.calibration import Calibration
@@ -33,20 +29,26 @@ from ..detectors.late_labels import (
     expected,
     rate,
 )
-from .class_numbers import numbers_only
 from .cohort_table import Cohort, CohortTable
 from .estimates import Estimates
 from .groups import Groups
 from .join import Correction, Pairs
 from .model_settings import PerformanceSettings
+from .pair_metrics import (
+    CONFUSION,
+    asked_about,
+    count_pairs,
+    index,
+    metrics_of,
+    two_by_two,
+    width_of,
+)
 from .score_columns import MOST_CLASSES, ScoreColumns
 
 PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
 """Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, pairs that are equal,
 predictions of another class than the one that is asked about, and of that class."""
 _PARTS: Final = 6
-_CONFUSION: Final = MOST_CLASSES * MOST_CLASSES
-OTHER: Final = "other classes"
 
 
 @compiled
@@ -83,7 +85,7 @@ class Cohorts:
     Notes
     -----
     All is whole numbers: labels may come in any order, late, twice or corrected, and the numbers are those of the pairs as they are
-    now. Bounded: `settings.cohorts` times 64 groups times 20 kB, as far as they are used.
+    now. Bounded: `settings.cohorts` times 64 groups times 20 kB, 40 with estimates, as far as they are used.
     """
 
     def __init__(
@@ -244,10 +246,21 @@ class Cohorts:
             wide[_PARTS:], self.classes, self._columns, name, is_regression=self.is_regression
         )
         if "accuracy" in found and len(self.classes) == MOST_CLASSES - 1:
-            pairs = int(wide[_PARTS : _PARTS + _CONFUSION].sum())
+            pairs = int(wide[_PARTS : _PARTS + CONFUSION].sum())
             hits = int(wide[HITS])  # among other classes a pair is not always right
             found["accuracy"] = Metric(hits / pairs, *wilson(hits, pairs))
         return found
+
+    def positive_name(self, name: Callable[[float], str]) -> str:
+        """Return the name of the class that metrics are about; empty where they are of more than two, or of none."""
+        if (
+            self.is_regression
+            or not self.classes
+            or len(self.classes) > 2
+            or len(self._columns) > 1
+        ):
+            return ""
+        return name(asked_about(self.classes, self._columns, name))
 
     def curves(self, now: int) -> list[Arrival | None] | None:
         """Return how soon labels come, of true and false negatives and positives, as far as is known at a time, ns since 1970.
@@ -302,11 +315,21 @@ class Cohorts:
         youngest, oldest = self._ages(cohort, now)
         return [curve.mean(youngest, oldest) if curve else 0.0 for curve in curves]
 
+    def binary(self, row: Ints) -> Ints:
+        """Return what `binary_counts` would have counted of a row: the class that is asked about against all others."""
+        found = np.zeros(binary_counts.WIDTH, np.int64)
+        if len(row) < _PARTS + self._width:
+            return found
+        if len(self._columns) == 1:
+            found[:] = row[_PARTS + CONFUSION : _PARTS + CONFUSION + binary_counts.WIDTH]
+        found[: binary_counts.SCORED] = self.two_by_two(row)
+        return found
+
     def two_by_two(self, row: Ints) -> Ints:
         """Return a row's true and false negatives, false and true positives, of the class that is asked about."""
-        confusion = row[_PARTS : _PARTS + _CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
-        return _two_by_two(
-            confusion, int(_index(np.array([self._columns.positive]), self.classes)[0])
+        confusion = row[_PARTS : _PARTS + CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
+        return two_by_two(
+            confusion, int(index(np.array([self._columns.positive]), self.classes)[0])
         )
 
     def with_rule(self, cohort: Cohort, row: Ints, now: int) -> Ints:
@@ -316,8 +339,8 @@ class Cohorts:
         if self.settings.unlabelled != "negative" or not is_mature or len(negative) != 1:
             return row
         row = row.copy()
-        confusion = row[_PARTS : _PARTS + _CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
-        positive = int(_index(np.array([self._columns.positive]), self.classes)[0])
+        confusion = row[_PARTS : _PARTS + CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
+        positive = int(index(np.array([self._columns.positive]), self.classes)[0])
         for said, place in ((SAID_OTHER, negative[0]), (SAID_POSITIVE, positive)):
             confusion[negative[0], place] += row[said] - confusion[:, place].sum()
         return row
@@ -379,108 +402,3 @@ def _answered(pairs: Pairs) -> Pairs:
     """Return the pairs that have a prediction or scores: theirs has decided what kind of model this is."""
     good = ~np.isnan(pairs.predicted) | np.isfinite(pairs.scores).any(axis=1)
     return pairs if good.all() else take(pairs, good)
-
-
-def width_of(columns: int, *, is_regression: bool) -> int:
-    """Return how many whole numbers all metrics of a model with so many columns of scores follow from."""
-    if is_regression:
-        return regression_sums.WIDTH
-    scored = binary_counts.WIDTH if columns < 3 else class_scores.width(columns)
-    return _CONFUSION + scored
-
-
-def count_pairs(
-    counts: Ints,
-    rows: Ints,
-    pairs: Pairs,
-    sign: int,
-    classes: list[float],
-    columns: ScoreColumns,
-    *,
-    is_regression: bool,
-) -> None:
-    """Add (n,) pairs to the (n, k) rows of a table of `width_of` columns, or take them away with a sign of -1."""
-    predicted, label, scores = pairs.predicted, pairs.label, pairs.scores
-    if is_regression:
-        predicted, label = numbers_only(predicted), numbers_only(label)
-        for k in range(rows.shape[1]):
-            regression_sums.count(counts, rows[:, k], predicted, label, sign)
-        return
-    said, true = _index(predicted, classes), _index(label, classes)
-    confusion = counts[:, :_CONFUSION].reshape(len(counts), MOST_CLASSES, MOST_CLASSES)
-    of_scores = counts[:, _CONFUSION:]
-    each = [np.ascontiguousarray(rows[:, k]) for k in range(rows.shape[1])]
-    for cells in each:
-        class_counts.count(confusion, cells, said, true, sign)
-    if len(columns) == 1:
-        positive, score = columns.classes[0], np.ascontiguousarray(scores[:, 0])
-        is_true = np.where(np.isnan(label), np.nan, label == positive)
-        is_said = np.full(len(label), np.nan)  # what was said is in the confusion matrix
-        for cells in each:
-            binary_counts.count(of_scores, cells, is_said, is_true, score, sign)
-    elif len(columns):
-        own = columns.numbers(label)
-        for cells in each:
-            class_scores.count(of_scores, cells, own, scores, sign)
-
-
-def metrics_of(
-    row: Ints,
-    classes: list[float],
-    columns: ScoreColumns,
-    name: Callable[[float], str],
-    *,
-    is_regression: bool,
-) -> dict[str, Metric]:
-    """Return the metrics that follow from one row of `width_of` whole numbers.
-
-    Of two classes those of `binary_metrics`, for the class that is asked about: that of the score, or the one whose name sorts
-    last. Of more those of `class_counts` and `class_scores`, with names of classes for their numbers.
-    """
-    if is_regression:
-        return regression_sums.metrics(row)
-    confusion = row[:_CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
-    of_scores = row[_CONFUSION:]
-    if len(classes) <= 2 and len(columns) <= 1:
-        positive = columns.classes[0] if len(columns) else max(classes, key=name, default=np.nan)
-        place = int(_index(np.array([positive]), classes)[0])
-        of_scores = of_scores.copy()
-        of_scores[: binary_counts.SCORED] = _two_by_two(confusion, place)
-        return binary_metrics.metrics(of_scores)
-    found = class_counts.metrics(confusion)
-    names = [name(number) for number in classes]
-    names += [OTHER] * (MOST_CLASSES - len(names))
-    shown = {_named(key, names): metric for key, metric in found.items()}
-    if len(columns) > 1:
-        of_columns = [name(number) for number in columns.classes.tolist()]
-        scored = class_scores.metrics(of_scores, len(columns))
-        shown |= {_named(key, of_columns): metric for key, metric in scored.items()}
-    elif len(columns):
-        scored = binary_metrics.metrics(of_scores)
-        shown |= {key: scored[key] for key in _OF_SCORES if key in scored}
-    return shown
-
-
-_OF_SCORES: Final = ("brier", "log_loss", "ece", "roc_auc", "average_precision")
-
-
-def _named(key: str, names: list[str]) -> str:
-    metric, colon, index = key.partition(":")
-    return f"{metric}:{names[int(index)]}" if colon and index.isdigit() else key
-
-
-def _two_by_two(confusion: Ints, positive: int) -> Ints:
-    """Return true negatives, false negatives, false positives and true positives, as `binary_counts` has them."""
-    tp = confusion[positive, positive]
-    fn = confusion[positive].sum() - tp
-    fp = confusion[:, positive].sum() - tp
-    return np.array([confusion.sum() - tp - fn - fp, fn, fp, tp])
-
-
-def _index(numbers: Floats, classes: list[float]) -> Ints:
-    """Return (n,) places of classes, the last for one that has none, -1 where a row has no class."""
-    found = np.full(len(numbers), MOST_CLASSES - 1)
-    for k, number in enumerate(classes):
-        found[numbers == number] = k
-    found[np.isnan(numbers)] = -1
-    return found

@@ -96,16 +96,28 @@ class Groups:
         place = {name: k for k, name in enumerate(self._names)}
         found = [np.zeros(len(codes), np.int64)]
         there = int(np.bitwise_or.reduce(codes)) if len(codes) else 0
-        for names in (*((name,) for name in self._single), *self._crossed):
-            masks = [_BEYOND << (_BITS * place[name]) for name in names]
-            if not all(there & mask for mask in masks):
-                continue
-            group = codes & sum(masks)
-            inside = np.ones(len(codes), np.bool_)
-            for mask in masks:
-                inside &= (codes & mask != 0) & (codes & mask != mask)
-            found.append(np.where(inside, group, -1))
+        found += [
+            self.group(codes, names)
+            for names in (*((name,) for name in self._single), *self._crossed)
+            if all(there & (_BEYOND << (_BITS * place[name])) for name in names)
+        ]
         return np.stack(found, axis=1)
+
+    def group(self, codes: Ints, names: tuple[str, ...]) -> Ints:
+        """Return the (n,) groups of rows by one segment or several that are crossed, -1 for none."""
+        if not set(names) <= set(self._names):
+            return np.full(len(codes), -1)
+        masks = [_BEYOND << (_BITS * self._names.index(name)) for name in names]
+        inside = np.ones(len(codes), np.bool_)
+        for mask in masks:
+            inside &= (codes & mask != 0) & (codes & mask != mask)
+        return np.where(inside, codes & sum(masks), -1)
+
+    def value(self, group: int, names: tuple[str, ...]) -> str:
+        """Return a group's values of these segments, with commas between."""
+        places = [self._names.index(name) for name in names]
+        numbers = [group >> (_BITS * place) & _BEYOND for place in places]
+        return ",".join(self._values[p][n - 1] for p, n in zip(places, numbers, strict=True))
 
     def name(self, group: int) -> str:
         """Return a group's name: `sex=F`, `sex=F race=2`; empty for all."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints, Strings, groups, stack, take
 from ..core.errors import StateError
@@ -147,6 +148,8 @@ class Join:
         self._waiting = StringIndex()
         self._early: list[_Early | None] = []
         self._places = [0] * len(ENVIRONMENTS)
+        self.fresh = np.empty(0, np.bool_)
+        """Of the predictions of the last update, which came for the first time."""
 
     @property
     def watermark(self) -> int:
@@ -158,12 +161,14 @@ class Join:
     ) -> tuple[list[Pairs], list[Correction]]:
         """Take events in; return new pairs, and corrections of pairs that this or an earlier call gave."""
         out = _Outcome()
+        self.fresh = np.zeros(len(predictions.offsets), np.bool_)
         begin = label_begin = 0
         while begin < len(predictions.offsets) or label_begin < len(labels.offsets):
             end, label_end = self._end(predictions, begin, labels, label_begin)
             self._block(
                 take(predictions, slice(begin, end)),
                 take(labels, slice(label_begin, label_end)),
+                self.fresh[begin:end],
                 out,
             )
             begin, label_begin = end, label_end
@@ -184,13 +189,17 @@ class Join:
             return _before(predictions, labels.offsets[last], labels.rows[last]), label_end
         return len(predictions.offsets), len(labels.offsets)
 
-    def _block(self, predictions: Predictions, labels: Labels, out: _Outcome) -> None:
+    def _block(
+        self, predictions: Predictions, labels: Labels, fresh: NDArray[np.bool_], out: _Outcome
+    ) -> None:
         before = self.table.count
         rows = self.table.add(
             predictions.ids, predictions.times, predictions.environment, predictions.predicted,
             predictions.segments, predictions.scores,
         )  # fmt: skip
         new = len(rows)
+        _, first = np.unique(rows, return_index=True)
+        fresh[first] = rows[first] >= before
         self.counts.predictions += new
         self._labels += len(labels.offsets)
         self.counts.predictions_repeated += new - (self.table.count - before)

@@ -75,7 +75,9 @@ class ModelMonitor:
         self._names = ClassNames()
         self._names_stored = -1
         self._series: dict[int, Series] = {}
-        self.performance = Performance(settings.performance, settings.labels.window)
+        self.performance = Performance(
+            settings.performance, settings.labels.window, settings.bias.segments
+        )
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
@@ -93,16 +95,13 @@ class ModelMonitor:
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
         segments, scores = self.performance.columns(batches)
-        seen: dict[int, list[Seen]] = {}
-        for batch, predicted, of, score in zip(batches, classes, segments, scores, strict=True):
-            whole = Seen(batch.offsets, batch.rows, batch.times, of, predicted, score)
+        for batch, predicted in zip(batches, classes, strict=True):
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
                 verdicts.setdefault(code, []).extend(self._of(code).observe(part, predicted[rows]))
-                seen.setdefault(code, []).append(take(whole, rows))
         pairs: dict[int, list[Ints]] = {}
         new = self._join_predictions(batches, classes, segments, scores)
-        for code, place, found in self._judge(new, labels, seen):
+        for code, place, found in self._judge(new, labels):
             verdicts.setdefault(code, []).extend(found)
             pairs.setdefault(code, []).append(place)
         if not any(verdicts.values()) and not any(s.incidents.open for s in self._series.values()):
@@ -122,7 +121,7 @@ class ModelMonitor:
         if environment not in self._series:
             self._series[environment] = Series(
                 self.model, ENVIRONMENTS[environment], self.partition, self.settings, self._names,
-                self.performance.score_columns,
+                self.performance.score_columns, self.performance.groups,
             )  # fmt: skip
         return self._series[environment]
 
@@ -130,13 +129,18 @@ class ModelMonitor:
         self,
         predictions: Predictions,
         labels: Sequence[LabelBatch],
-        seen: dict[int, list[Seen]],
     ) -> Iterator[tuple[int, Ints, list[Verdict]]]:
         """Join labels to predictions, count performance, and run what watches errors.
 
         Yields an environment, the positions of new pairs and what is claimed about them.
         """
         pairs, corrections = self.join.update(predictions, self._join_labels(labels))
+        seen = {
+            code: Seen(*(getattr(predictions, name)[of] for name in Seen._fields))
+            for code, of in groups(
+                np.where(self.join.fresh, predictions.environment.astype(np.int64), -1)
+            )
+        }
         known: dict[int, Pairs] = {}
         for pair in pairs:
             for code, of in groups(pair.environment):
@@ -146,13 +150,16 @@ class ModelMonitor:
             corrected.setdefault(int(correction.pair.environment[0]), []).append(correction)
         for code in {**seen, **known, **corrected}:
             series, part = self._of(code), known.get(code)
+            events = seen.get(code)
             differences = self.performance.update(
-                code, stack(seen[code]) if code in seen else None, part, corrected.get(code, ()),
-                is_regression=series.is_regression,
-            )  # fmt: skip
+                code, events, part, corrected.get(code, ()), is_regression=series.is_regression
+            )
+            found = series.compare(events, part)
             if part is not None:
-                found = series.judge(part, differences)
+                found += series.judge(part, differences)
                 yield code, _position(part.offsets, part.rows), found
+            else:
+                yield code, np.empty(0, np.int64), found
             for correction in corrected.get(code, ()):
                 series.correct(correction)
 
@@ -378,4 +385,6 @@ def _kind(subject: str) -> Kind:
         return "prediction drift"
     if what in ("error", ESTIMATE) or what in RATES or subject == SURPRISE:
         return "concept drift"
+    if what == "gap":
+        return "bias"
     return "adversarial input" if what == "client" else "pipeline"

@@ -193,7 +193,7 @@ class PerformanceSettings(Group):
     cohorts: int = Field(default=90, gt=0, le=10_000)
     segments: Literal["all"] | list[str] = "all"
     positive: str | None = None
-    close_after: Seconds = 14 * 86400.0
+    close_after: Seconds = 7 * 86400.0
     close_coverage: float = Field(default=0.95, gt=0, le=1)
     maturity: Seconds | None = None
     unlabelled: Literal["unknown", "negative"] = "unknown"
@@ -209,6 +209,30 @@ class PerformanceSettings(Group):
             if len(parts) > MOST_SEGMENTS or "" in parts:
                 raise ValueError(f"name 1 to {MOST_SEGMENTS} segments, none of them empty")
         return names
+
+
+class BiasSettings(Group):
+    """Which gaps between groups are tested; see `tocsin.consumers.bias`.
+
+    Parameters
+    ----------
+    segments
+        Names, and names with `*` between them for their crossing; none where not given. They must be among
+        `performance.segments`.
+    metrics
+        Of which rates gaps are tested: `positive_rate` of predictions (demographic parity), `recall` (equal opportunity),
+        `false_positive_rate`, `precision` (predictive parity), `accuracy`, `calibration`.
+    epsilon
+        The gap that is nobody's concern, as a difference of rates.
+    """
+
+    segments: list[str] = Field(default_factory=list[str])
+    metrics: list[
+        Literal[
+            "positive_rate", "recall", "false_positive_rate", "precision", "accuracy", "calibration"
+        ]
+    ] = Field(default=["positive_rate", "recall", "false_positive_rate", "precision"])
+    epsilon: float = Field(default=0.05, ge=0, lt=1)
 
 
 class IncidentSettings(Group):
@@ -252,7 +276,20 @@ class ModelSettings(Group):
     attack: AttackSettings = AttackSettings()
     labels: LabelSettings = LabelSettings()
     performance: PerformanceSettings = PerformanceSettings()
+    bias: BiasSettings = BiasSettings()
     incidents: IncidentSettings = IncidentSettings()
+
+    @model_validator(mode="after")
+    def _compares_what_is_told_apart(self) -> ModelSettings:
+        told_apart = self.performance.segments
+        if told_apart != "all":
+            known = {part for name in told_apart for part in name.split("*")}
+            missing = {part for name in self.bias.segments for part in name.split("*")} - known
+            if missing:
+                raise ValueError(
+                    f"bias.segments names {', '.join(sorted(missing))}, which performance.segments does not: add it there"
+                )
+        return self
 
     @model_validator(mode="after")
     def _matures_in_time(self) -> ModelSettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,11 +14,12 @@ from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.metric_row import MetricRow, encode
 from ..core.snapshot import reading
+from ..detectors import gaps
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
 from .cohort_table import Cohort
-from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, Cohorts, Seen
-from .groups import Groups
+from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts, Seen
+from .groups import ALL, CROSS, Groups
 from .join import Correction, Pairs
 from .model_settings import PerformanceSettings
 from .score_columns import ScoreColumns
@@ -38,13 +39,21 @@ class Performance:
         The model's.
     window
         Seconds for which labels are joined.
+    compared
+        Segments, and crossings, of which the gaps between groups are told.
     """
 
-    def __init__(self, settings: PerformanceSettings, window: float = 14 * 86_400.0) -> None:
+    def __init__(
+        self,
+        settings: PerformanceSettings,
+        window: float = 14 * 86_400.0,
+        compared: Sequence[str] = (),
+    ) -> None:
         self.settings = settings
+        self._compared = [tuple(name.split(CROSS)) for name in compared]
         self._window = window
         self.score_columns = ScoreColumns(settings.positive)
-        self._groups = Groups(settings.segments)
+        self.groups = Groups(settings.segments)
         self._cohorts: dict[int, Cohorts] = {}
         self._newest = 0
         self._stored = (-1, -1)
@@ -54,7 +63,7 @@ class Performance:
 
     def columns(self, batches: Sequence[EventBatch]) -> tuple[list[Ints], list[Floats]]:
         """Return the (n,) segments and (n, k) scores of each batch, as pairs will bring them back."""
-        segments = [self._groups.codes(batch.segments, batch.version) for batch in batches]
+        segments = [self.groups.codes(batch.segments, batch.version) for batch in batches]
         scores = [self.score_columns.of(batch) for batch in batches]
         width = len(self.score_columns)
         for k, found in enumerate(scores):
@@ -79,7 +88,7 @@ class Performance:
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:
             self._cohorts[environment] = Cohorts(
-                self.settings, self.score_columns, self._groups, self._window
+                self.settings, self.score_columns, self.groups, self._window
             )
         return self._cohorts[environment]
 
@@ -92,11 +101,11 @@ class Performance:
         """Return the fields to store since the last call, None for those to delete."""
         fields: dict[str, bytes | None] = dict.fromkeys(self._stale)
         self._stale = set()
-        changes = self.score_columns.changes, self._groups.changes
+        changes = self.score_columns.changes, self.groups.changes
         if changes != self._stored:
             self._stored = changes
             fields["score_columns"] = self.score_columns.snapshot()
-            fields["groups"] = self._groups.snapshot()
+            fields["groups"] = self.groups.snapshot()
         for code, cohorts in self._cohorts.items():
             changed, gone = cohorts.table.changed()
             self._unwritten.update(((code, cohort), None) for cohort in changed)
@@ -118,7 +127,10 @@ class Performance:
             self._write_all()
         self._newest = now
         for code, cohort in self._gone:
-            found[self._field(code, cohort)] = None
+            found[self._field(code, cohort.span, self.groups.name(cohort.group))] = None
+            if cohort.group == ALL:
+                gaps = (self._field(code, cohort.span, name) for name, _ in self._pairs(code))
+                found.update((field, None) for field in gaps)
         self._gone = []
         rows = list(self._unwritten)[:_ROWS]
         expected = self._expected({(code, cohort.group) for code, cohort in rows}, now)
@@ -127,7 +139,12 @@ class Performance:
             row = self._cohorts[code].table.get(cohort)
             if row is not None:
                 of = expected.get((code, cohort.group), {}).get(cohort.span)
-                found[self._field(code, cohort)] = encode(self._row(code, cohort, row, name, of))
+                told = self._row(code, cohort, row, name, of)
+                found[self._field(code, cohort.span, told.group)] = encode(told)
+        spans = {(code, cohort.span) for code, cohort in rows if self._compared}
+        for code, span in sorted(spans):
+            for told in self._gaps(code, span):
+                found[self._field(code, span, told.group)] = encode(told)
         return found
 
     def _expected(
@@ -141,9 +158,55 @@ class Performance:
             if (of := curves[code]) is not None
         }
 
-    def _field(self, environment: int, cohort: Cohort) -> str:
-        begin = cohort.span * self._cohorts[environment].table.span
-        return f"{ENVIRONMENTS[environment]}|{_time(begin)}|{self._groups.name(cohort.group)}"
+    def _field(self, environment: int, span: int, group: str) -> str:
+        begin = span * self._cohorts[environment].table.span
+        return f"{ENVIRONMENTS[environment]}|{_time(begin)}|{group}"
+
+    def _pairs(self, environment: int) -> list[tuple[str, tuple[list[int], list[int]]]]:
+        """Return the names of what is compared, and the groups on either side."""
+        known = self._cohorts[environment].table.groups
+        found: list[tuple[str, tuple[list[int], list[int]]]] = []
+        for names in self._compared:
+            groups = {
+                self.groups.value(group, names): group
+                for group in known
+                if group != ALL and int(self.groups.group(np.array([group]), names)[0]) == group
+            }
+            for a, b in gaps.compared(list(groups)):
+                others = [group for value, group in groups.items() if value != a]
+                sides = [groups[a]], others if b is None else [groups[b]]
+                found.append((f"{','.join(names)}={a}|{'rest' if b is None else b}", sides))
+        return found
+
+    def _gaps(self, environment: int, span: int) -> Iterator[MetricRow]:
+        """Yield the gaps between groups in a cohort; of two classes, or one against all others."""
+        cohorts = self._cohorts[environment]
+        for name, sides in self._pairs(environment):
+            both = [
+                sum((row for group in side if (row := cohorts.table.get(Cohort(span, group))) is not None),
+                    start=np.zeros(cohorts.table.counts.shape[1], np.int64))
+                for side in sides
+            ]  # fmt: skip
+            if cohorts.is_regression or not all(row[PREDICTIONS] for row in both):
+                continue
+            said = [(int(r[SAID_POSITIVE]), int(r[SAID_POSITIVE] + r[SAID_OTHER])) for r in both]
+            a, b = (cohorts.binary(row) for row in both)
+            found = gaps.gaps(a, b, (said[0], said[1]))
+            predictions, labels = (int(sum(r[k] for r in both)) for k in (PREDICTIONS, LABELS))
+            of: dict[str, tuple[float, float, float, float]]
+            of = {f"gap:{key}": metric for key, metric in found.items()}
+            yield MetricRow(
+                environment=ENVIRONMENTS[environment],
+                group=name,
+                begin=_time(span * cohorts.table.span),
+                end=_time((span + 1) * cohorts.table.span),
+                predictions=predictions,
+                labels=labels,
+                label_coverage_ratio=labels / predictions,
+                closed=False,
+                revised=0,
+                metrics=of,
+            )
 
     def _row(
         self,
@@ -162,14 +225,15 @@ class Performance:
         is_old = self._newest - end > self.settings.close_after * 1e9
         return MetricRow(
             environment=ENVIRONMENTS[environment],
-            group=self._groups.name(cohort.group),
+            group=self.groups.name(cohort.group),
             begin=_time(cohort.span * span),
             end=_time(end),
             predictions=predictions,
             labels=labels,
             label_coverage_ratio=coverage,
-            closed=is_old or coverage >= self.settings.close_coverage,
+            closed=is_old or (self._newest >= end and coverage >= self.settings.close_coverage),
             revised=int(row[REVISED]),
+            positive=cohorts.positive_name(name),
             metrics={**cohorts.figures(cohorts.with_rule(cohort, row, self._newest), name)},
             estimated={**cohorts.estimated(row)},
             corrected={}
@@ -192,15 +256,15 @@ class Performance:
         try:
             with reading("performance"):
                 self.score_columns.restore(fields["score_columns"])
-                self._groups.restore(fields["groups"])
+                self.groups.restore(fields["groups"])
                 for code, of in own.items():
                     if of:
                         self._of(code).restore(of)
         except StateError as error:
-            self.__init__(self.settings, self._window)  # type: ignore[misc]
+            self.__init__(self.settings, self._window, ["*".join(of) for of in self._compared])  # type: ignore[misc]
             self._stale = {f"{code}/{name}" for code, of in own.items() for name in of}
             return [f"performance: {error}"]
-        self._stored = self.score_columns.changes, self._groups.changes
+        self._stored = self.score_columns.changes, self.groups.changes
         self._write_all()
         return []
 

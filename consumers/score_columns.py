@@ -1,4 +1,4 @@
-"""Scores of predictions as columns of one order, so that a pair still has them when its label comes."""
+"""Scores of predictions: as columns of one order, so that a pair still has them when its label comes, and as one number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from ..core.batch import EventBatch
-from ..core.columns import Floats, Ints, Strings
+from ..core.columns import FLOAT, Floats, Ints, Strings
 from ..core.snapshot import pack, unpack
 from .class_numbers import ClassNumbers
 
@@ -117,3 +117,32 @@ def softmax(logits: Floats) -> Floats:
     with np.errstate(invalid="ignore", over="ignore"):
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def score(scores: Floats, names: tuple[str, ...]) -> Floats:
+    """Return (n,) one number for the scores of each row.
+
+    Of one score, that score; of two, the one whose name sorts last (`1` of `0` and `1`); of more, the
+    largest. By row, so that it does not depend on which rows come in one batch.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    ordered = scores[:, order]
+    present = ~np.isnan(ordered)
+    last = ordered.shape[1] - 1 - present[:, ::-1].argmax(axis=1)
+    found = ordered[np.arange(len(ordered)), last]
+    many = present.sum(axis=1) > 2
+    if many.any():
+        found[many] = np.nanmax(ordered[many], axis=1)
+    return np.asarray(found)
+
+
+def is_regression(batch: EventBatch) -> bool | None:
+    """Decide by the first row with a prediction, scores or logits; None while there is none."""
+    has_scores = np.asarray(np.isfinite(batch.scores).any(axis=1))
+    if batch.logits is not None:
+        has_scores = np.ones(len(batch), np.bool_)
+    answered = np.flatnonzero(batch.prediction.present | has_scores)
+    if not len(answered):
+        return None
+    first = int(answered[0])
+    return bool(batch.prediction.tags[first] == FLOAT and not has_scores[first])

@@ -25,6 +25,8 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
     """Return one line about a change."""
     name, since = name_of(verdict.subject), _since(verdict)
     before, now = verdict.reference, verdict.current
+    if verdict.subject.startswith("gap:"):
+        return f"{verdict.subject.removeprefix('gap:').replace(':', ' of ', 1)}: {verdict.evidence}"
     if before is None or now is None:
         return f"{name}: {verdict.change} {verdict.evidence}"
     if before.categories:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..core.batch import EventBatch
-from ..core.columns import FLOAT, Floats
+from ..core.columns import Floats
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
@@ -24,14 +24,17 @@ from ..detectors.reference import Reference
 from ..detectors.stream_monitor import StreamMonitor
 from . import training_reference
 from .attack import AttackMonitor
+from .bias import Bias
 from .class_names import ClassNames, feature_column
 from .class_numbers import ClassNumbers, numbers_only
+from .cohorts import Seen
 from .estimates import ESTIMATE
+from .groups import Groups
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
 from .model_settings import DriftSettings, ModelSettings
 from .rates import RATES, Rates
-from .score_columns import ScoreColumns
+from .score_columns import ScoreColumns, is_regression, score
 from .vectors import VectorMonitor, Vectors
 from .watched import pieces
 
@@ -47,6 +50,7 @@ _MONITORS: Final[tuple[tuple[Literal["inputs", "errors"], str], ...]] = (
 OF_ERRORS: Final = ("error", "label")
 """The streams of joined pairs."""
 _SHARES: Final = {"inputs": 0.5, "errors": 0.3, "embedding": 0.1, "logits": 0.1}
+_OF_BIAS: Final = 0.1  # of the errors', where groups are compared
 """Of the budget; each has its own events."""
 
 _LINE: Any = tuple[int, list[tuple[int, int]]]
@@ -71,8 +75,8 @@ class Series:
         How.
     names
         Where names of categories are remembered.
-    columns
-        What scores of pairs are about.
+    columns, groups
+        What scores and segments are about.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Series:
         settings: ModelSettings,
         names: ClassNames | None = None,
         columns: ScoreColumns | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.settings = settings
         self.is_regression: bool | None = {"classification": False, "regression": True}.get(
@@ -117,7 +122,13 @@ class Series:
         self._watched: dict[str, int] = {}
         self._classes = ClassNumbers()
         self._names = names or ClassNames()
-        self._rates = Rates(ScoreColumns() if columns is None else columns)
+        columns = ScoreColumns() if columns is None else columns
+        self._rates = Rates(columns)
+        self._new_bias = partial(
+            Bias, settings.bias, groups or Groups(), columns,
+            (drift.budget_events or BUDGET_EVENTS) / _OF_BIAS,
+        )  # fmt: skip
+        self.bias = self._new_bias()
         self.environment = environment
         if self._trained is not None:
             for stream, known in self._trained.names.items():
@@ -136,7 +147,10 @@ class Series:
                 samples, self._trained.population, known, self._trained.categories,
                 len(self._trained.samples),
             )  # fmt: skip
-        return _stream_monitor(self.settings.drift, _SHARES[name], reference)
+        share = _SHARES[name]
+        if name == "errors" and self.settings.bias.segments:
+            share -= _OF_BIAS
+        return _stream_monitor(self.settings.drift, share, reference)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
         drift = self.settings.drift
@@ -167,7 +181,7 @@ class Series:
     def decide(self, batch: EventBatch) -> None:
         """Decide by the first prediction whether this is a regression, where nobody has said so."""
         if self.is_regression is None:
-            self.is_regression = _is_regression(batch)
+            self.is_regression = is_regression(batch)
 
     def _streams(self, batch: EventBatch, predicted: Floats) -> Iterator[Observations]:
         """Yield the numeric features and the score of a batch, cut where a stream has its first value.
@@ -266,6 +280,16 @@ class Series:
             found += self._run("errors", self.errors, watched)
         return found
 
+    def compare(self, seen: Seen | None, pairs: Pairs | None) -> list[Verdict]:
+        """Run the tests of gaps between groups over predictions and pairs."""
+        found: list[Verdict] = []
+        if self.settings.bias.segments and not self.is_regression:
+            if seen is not None:
+                found += self._run("gaps of predictions", self.bias.predictions, seen)
+            if pairs is not None:
+                found += self._run("gaps of labels", self.bias.pairs, pairs)
+        return found
+
     def error_and_label(self, predicted: Floats, label: Floats) -> Floats:
         """Return (n, 2) what is watched of pairs: 1 for a wrong class or the absolute error, and the label."""
         predicted, label = self._on_one_scale(predicted, label)
@@ -339,6 +363,9 @@ class Series:
             "errors_reference": (errors.reference.changes, errors.reference.snapshot),
             "performance": (self.performance.changes, self.performance.snapshot),
             "incidents": (self.incidents.changes, self.incidents.snapshot),
+        } | {
+            f"gaps_of_{name}": (monitor.changes, monitor.snapshot)
+            for name, monitor in self.bias.monitors().items()
         }
 
     def dirty(self) -> Fields:
@@ -390,6 +417,15 @@ class Series:
                 lost.append(f"{name}: {error}")
             else:
                 setattr(self, name, part)
+        bias = self._new_bias()
+        try:
+            with reading("gaps"):
+                for of, tests in bias.monitors().items():
+                    if f"gaps_of_{of}" in fields:
+                        tests.restore(fields[f"gaps_of_{of}"])
+            self.bias = bias
+        except StateError as error:
+            lost.append(f"gaps: {error}")
         trained = self._trained and self._trained.checksum
         if meta.get("trained") != trained:
             lost.append("inputs and errors: drift.reference is another one than before")
@@ -425,35 +461,6 @@ class Series:
             if "adversarial" in mended
             else lost + self.attack.restore(meta["versions"], fields)
         )
-
-
-def score(scores: Floats, names: tuple[str, ...]) -> Floats:
-    """Return (n,) one number for the scores of each row.
-
-    Of one score, that score; of two, the one whose name sorts last (`1` of `0` and `1`); of more, the
-    largest. By row, so that it does not depend on which rows come in one batch.
-    """
-    order = sorted(range(len(names)), key=names.__getitem__)
-    ordered = scores[:, order]
-    present = ~np.isnan(ordered)
-    last = ordered.shape[1] - 1 - present[:, ::-1].argmax(axis=1)
-    found = ordered[np.arange(len(ordered)), last]
-    many = present.sum(axis=1) > 2
-    if many.any():
-        found[many] = np.nanmax(ordered[many], axis=1)
-    return np.asarray(found)
-
-
-def _is_regression(batch: EventBatch) -> bool | None:
-    """Decide by the first row with a prediction, scores or logits; None while there is none."""
-    has_scores = np.asarray(np.isfinite(batch.scores).any(axis=1))
-    if batch.logits is not None:
-        has_scores = np.ones(len(batch), np.bool_)
-    answered = np.flatnonzero(batch.prediction.present | has_scores)
-    if not len(answered):
-        return None
-    first = int(answered[0])
-    return bool(batch.prediction.tags[first] == FLOAT and not has_scores[first])
 
 
 def _stream_monitor(

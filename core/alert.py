@@ -13,7 +13,7 @@ from .verdict import Summary
 
 Severity: TypeAlias = Literal["info", "warning", "critical"]
 Kind: TypeAlias = Literal[
-    "data drift", "prediction drift", "concept drift", "adversarial input", "pipeline"
+    "data drift", "prediction drift", "concept drift", "bias", "adversarial input", "pipeline"
 ]
 
 

@@ -24,6 +24,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
         Whether so many labels are there, or so much time has passed, that nothing much is expected to change.
     revised
         Labels that came, or changed, so long after the span that it had been closed.
+    positive
+        The class that precision, recall, F1 and the score are about; empty for more than two classes, and for numbers.
     metrics
         Name to value, lower and upper end of its interval at 95 %, and what the value itself may be off by since scores
         are counted in bins. What is not known has no entry.
@@ -44,6 +46,7 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     label_coverage_ratio: float
     closed: bool
     revised: int
+    positive: str = ""
     metrics: dict[str, tuple[float, float, float, float]]
     estimated: dict[str, tuple[float, float, float, float]] = {}
     corrected: dict[str, tuple[float, float, float, float]] = {}

@@ -110,7 +110,7 @@ def mean_losses(row: Ints) -> dict[str, Metric]:
     ):
         mean = int(row[column]) * unit / scored
         variance = max(int(row[squares]) * unit / scored - mean * mean, 0.0)
-        half = Z * np.sqrt(variance / scored)
+        half = Z * np.sqrt(variance / scored) + 0.5 / scored  # also where all are alike
         found[name] = Metric(mean, float(max(mean - half, 0.0)), float(mean + half))
     return found
 
@@ -127,7 +127,7 @@ def calibration_error(by_bin: Ints, scores: Ints, scored: int) -> Metric:
     score = scores[full] * UNIT / count[full]
     share = count[full] / scored
     value = float(share @ np.abs(rate - score))
-    half = Z * float(np.sqrt(share**2 @ (rate * (1 - rate) / count[full])))
+    half = Z * float(np.sqrt(share**2 @ (rate * (1 - rate) / count[full]))) + 0.5 / scored
     return Metric(value, max(value - half, 0.0), min(value + half, 1.0))
 
 
@@ -145,7 +145,11 @@ def roc_auc(negatives: Floats, positives: Floats) -> Metric:
     variance = 0.0
     for counts, of, part in ((positives, p, above), (negatives, n, below)):
         variance += float(counts @ (part - area) ** 2) / of / max(of - 1, 1)
-    return _logit_interval(area, np.sqrt(variance), 0.5 / (n * p), error)
+    fewest = float(min(n, p))
+    if variance == 0.0:  # as of a rate of so many: all in their order, or all against it
+        inner = min(max(area, 0.5 / fewest), 1 - 0.5 / fewest)
+        variance = inner * (1 - inner) / fewest
+    return _logit_interval(area, np.sqrt(variance), 0.5 / fewest, error)
 
 
 def average_precision(negatives: Floats, positives: Floats) -> Metric:

@@ -44,13 +44,18 @@ FEW: Final = 3
 """Groups of a segment of which each two are compared; of more, each with all others."""
 
 
-def gaps(a: Ints, b: Ints) -> dict[str, Metric]:
+def gaps(
+    a: Ints, b: Ints, said: tuple[tuple[int, int], tuple[int, int]] | None = None
+) -> dict[str, Metric]:
     """Return the gaps of two groups, a's less b's, at 95 %; a gap that is not known has no entry.
 
     Parameters
     ----------
     a, b
         (WIDTH,) the rows of two groups in a table of `binary_counts`.
+    said
+        Of either group how many predictions were 1, and how many there were, with a label or without; those with one where
+        not given.
 
     Returns
     -------
@@ -71,6 +76,8 @@ def gaps(a: Ints, b: Ints) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for name in RATES:
         ours, theirs = rate(a, name), rate(b, name)
+        if said is not None and name == "positive_rate":
+            ours, theirs = (Metric(k / n, *wilson(k, n)) if n else None for k, n in said)
         if ours and theirs:
             found[name] = difference(ours, theirs)
             if name == "positive_rate" and theirs.value:
@@ -257,12 +264,12 @@ def pairs(segments: Mapping[tuple[str, ...], Sequence[str]], metrics: Sequence[s
     gap:recall:sex=1|2 recall:sex=1 recall:sex=2 0.667
     gap:recall:sex,race=1,1|1,2 recall:sex,race=1,1 recall:sex,race=1,2 0.333
     """
-    compared = {names: _compared(list(groups)) for names, groups in segments.items()}
-    compared = {names: found for names, found in compared.items() if found}
-    depths = [len(names) for names in compared]
+    both = {names: compared(list(groups)) for names, groups in segments.items()}
+    both = {names: found for names, found in both.items() if found}
+    depths = [len(names) for names in both]
     whole = sum(0.5**depth for depth in set(depths))
     found = []
-    for names, sides in compared.items():
+    for names, sides in both.items():
         weight = 0.5 ** len(names) / depths.count(len(names)) / whole
         for metric in metrics:
             segment = f"{metric}:{','.join(names)}"
@@ -279,7 +286,7 @@ def pairs(segments: Mapping[tuple[str, ...], Sequence[str]], metrics: Sequence[s
     return found
 
 
-def _compared(groups: list[str]) -> list[tuple[str, str | None]]:
+def compared(groups: list[str]) -> list[tuple[str, str | None]]:
     """Return which groups are compared with which, None for all others."""
     if len(groups) <= FEW:
         return list(combinations(groups, 2))

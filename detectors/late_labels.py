@@ -45,7 +45,8 @@ class Arrival(NamedTuple):
             here = self.share[k] * part + (self.share[k + 1] - self.share[k]) * part * part / 2
             return float(area[k] + here + beyond)
 
-        return (upto(oldest) - upto(youngest)) / max(oldest - youngest, 1e-9)
+        mean = (upto(oldest) - upto(youngest)) / max(oldest - youngest, 1e-9)
+        return min(max(mean, 0.0), 1.0)  # which rounding may pass
 
 
 def arrival(delays: Ints, ages: Floats) -> Arrival | None:

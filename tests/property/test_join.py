@@ -190,10 +190,12 @@ class Run:
         self.join = Join(**bounds)
         self.pairs: list[tuple[Any, ...]] = []
         self.corrections: list[tuple[Any, ...]] = []
+        self.fresh = 0
         self.stored: dict[str, bytes] = {}
 
     def take(self, part: Sequence[Event]) -> None:
         pairs, corrections = self.join.update(*columns(part))
+        self.fresh += int(self.join.fresh.sum())
         for pair in pairs:
             self.pairs += rows(pair)
         for correction in corrections:
@@ -269,6 +271,8 @@ def test_every_cut_and_every_restart_gives_what_the_rules_give(seed: int) -> Non
             elif rng.random() < 0.3:
                 run.store()
         assert run.result() == wanted, (cuts, restarts)
+        counts = run.join.counts
+        assert run.fresh == counts.predictions - counts.predictions_repeated
 
 
 @pytest.mark.parametrize("labels", [BLOCK - 1, BLOCK, BLOCK + 1])

@@ -13,9 +13,9 @@ from tocsin.consumers import series as series_module
 from tocsin.consumers.class_numbers import ClassNumbers
 from tocsin.consumers.join import Correction, Pairs
 from tocsin.consumers.model_settings import ModelSettings
-from tocsin.consumers.score_columns import ScoreColumns
+from tocsin.consumers.score_columns import ScoreColumns, score
 from tocsin.consumers.sentences import changed
-from tocsin.consumers.series import Series, score
+from tocsin.consumers.series import Series
 from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.events import Prediction
 from tocsin.core.snapshot import pack, unpack
