@@ -105,14 +105,8 @@ class Cohorts:
 
     def update(
         self, seen: Seen | None, pairs: Pairs | None, corrections: Sequence[Correction]
-    ) -> Floats:
-        """Take what is new in, all of one environment: predictions, pairs, and labels that replace earlier ones.
-
-        Returns
-        -------
-        differences
-            (pairs,) how likely each prediction was right, as estimated, less whether it was; see `Estimates`.
-        """
+    ) -> None:
+        """Take what is new in, all of one environment: predictions, pairs, and labels that replace earlier ones."""
         rows = None if seen is None else self._observe(seen)
         now = [] if pairs is None else [pairs]
         if corrections:
@@ -131,10 +125,8 @@ class Cohorts:
             self._count(found, 1)
             late = found.lag > int(self.settings.close_after * 1e9) + self.table.span
             _tally(self.table.counts, self._rows(take(found, late)), REVISED, 1)
-        differences = np.empty(0) if pairs is None else self.estimates.learn(pairs)
         if seen is not None and rows is not None and self.estimates.calibration is not None:
             self._estimate(seen, rows, self.estimates.calibration)
-        return differences
 
     def _observe(self, seen: Seen) -> Ints:
         """Count predictions; return their (n, k) rows."""

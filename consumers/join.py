@@ -198,8 +198,11 @@ class Join:
             predictions.segments, predictions.scores,
         )  # fmt: skip
         new = len(rows)
-        _, first = np.unique(rows, return_index=True)
-        fresh[first] = rows[first] >= before
+        if self.table.count - before == new:
+            fresh[:] = True
+        else:
+            _, first = np.unique(rows, return_index=True)
+            fresh[first] = rows[first] >= before
         self.counts.predictions += new
         self._labels += len(labels.offsets)
         self.counts.predictions_repeated += new - (self.table.count - before)

@@ -21,7 +21,7 @@ from .class_numbers import ClassNumbers, is_text
 from .cohorts import Seen
 from .estimates import ESTIMATE
 from .incidents import Claim, Moment
-from .join import Correction, Join, Labels, Pairs, Predictions
+from .join import Join, Labels, Predictions
 from .model_settings import ModelSettings
 from .performance import Performance
 from .rates import RATES
@@ -130,38 +130,33 @@ class ModelMonitor:
         predictions: Predictions,
         labels: Sequence[LabelBatch],
     ) -> Iterator[tuple[int, Ints, list[Verdict]]]:
-        """Join labels to predictions, count performance, and run what watches errors.
+        """Join labels to predictions, and run what watches errors.
 
         Yields an environment, the positions of new pairs and what is claimed about them.
         """
         pairs, corrections = self.join.update(predictions, self._join_labels(labels))
-        seen = {
-            code: Seen(*(getattr(predictions, name)[of] for name in Seen._fields))
-            for code, of in groups(
-                np.where(self.join.fresh, predictions.environment.astype(np.int64), -1)
-            )
-        }
-        known: dict[int, Pairs] = {}
+        self.performance.add(predictions, self.join.fresh, pairs, corrections)
         for pair in pairs:
             for code, of in groups(pair.environment):
-                known[code] = pair if len(of) == len(pair.place) else take(pair, of)
-        corrected: dict[int, list[Correction]] = {}
+                part = pair if len(of) == len(pair.place) else take(pair, of)
+                series = self._of(code)
+                found = series.judge(part, self.performance.differences(code, part))
+                yield code, _position(part.offsets, part.rows), found + series.compare(part)
         for correction in corrections:
-            corrected.setdefault(int(correction.pair.environment[0]), []).append(correction)
-        for code in {**seen, **known, **corrected}:
-            series, part = self._of(code), known.get(code)
-            events = seen.get(code)
-            differences = self.performance.update(
-                code, events, part, corrected.get(code, ()), is_regression=series.is_regression
-            )
-            found = series.compare(events, part)
-            if part is not None:
-                found += series.judge(part, differences)
-                yield code, _position(part.offsets, part.rows), found
-            else:
-                yield code, np.empty(0, np.int64), found
-            for correction in corrected.get(code, ()):
-                series.correct(correction)
+            self._of(int(correction.pair.environment[0])).correct(correction)
+        if self.settings.bias.segments:
+            for code, of in groups(np.where(self.join.fresh, predictions.environment, 255)):
+                if code < len(ENVIRONMENTS):
+                    events = Seen(*(getattr(predictions, name)[of] for name in Seen._fields))
+                    yield code, np.empty(0, np.int64), self._of(code).compare(events)
+        if self.performance.is_full:
+            self._count()
+
+    def _count(self) -> None:
+        """Count performance, as far as it waits."""
+        self.performance.flush(
+            {code: series.is_regression for code, series in self._series.items()}
+        )
 
     def _join_predictions(
         self,
@@ -255,6 +250,7 @@ class ModelMonitor:
         if self._names.changes != self._names_stored:
             self._names_stored = self._names.changes
             fields["names"] = self._names.snapshot()
+        self._count()
         fields |= self.performance.dirty()
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())

@@ -96,8 +96,8 @@ class PendingTable:
         self._arrays["environment"][at] = environment[new]
         self._arrays["predicted"][at] = predicted[new]
         self._arrays["segments"][at] = segments[new]
-        self._arrays[_SCORES] = _widened(self._arrays[_SCORES], scores.shape[1])
-        self._arrays[_SCORES][at] = _widened(scores[new], self._arrays[_SCORES].shape[1])
+        self._arrays[_SCORES] = widened(self._arrays[_SCORES], scores.shape[1])
+        self._arrays[_SCORES][at] = widened(scores[new], self._arrays[_SCORES].shape[1])
         return rows
 
     def label(self, rows: Ints, label: Floats, revision: Ints, observed: Ints) -> None:
@@ -197,7 +197,7 @@ class PendingTable:
         none: dict[str, NDArray[Any]] = {name: self._arrays[name][:0] for name in _COLUMNS}
         width = max((arrays[_SCORES].shape[1] for arrays in segments), default=0)
         none[_SCORES] = np.empty((0, width))
-        segments = [arrays | {_SCORES: _widened(arrays[_SCORES], width)} for arrays in segments]
+        segments = [arrays | {_SCORES: widened(arrays[_SCORES], width)} for arrays in segments]
         none |= {"row": np.empty(0, np.int64), "id_length": np.empty(0, np.int64)}
         none["id_text"] = np.empty(0, np.uint8)
         whole = {name: np.concatenate([none[name], *(s[name] for s in segments)]) for name in none}
@@ -211,7 +211,7 @@ class PendingTable:
         self._reserve(self.count)
 
 
-def _widened(scores: Floats, width: int) -> Floats:
+def widened(scores: Floats, width: int) -> Floats:
     """Return (n, width or more) scores, NaN in columns that they lack."""
     if scores.shape[1] >= width:
         return scores

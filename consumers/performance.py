@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats, Ints, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.metric_row import MetricRow, encode
@@ -20,10 +21,13 @@ from ..detectors.late_labels import metrics as corrected
 from .cohort_table import Cohort
 from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts, Seen
 from .groups import ALL, CROSS, Groups
-from .join import Correction, Pairs
+from .join import Correction, Pairs, Predictions
 from .model_settings import PerformanceSettings
+from .pending import widened
 from .score_columns import ScoreColumns
 
+_WAITING: Final = 16_384
+"""Events that wait to be counted at most: some 2 MB."""
 _ROWS: Final = 50
 """Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again."""
 
@@ -60,6 +64,10 @@ class Performance:
         self._unwritten: dict[tuple[int, Cohort], None] = {}  # in the order in which they changed
         self._gone: list[tuple[int, Cohort]] = []
         self._stale: set[str] = set()  # fields of what could not be read
+        self._predictions: list[tuple[Predictions, NDArray[np.bool_]]] = []
+        self._pairs_of: list[Pairs] = []
+        self._corrections: list[Correction] = []
+        self._waiting = 0  # events of these
 
     def columns(self, batches: Sequence[EventBatch]) -> tuple[list[Ints], list[Floats]]:
         """Return the (n,) segments and (n, k) scores of each batch, as pairs will bring them back."""
@@ -71,19 +79,59 @@ class Performance:
                 scores[k] = np.full((len(found), width), np.nan)
         return segments, scores
 
-    def update(
+    def add(
         self,
-        environment: int,
-        seen: Seen | None,
-        pairs: Pairs | None,
+        predictions: Predictions,
+        fresh: NDArray[np.bool_],
+        pairs: Sequence[Pairs],
         corrections: Sequence[Correction],
-        *,
-        is_regression: bool | None,
-    ) -> Floats:
-        """Take predictions, pairs and corrections of one environment in; return what `Cohorts.update` does."""
-        cohorts = self._of(environment)
-        cohorts.is_regression = is_regression
-        return cohorts.update(seen, pairs, corrections)
+    ) -> None:
+        """Take events in, to be counted by `flush`: many at once, since a few cost nearly as much as many."""
+        self._predictions.append((predictions, fresh))
+        self._pairs_of += pairs
+        self._corrections += corrections
+        self._waiting += len(fresh) + sum(len(pair.label) for pair in pairs)
+
+    def differences(self, environment: int, pairs: Pairs) -> Floats:
+        """Return (n,) how likely each prediction was right, as estimated, less whether it was; see `Estimates`."""
+        return self._of(environment).estimates.learn(pairs)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that it should be counted now."""
+        return self._waiting >= _WAITING
+
+    def flush(self, regressions: Mapping[int, bool | None]) -> None:
+        """Count what waits; `regressions` says of each environment whether its model is a regression."""
+        if not self._waiting and not self._corrections:
+            return
+        width = len(self.score_columns)
+        seen: dict[int, list[Seen]] = {}
+        for predictions, fresh in self._predictions:
+            # Of before it was known what scores are like they have fewer columns.
+            wide = predictions._replace(scores=widened(predictions.scores, width))
+            for code, of in groups(np.where(fresh, wide.environment.astype(np.int64), -1)):
+                part = Seen(*(getattr(wide, name)[of] for name in Seen._fields))
+                seen.setdefault(code, []).append(part)
+        pairs: dict[int, list[Pairs]] = {}
+        for pair in self._pairs_of:
+            wide_pair = pair._replace(scores=widened(pair.scores, width))
+            for code, of in groups(pair.environment):
+                pairs.setdefault(code, []).append(take(wide_pair, of))
+        corrections: dict[int, list[Correction]] = {}
+        for correction in self._corrections:
+            one = correction.pair._replace(scores=widened(correction.pair.scores, width))
+            code = int(one.environment[0])
+            corrections.setdefault(code, []).append(correction._replace(pair=one))
+        for code in {**seen, **pairs, **corrections}:
+            cohorts = self._of(code)
+            cohorts.is_regression = regressions[code]
+            cohorts.update(
+                stack(seen[code]) if code in seen else None,
+                stack(pairs[code]) if code in pairs else None,
+                corrections.get(code, ()),
+            )
+        self._predictions, self._pairs_of, self._corrections, self._waiting = [], [], [], 0
 
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:
@@ -98,7 +146,7 @@ class Performance:
         return bool(self._unwritten)
 
     def dirty(self) -> dict[str, bytes | None]:
-        """Return the fields to store since the last call, None for those to delete."""
+        """Return the fields to store since the last call, None for those to delete; to be called after `flush`."""
         fields: dict[str, bytes | None] = dict.fromkeys(self._stale)
         self._stale = set()
         changes = self.score_columns.changes, self.groups.changes

@@ -1,5 +1,9 @@
 """The four error rates of a binary classifier as streams of bits, each over the pairs that it is about."""
 
+# numba decides what is a number and what an array's element:
+# pyright: reportArgumentType=false
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from ..core.columns import Floats
+from ..detectors.compiled import compiled
 from .join import Pairs
 from .score_columns import ScoreColumns
 
@@ -43,28 +48,42 @@ class Rates:
 
         (rows, 5), but (rows, 0) of rows before the first that has any of these.
         """
-        found = np.column_stack([self._bits(pairs), more])
-        about = np.flatnonzero(~np.isnan(found).all(axis=1))
-        begin = 0 if self.has_begun else int(about[0]) if len(about) else len(found)
+        found = np.empty((len(pairs.label), len(RATES) + 1))
+        self.is_binary, begin = _fill(
+            pairs.predicted, pairs.label, pairs.scores, more, self._columns.positive,
+            len(self._columns) == 1, self._columns.is_set, self.is_binary, found,
+        )  # fmt: skip
+        begin = 0 if self.has_begun else begin
         if begin:
             yield slice(0, begin), found[:begin, :0]
         if begin < len(found):
             self.has_begun = True
             yield slice(begin, len(found)), found[begin:]
 
-    def _bits(self, pairs: Pairs) -> Floats:
-        found = np.full((len(pairs.label), len(RATES)), np.nan)
-        known = ~(np.isnan(pairs.predicted) | np.isnan(pairs.label))
-        scored = np.isfinite(pairs.scores).any(axis=1)
-        of_two = np.isin(pairs.predicted, (0, 1)) & np.isin(pairs.label, (0, 1))
-        fits = np.where(scored, len(self._columns) == 1, of_two | self._columns.is_set)
-        odd = np.flatnonzero(known & ~fits)
-        end = 0 if not self.is_binary else int(odd[0]) if len(odd) else len(known)
-        self.is_binary = self.is_binary and not len(odd)
-        inside = known & (np.arange(len(known)) < end)
-        positive = self._columns.positive
-        said, true = pairs.predicted == positive, pairs.label == positive
-        for k, about in enumerate((true, ~true, said, ~said)):
-            rows = inside & about
-            found[rows, k] = (said != true)[rows]
-        return found
+
+@compiled
+def _fill(
+    predicted: Floats, label: Floats, scores: Floats, more: Floats, positive: float, has_score: bool,
+    is_set: bool, is_binary: bool, found: Floats,
+) -> tuple[bool, int]:  # fmt: skip
+    """Fill (n, 5) `found`; return whether all is of two classes still, and the first row that is about anything, n for none."""
+    first = len(label)
+    for i in range(len(label)):
+        said, true = predicted[i], label[i]
+        for k in range(4):
+            found[i, k] = np.nan
+        found[i, 4] = more[i]
+        if not (np.isnan(said) or np.isnan(true)):
+            scored = False
+            for k in range(scores.shape[1]):
+                scored = scored or np.isfinite(scores[i, k])
+            of_two = said * (1.0 - said) == 0.0 and true * (1.0 - true) == 0.0  # 0 or 1
+            is_binary = is_binary and (has_score if scored else of_two or is_set)
+            if is_binary:
+                wrong = 1.0 if (said == positive) != (true == positive) else 0.0
+                found[i, 0 if true == positive else 1] = wrong
+                found[i, 2 if said == positive else 3] = wrong
+                first = min(first, i)
+        if not np.isnan(more[i]):
+            first = min(first, i)
+    return is_binary, first

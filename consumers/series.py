@@ -280,15 +280,13 @@ class Series:
             found += self._run("errors", self.errors, watched)
         return found
 
-    def compare(self, seen: Seen | None, pairs: Pairs | None) -> list[Verdict]:
-        """Run the tests of gaps between groups over predictions and pairs."""
-        found: list[Verdict] = []
-        if self.settings.bias.segments and not self.is_regression:
-            if seen is not None:
-                found += self._run("gaps of predictions", self.bias.predictions, seen)
-            if pairs is not None:
-                found += self._run("gaps of labels", self.bias.pairs, pairs)
-        return found
+    def compare(self, events: Seen | Pairs) -> list[Verdict]:
+        """Run the tests of gaps between groups over predictions, or over pairs."""
+        if self.is_regression or not self.settings.bias.segments:
+            return []
+        if isinstance(events, Pairs):
+            return self._run("gaps of labels", self.bias.pairs, events)
+        return self._run("gaps of predictions", self.bias.predictions, events)
 
     def error_and_label(self, predicted: Floats, label: Floats) -> Floats:
         """Return (n, 2) what is watched of pairs: 1 for a wrong class or the absolute error, and the label."""

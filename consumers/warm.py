@@ -16,7 +16,7 @@ from ..detectors.embedding import EmbeddingStreams
 from ..detectors.logit_streams import LogitStreams
 from ..detectors.stream_monitor import StreamMonitor
 from .decode import Decoder
-from .model_settings import ModelSettings
+from .model_settings import BiasSettings, ModelSettings, PerformanceSettings
 from .pipeline import PartitionPipeline
 from .record_kernel import header_kinds, record_spans
 from .records import Partition, PlainRecord, Records
@@ -24,6 +24,10 @@ from .records import Partition, PlainRecord, Records
 _EVENT = (
     b'{"prediction_id":"%d","features":{"a":%d.5,"b":true,"c":"x"},"prediction":"1","label":"0",'
     b'"scores":{"0":0.25,"1":0.12345678901234567},"time":"2026-01-01T00:00:00Z"}'
+)
+_JUDGED = (
+    b'{"prediction_id":"j%d","model":"%b","prediction":%b,"label":%b,"scores":{%b},'
+    b'"segments":{"s":"%d"},"time":"2026-01-01T00:00:00Z"}'
 )
 _TIME = 1_767_225_600 * 10**9  # the same, in nanoseconds
 
@@ -39,12 +43,37 @@ def warm_up_records() -> list[Records]:
     return [made[0], Records.concat(made[1:])]
 
 
+def judged_records(offset: int) -> Records:
+    """Return predictions with labels: of two classes enough for estimates, of three classes, of numbers."""
+    rows: list[bytes] = []
+    for i in range(400 * offset, 400 * offset + 400):
+        kinds = [(b"two", b"1", b"%d" % (i % 2), b'"1":0.%d' % (1 + i % 9))]
+        if i % 400 < 4:
+            kinds += [
+                (b"three", b"1", b"2", b'"0":0.1,"1":0.7,"2":0.2'), (b"numbers", b"1.5", b"1.0", b"")
+            ]  # fmt: skip
+        rows += [_JUDGED % (i, *kind, i // 2 % 2) for kind in kinds]
+    record = PlainRecord(offset, _TIME, b"k", b"\n".join(rows))
+    found = Records.of(Partition("warm", 0), [record])
+    found.kinds[:] = Kind.LINES
+    return found
+
+
 def warm() -> None:
     """Run a few events through everything that is compiled."""
     settings = ModelSettings()
     pipeline = PartitionPipeline(Partition("warm", 0), lambda _: settings, decoder=Decoder())
     for records in warm_up_records():
         pipeline.process(records)
+    day = 86_400.0
+    performance = PerformanceSettings(calibration_pairs=300, maturity=day)
+    judged = ModelSettings(performance=performance, bias=BiasSettings(segments=["s"]))
+    pipeline = PartitionPipeline(Partition("warm", 0), lambda _: judged, decoder=Decoder())
+    for offset in range(2):  # estimates are made of what comes after they are known
+        pipeline.process(judged_records(offset))
+        pipeline.metrics()
+        pipeline.dirty()
+        pipeline.series()
     vectors, place = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60)
     EmbeddingStreams(50).update(vectors, None, place, place)
     LogitStreams(50).update(vectors, place, place)

@@ -123,6 +123,8 @@ class StreamMonitor:
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
         self._sparse = sparse
+        self._dense_of: tuple[str, ...] = ()
+        self._dense_at: list[int] = []
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
         # Those that had missing values in training: having none is a change too.
         self._awaited = {name for name, share in self.reference.missing.items() if share > 0}
@@ -142,7 +144,7 @@ class StreamMonitor:
         self.changes += 1
         self._streams.numbers(batch.names)
         found: list[Verdict] = []
-        is_clean = bool(np.abs(batch.values).max() <= HUGE)
+        is_clean = bool(np.abs(self._dense(batch)).max() <= HUGE)
         begin = 0
         while begin < len(batch):
             is_known = is_clean and not self._awaited
@@ -151,6 +153,19 @@ class StreamMonitor:
             found += self._piece(part, is_clean=is_clean)
             begin = end
         return found
+
+    def _dense(self, batch: Observations) -> Floats:
+        """Return the columns of streams that every row is about."""
+        if not self._sparse:
+            return batch.values
+        if batch.names != self._dense_of:
+            self._dense_of = batch.names
+            self._dense_at = [j for j, name in enumerate(batch.names) if name not in self._sparse]
+        return (
+            batch.values
+            if len(self._dense_at) == len(batch.names)
+            else batch.values[:, self._dense_at]
+        )
 
     def _piece(self, batch: Observations, *, is_clean: bool) -> list[Verdict]:
         """Take rows in within which no stream of missing values begins."""

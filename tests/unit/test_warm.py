@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tocsin.consumers.model_settings import ModelSettings
+from tocsin.consumers.model_settings import BiasSettings, ModelSettings, PerformanceSettings
 from tocsin.consumers.pipeline import PartitionPipeline
-from tocsin.consumers.warm import warm_up_records
+from tocsin.consumers.warm import judged_records, warm_up_records
+from tocsin.core.metric_row import decode
 
 
 def test_the_events_of_the_warm_up_reach_the_detectors() -> None:
@@ -16,3 +17,20 @@ def test_the_events_of_the_warm_up_reach_the_detectors() -> None:
     (figures,) = pipeline.metrics().values()
     assert figures["labels_joined"] == 300
     assert first.data.flags.writeable != second.data.flags.writeable
+
+
+def test_the_judged_events_of_the_warm_up_reach_all_that_counts() -> None:
+    performance = PerformanceSettings(calibration_pairs=300)
+    settings = ModelSettings(performance=performance, bias=BiasSettings(segments=["s"]))
+    pipeline = PartitionPipeline(judged_records(0).partition, lambda _: settings)
+    for offset in range(2):
+        assert pipeline.process(judged_records(offset)).dead_letters == []
+        pipeline.dirty()
+        series = pipeline.series()
+    rows = {model: [decode(row) for row in of.values() if row] for model, of in series.items()}
+    assert set(rows) == {"two", "three", "numbers"}
+    told = {model: {name for row in of for name in row.metrics} for model, of in rows.items()}
+    assert {"roc_auc", "gap:recall"} <= told["two"]
+    assert "log_loss" in told["three"]
+    assert "mae" in told["numbers"]
+    assert any(row.estimated for row in rows["two"])
