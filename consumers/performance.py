@@ -105,19 +105,25 @@ class Performance:
         """Count what waits; `regressions` says of each environment whether its model is a regression."""
         if not self._waiting and not self._corrections:
             return
-        width = len(self.score_columns)
-        seen: dict[int, list[Seen]] = {}
-        for predictions, fresh in self._predictions:
-            # Of before it was known what scores are like they have fewer columns.
-            wide = predictions._replace(scores=widened(predictions.scores, width))
-            for code, of in groups(np.where(fresh, wide.environment.astype(np.int64), -1)):
-                part = Seen(*(getattr(wide, name)[of] for name in Seen._fields))
-                seen.setdefault(code, []).append(part)
-        pairs: dict[int, list[Pairs]] = {}
-        for pair in self._pairs_of:
-            wide_pair = pair._replace(scores=widened(pair.scores, width))
-            for code, of in groups(pair.environment):
-                pairs.setdefault(code, []).append(take(wide_pair, of))
+        width = len(
+            self.score_columns
+        )  # of before it was known what scores are like they have fewer
+        seen: dict[int, Seen] = {}
+        if self._predictions:
+            of_all, fresh = zip(*self._predictions, strict=True)
+            whole = stack([one._replace(scores=widened(one.scores, width)) for one in of_all])
+            environment = np.where(np.concatenate(fresh), whole.environment.astype(np.int64), -1)
+            for code, rows in groups(environment):
+                columns = (getattr(whole, name) for name in Seen._fields)
+                is_whole = len(rows) == len(environment)
+                seen[code] = Seen(*columns) if is_whole else take(Seen(*columns), rows)
+        pairs: dict[int, Pairs] = {}
+        if self._pairs_of:
+            both = stack(
+                [pair._replace(scores=widened(pair.scores, width)) for pair in self._pairs_of]
+            )
+            for code, rows in groups(both.environment):
+                pairs[code] = both if len(rows) == len(both.label) else take(both, rows)
         corrections: dict[int, list[Correction]] = {}
         for correction in self._corrections:
             one = correction.pair._replace(scores=widened(correction.pair.scores, width))
@@ -126,11 +132,7 @@ class Performance:
         for code in {**seen, **pairs, **corrections}:
             cohorts = self._of(code)
             cohorts.is_regression = regressions[code]
-            cohorts.update(
-                stack(seen[code]) if code in seen else None,
-                stack(pairs[code]) if code in pairs else None,
-                corrections.get(code, ()),
-            )
+            cohorts.update(seen.get(code), pairs.get(code), corrections.get(code, ()))
         self._predictions, self._pairs_of, self._corrections, self._waiting = [], [], [], 0
 
     def _of(self, environment: int) -> Cohorts:

@@ -150,7 +150,8 @@ class Series:
         share = _SHARES[name]
         if name == "errors" and self.settings.bias.segments:
             share -= _OF_BIAS
-        return _stream_monitor(self.settings.drift, share, reference)
+        sparse = frozenset([*RATES, ESTIMATE] if name == "errors" else [])
+        return _stream_monitor(self.settings.drift, share, reference, sparse)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
         drift = self.settings.drift
@@ -462,7 +463,10 @@ class Series:
 
 
 def _stream_monitor(
-    settings: DriftSettings, share: float, reference: Reference | None = None
+    settings: DriftSettings,
+    share: float,
+    reference: Reference | None = None,
+    sparse: frozenset[str] = frozenset(),
 ) -> StreamMonitor:
     """Return what watches streams with a share of the model's budget."""
     if settings.budget_days is not None:
@@ -482,7 +486,7 @@ def _stream_monitor(
         ph_delta=settings.page_hinkley_delta,
         ph_threshold=settings.page_hinkley_threshold,
         extra=settings.extra_detectors,
-        sparse=frozenset([*RATES, ESTIMATE]),
+        sparse=sparse,
         rising=frozenset(["error", *RATES]),
         river=settings.engine == "river",
     )

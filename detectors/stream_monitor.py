@@ -57,7 +57,8 @@ class StreamMonitor:
         Further detectors by name, see `extra_detectors.ExtraDetectors`; of each stream of numbers they get the values as
         they are, once it has its reference. With `only_budget` their verdicts are always advisory.
     sparse
-        Streams that most rows are not about: that they have no value there is nothing to watch.
+        Streams that most rows are not about: that they have no value there is nothing to watch. ADWIN and Page-Hinkley leave
+        them to the e-detector.
     rising
         Streams of errors: see `e_detector.EDetector`.
     river
@@ -200,7 +201,7 @@ class StreamMonitor:
         """Take rows in within which no regime takes effect; the guarded ones hold whether values are missing too."""
         kinds = self.guarded.kinds()
         ordered = self._ordered(batch, kinds)
-        if batch.categories:
+        if batch.categories or self._sparse:
             batch, values = self._without_categories(batch, values, is_clean=is_clean)
         advised = self._advised(batch, values, kinds) if batch.names else []
         new = [v for v in advised if not (v.advisory or v.subject in kinds)]
@@ -215,12 +216,14 @@ class StreamMonitor:
     def _without_categories(
         self, batch: Observations, values: Floats, *, is_clean: bool
     ) -> tuple[Observations, Floats]:
-        """Count the values of categories; return what is left of the streams."""
+        """Count the values of categories; return what is left of the streams, without sparse ones."""
         asked = (batch.names, batch.categories)
         if asked != self._asked:
             self._asked = asked
             is_category = np.array([name in batch.categories for name in batch.names])
-            self._kept, self._categories = np.flatnonzero(~is_category), np.flatnonzero(is_category)
+            is_sparse = np.array([name in self._sparse for name in batch.names])
+            self._kept = np.flatnonzero(~is_category & ~is_sparse)
+            self._categories = np.flatnonzero(is_category)
             self._kept_names = tuple(batch.names[j] for j in self._kept.tolist())
         names = tuple(batch.names[j] for j in self._categories.tolist())
         count = len(batch) if is_clean else usable(batch.values[:, self._categories]).sum(axis=0)

@@ -220,9 +220,9 @@ def test_recall_that_falls_while_accuracy_stays_is_found() -> None:
     of = Series("m", "production", 0, SETTINGS, columns=columns)
     rng = np.random.default_rng(0)
     found = []
-    for begin in range(0, 6_000, 500):
+    for begin in range(0, 12_000, 500):
         label = rng.random(500) < 0.5
-        missed, raised = (0.2, 0.2) if begin < 3_000 else (0.38, 0.02)
+        missed, raised = (0.2, 0.2) if begin < 6_000 else (0.38, 0.02)
         wrong = rng.random(500) < np.where(label, missed, raised)
         found += judge(of, pairs(label ^ wrong, label, begin))
     opened = [v for v in found if v.phase == "opened" and not v.advisory]
@@ -230,7 +230,7 @@ def test_recall_that_falls_while_accuracy_stays_is_found() -> None:
     assert "error" not in told
     assert told["false_negative_rate"].startswith("recall 0.8")
     assert "specificity 0." in told["false_positive_rate"]  # to the better, which is a change too
-    assert min(v.offset for v in opened) > 3_000
+    assert min(v.offset for v in opened) > 6_000
 
 
 def test_labels_that_turn_wrong_are_an_error_that_drifts() -> None:
