@@ -119,6 +119,15 @@ class CohortTable:
 
     def rows(self, places: Ints, groups: Ints, *, make: bool) -> Ints:
         """Return the (n, k) rows of (n,) cohorts and (n, k) groups, -1 where there is none; `make` those that are missing."""
+        if (
+            groups.shape[1] == 1
+            and len(self._rows)
+            and self._groups.get(0) == 0
+            and not groups.any()
+        ):
+            found = np.where(places >= 0, self._rows[places, 0], -1)[:, None]
+            if not make or not ((places >= 0) & (found[:, 0] < 0)).any():
+                return found  # all events are in one group, of all, and it has rows
         known, column = self._columns(groups)
         if make and ((column < 0) & (groups >= 0)).any():
             # Also of what belongs to no cohort now: it may have when it came.

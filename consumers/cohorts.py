@@ -59,6 +59,19 @@ def _tally(counts: Ints, rows: Ints, column: int, sign: int) -> None:
                 counts[rows[i, j], column] += sign
 
 
+@compiled
+def _count_predictions(counts: Ints, rows: Ints, predicted: Floats, positive: float) -> None:
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            row = rows[i, j]
+            if row >= 0:
+                counts[row, PREDICTIONS] += 1
+                if predicted[i] == positive:
+                    counts[row, SAID_POSITIVE] += 1
+                elif not np.isnan(predicted[i]):
+                    counts[row, SAID_OTHER] += 1
+
+
 class Seen(NamedTuple):
     """Predictions, (n,) each, in the order of the log; `scores` (n, k) as `ScoreColumns` has them."""
 
@@ -124,7 +137,8 @@ class Cohorts:
         for found in now:
             self._count(found, 1)
             late = found.lag > int(self.settings.close_after * 1e9) + self.table.span
-            _tally(self.table.counts, self._rows(take(found, late)), REVISED, 1)
+            if late.any():
+                _tally(self.table.counts, self._rows(take(found, late)), REVISED, 1)
         if seen is not None and rows is not None and self.estimates.calibration is not None:
             self._estimate(seen, rows, self.estimates.calibration)
 
@@ -132,11 +146,7 @@ class Cohorts:
         """Count predictions; return their (n, k) rows."""
         places = self.table.open(seen.times)
         rows = self.table.rows(places, self._groups.of(seen.segments), make=True)
-        counts, is_positive = self.table.counts, seen.predicted == self._columns.positive
-        _tally(counts, rows, PREDICTIONS, 1)
-        _tally(counts, np.where(is_positive[:, None], rows, -1), SAID_POSITIVE, 1)
-        is_other = ~is_positive & ~np.isnan(seen.predicted)
-        _tally(counts, np.where(is_other[:, None], rows, -1), SAID_OTHER, 1)
+        _count_predictions(self.table.counts, rows, seen.predicted, self._columns.positive)
         self.table.touch(rows)
         if self.settings.maturity is not None:
             places = self.delays.open(seen.times)
@@ -189,10 +199,11 @@ class Cohorts:
         self._widen()
         counts = self.table.counts
         _tally(counts, rows, LABELS, sign)
-        pairs = _answered(pairs)
-        if self.is_regression is None or not len(pairs.label):
+        answered = _answered(pairs)
+        if self.is_regression is None or not len(answered.label):
             return
-        rows = self._rows(pairs)
+        if answered is not pairs:
+            pairs, rows = answered, self._rows(answered)
         count_pairs(
             counts[:, _PARTS : _PARTS + self._width], rows, pairs, sign, self.classes, self._columns,
             is_regression=self.is_regression,

@@ -64,7 +64,7 @@ class Performance:
         self._unwritten: dict[tuple[int, Cohort], None] = {}  # in the order in which they changed
         self._gone: list[tuple[int, Cohort]] = []
         self._stale: set[str] = set()  # fields of what could not be read
-        self._predictions: list[tuple[Predictions, NDArray[np.bool_]]] = []
+        self._seen: list[tuple[Seen, Ints]] = []  # with the environment of each, -1 for none
         self._pairs_of: list[Pairs] = []
         self._corrections: list[Correction] = []
         self._waiting = 0  # events of these
@@ -87,7 +87,9 @@ class Performance:
         corrections: Sequence[Correction],
     ) -> None:
         """Take events in, to be counted by `flush`: many at once, since a few cost nearly as much as many."""
-        self._predictions.append((predictions, fresh))
+        codes = predictions.environment.astype(np.int64)
+        columns = (getattr(predictions, name) for name in Seen._fields)
+        self._seen.append((Seen(*columns), codes if fresh.all() else np.where(fresh, codes, -1)))
         self._pairs_of += pairs
         self._corrections += corrections
         self._waiting += len(fresh) + sum(len(pair.label) for pair in pairs)
@@ -105,18 +107,13 @@ class Performance:
         """Count what waits; `regressions` says of each environment whether its model is a regression."""
         if not self._waiting and not self._corrections:
             return
-        width = len(
-            self.score_columns
-        )  # of before it was known what scores are like they have fewer
+        width = len(self.score_columns)  # what came before they were known has fewer scores
         seen: dict[int, Seen] = {}
-        if self._predictions:
-            of_all, fresh = zip(*self._predictions, strict=True)
-            whole = stack([one._replace(scores=widened(one.scores, width)) for one in of_all])
-            environment = np.where(np.concatenate(fresh), whole.environment.astype(np.int64), -1)
+        if self._seen:
+            events = [one._replace(scores=widened(one.scores, width)) for one, _ in self._seen]
+            whole, environment = stack(events), np.concatenate([codes for _, codes in self._seen])
             for code, rows in groups(environment):
-                columns = (getattr(whole, name) for name in Seen._fields)
-                is_whole = len(rows) == len(environment)
-                seen[code] = Seen(*columns) if is_whole else take(Seen(*columns), rows)
+                seen[code] = whole if len(rows) == len(environment) else take(whole, rows)
         pairs: dict[int, Pairs] = {}
         if self._pairs_of:
             both = stack(
@@ -133,7 +130,7 @@ class Performance:
             cohorts = self._of(code)
             cohorts.is_regression = regressions[code]
             cohorts.update(seen.get(code), pairs.get(code), corrections.get(code, ()))
-        self._predictions, self._pairs_of, self._corrections, self._waiting = [], [], [], 0
+        self._seen, self._pairs_of, self._corrections, self._waiting = [], [], [], 0
 
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:
