@@ -14,7 +14,7 @@ from ..detectors.coincidence import Law, leaked
 from ..detectors.fingerprints import KeyIndex
 from ..detectors.leaky_features import Leaky, leaky
 from ..detectors.string_index import StringIndex
-from .scoreboard import _Console, _printable, _table
+from .scoreboard import _Console, _table, printable
 from .split import Roles, Side, Split
 
 _SHOWN: Final = 10  # of each finding; all are in the JSON
@@ -132,7 +132,7 @@ def _groups(name: str, names: StringIndex, train: Side, test: Side) -> Finding:
             )
     rows = np.array(sorted(row for c in crossings for row in c["test_rows"]), np.int64)
     said = [
-        f"{_printable(c['value'])}: train rows {_some(c['train_rows'])}; test rows {_some(c['test_rows'])}"
+        f"{printable(c['value'])}: train rows {_some(c['train_rows'])}; test rows {_some(c['test_rows'])}"
         for c in crossings
     ]
     return Finding(f"group {name}", bool(crossings), rows, None, crossings, said)
@@ -213,7 +213,7 @@ def _print(
     console.width = max(console.width, 120)
 
     def say(line: str) -> None:
-        console.print(_printable(line), soft_wrap=True)
+        console.print(printable(line), soft_wrap=True)
 
     say(f"{train.name}: {len(before):,} rows; {test.name}: {len(after):,} rows")
     say(f"compared: {', '.join([*roles.numbers, *roles.texts])}")
@@ -224,7 +224,7 @@ def _print(
     for finding in found:
         chance = "-" if finding.by_chance is None else f"{finding.by_chance:.2%}"
         table.add_row(
-            _printable(finding.check), f"{len(finding.rows):,}", f"{len(finding.rows) / len(after):.2%}",
+            printable(finding.check), f"{len(finding.rows):,}", f"{len(finding.rows) / len(after):.2%}",
             chance, "yes" if finding.is_found else "no",
         )  # fmt: skip
     if label is not None:

@@ -16,6 +16,7 @@ from ..consumers.settings import load
 from ..core.errors import ConfigError
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow
+from .scoreboard import printable
 
 _FIRST = (
     "accuracy", "precision", "recall", "f1", "roc_auc", "f1:macro", "roc_auc:macro", "log_loss", "mae", "rmse", "r2",
@@ -122,11 +123,17 @@ def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
 def _print(
     console: Console, rows: list[MetricRow], columns: list[Column], title: str, *, draws: bool
 ) -> None:
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        title=Text(printable(title)),
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for name in ("begin", "predictions", "labels", ""):
         table.add_column(name, justify="left" if name in ("begin", "") else "right", no_wrap=True)
     for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
+        table.add_column(Text(printable(column.title)), justify="right", no_wrap=True)
     is_daily = all("T00:00:00" in row.begin for row in rows)
     for row in rows:
         state = "closed" if row.closed else "open"
@@ -139,13 +146,15 @@ def _print(
     console.print(table)
     if positive := rows[-1].positive:
         console.print(
-            Text(f"precision, recall, f1 and the score are about {positive}", style="dim")
+            Text(
+                f"precision, recall, f1 and the score are about {printable(positive)}", style="dim"
+            )
         )
     for column in columns if draws else ():
         found = [column.of(row) for row in rows]
         if column.kind == "metrics" and sum(one is not None for one in found) > 1:
             span = f"{rows[0].begin[:10]} to {rows[-1].begin[:10]}"
-            console.print(_picture(found, column.title, span))
+            console.print(_picture(found, printable(column.title), span))
 
 
 def _cell(found: Value | None) -> Text:

@@ -78,7 +78,7 @@ class Scoreboard:
             self._print(f"and {len(result.episodes) - most:,} more; --all shows them")
 
     def _print(self, line: str) -> None:
-        self._console.print(_printable(line), soft_wrap=True)
+        self._console.print(printable(line), soft_wrap=True)
 
 
 def _table(*titles: str, left: Sequence[str]) -> Table:
@@ -133,7 +133,7 @@ def _alarms(result: Result, most: int) -> Table:
     ]  # fmt: skip
     table = _table(*titles, left=["stream", "change", "evidence", "outcome"])
     for alarm, members, judged in result.episodes[:most]:
-        cells = [f"{alarm.row:,}", _printable(alarm.stream), _change(alarm), alarm.evidence]
+        cells = [f"{alarm.row:,}", printable(alarm.stream), _change(alarm), alarm.evidence]
         if are_merged:
             cells.append(f"{members} alarms" if members > 1 else "-")
         if judged is not None:
@@ -143,10 +143,10 @@ def _alarms(result: Result, most: int) -> Table:
 
 
 def _change(alarm: Alarm) -> str:
-    return _printable(" ".join([alarm.change, ", ".join(alarm.newcomers)]).strip()) or "-"
+    return printable(" ".join([alarm.change, ", ".join(alarm.newcomers)]).strip()) or "-"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return text from a file without what would steer the terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 

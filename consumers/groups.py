@@ -20,6 +20,7 @@ CROSS: Final = "*"
 _BITS: Final = 6
 MOST_SEGMENTS: Final = 10  # of six bits each, in 63
 MOST_VALUES: Final = (1 << _BITS) - 2
+_LONGEST: Final = 100  # bytes of a value, characters of a name: longer ones are no groups' names
 _BEYOND: Final = (1 << _BITS) - 1
 
 
@@ -36,7 +37,7 @@ class Groups:
 
     Notes
     -----
-    The first 62 values of a segment are told apart; predictions with others are in no group of that segment. State: which
+    The first 62 values of a segment, of 100 bytes at most, are told apart; predictions with others are in no group of that segment. State: which
     came first must not depend on when a worker was started.
     """
 
@@ -71,7 +72,7 @@ class Groups:
             if name not in self._names and texts.present.any()
         ]
         for _, name, _ in sorted(new, key=lambda one: one[:2]):
-            if len(self._names) < MOST_SEGMENTS and CROSS not in name:
+            if len(self._names) < MOST_SEGMENTS and CROSS not in name and len(name) <= _LONGEST:
                 self._names.append(name)
                 self._values.append(StringIndex())
                 self._single.append(name)
@@ -80,6 +81,8 @@ class Groups:
     def _numbers(self, place: int, texts: Strings) -> Ints:
         index = self._values[place]
         found = index.find(texts) + 1
+        is_long = texts.end - texts.start > _LONGEST
+        found[is_long] = _BEYOND
         unknown = np.flatnonzero(texts.present & (found == 0))
         while len(unknown):
             if len(index) >= MOST_VALUES:

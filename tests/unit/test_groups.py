@@ -43,6 +43,11 @@ def test_values_and_segments_beyond_the_bound_are_in_no_group() -> None:
     assert len(many[0]) == 1 + MOST_SEGMENTS
 
 
+def test_long_values_and_names_make_no_groups() -> None:
+    groups = Groups()
+    assert codes(groups, s=["x" * 101, "y"], **{"n" * 101: ["a", "b"]}) == [[""], ["", "s=y"]]
+
+
 def test_cuts_and_restarts_change_nothing() -> None:
     rows = {"a": ["x", None, "y", "x"], "b": [None, "1", None, "2"]}
     whole, parts = Groups(), Groups()

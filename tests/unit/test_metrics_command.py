@@ -1,0 +1,56 @@
+"""What `tocsin metrics` prints, whatever names senders have made up."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tocsin.cli.metrics import Column, _columns, _print
+from tocsin.core.errors import ConfigError
+from tocsin.core.metric_row import MetricRow
+
+
+def row(day: int, **changed: object) -> MetricRow:
+    of: dict[str, object] = {
+        "environment": "production", "group": "", "begin": f"2026-01-{day:02}T00:00:00+00:00",
+        "end": f"2026-01-{day + 1:02}T00:00:00+00:00", "predictions": 100, "labels": 80,
+        "label_coverage_ratio": 0.8, "closed": False, "revised": 0,
+        "metrics": {"recall": (0.8, 0.7, 0.9, 0.0)},
+    }  # fmt: skip
+    return MetricRow(**(of | changed))  # type: ignore[arg-type]
+
+
+def printed(rows: list[MetricRow], title: str = "all") -> str:
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    _print(console, rows, _columns(rows, []), title, draws=True)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_is_not_known_is_said_to_be_and_leaves_a_gap_in_the_picture() -> None:
+    shown = printed([row(1), row(2, metrics={}), row(3, metrics={"recall": (0.6, 0.5, 0.7, 0.0)})])
+    assert shown.count("unknown") == 1
+    assert [line.index("●") for line in shown.splitlines() if "●" in line] == [10, 14]
+
+
+def test_corrected_and_estimated_stand_beside_what_they_are_of() -> None:
+    more = row(
+        1, corrected={"recall": (0.7, 0.6, 0.8, 0.0)}, estimated={"recall": (0.75, 0.7, 0.8, 0.0)}
+    )
+    assert _columns([more], []) == [
+        Column("recall", "metrics"), Column("recall", "corrected"), Column("recall", "estimated"),
+    ]  # fmt: skip
+    assert "0.750 0.700-0.800" in printed([more])
+
+
+def test_names_are_neither_markup_nor_escape_codes() -> None:
+    shown = printed([row(1, positive="[/red]\x1b[2J")], title="sex=[bold]\x1b[31m[/]")
+    assert "\x1b" not in shown
+    assert "sex=[bold]" in shown
+    assert "about [/red]" in shown
+
+
+def test_a_metric_that_no_row_has_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match="no row has 'racall'; there are: recall"):
+        _columns([row(1)], ["racall"])
