@@ -18,7 +18,7 @@ from ..detectors.natural_size import SURPRISE
 from . import sentences
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers, is_text
-from .cohorts import Seen
+from .cohorts import FIELDS, Seen
 from .estimates import ESTIMATE
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
@@ -75,13 +75,15 @@ class ModelMonitor:
         self._names = ClassNames()
         self._names_stored = -1
         self._series: dict[int, Series] = {}
-        self.performance = Performance(
-            settings.performance, settings.labels.window, settings.bias.segments
-        )
+        self.performance = self._new_performance()
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
         return Join(labels.max_pending, labels.window, labels.early, labels.max_early)
+
+    def _new_performance(self) -> Performance:
+        of = self.settings
+        return Performance(of.performance, of.labels.window, of.bias.segments)
 
     def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
@@ -277,7 +279,17 @@ class ModelMonitor:
         except StateError as error:
             lost.append(f"names: {error}")
         own = {code: groups[str(code)] for code in range(len(ENVIRONMENTS)) if str(code) in groups}
-        lost += self.performance.restore(groups.get("", {}), own)
+        counted = {
+            code: {name: state for name, state in of.items() if name.startswith(FIELDS)}
+            for code, of in own.items()
+        }
+        try:
+            performance = self._new_performance()
+            performance.restore(groups.get("", {}), counted)
+            self.performance = performance
+        except StateError as error:
+            lost.append(f"performance: {error}")
+            self.performance.replace(counted)
         for code, of in own.items():
             lost += self._of(code).restore(of)
         return lost

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
 from ..core.columns import Floats, Ints, groups, stack, take
-from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.metric_row import MetricRow, encode
 from ..core.snapshot import reading
@@ -19,7 +18,7 @@ from ..detectors import gaps
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
 from .cohort_table import Cohort
-from .cohorts import FIELDS, LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts, Seen
+from .cohorts import LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts, Seen
 from .groups import ALL, CROSS, Groups
 from .join import Correction, Pairs, Predictions
 from .model_settings import PerformanceSettings
@@ -292,28 +291,28 @@ class Performance:
             },
         )
 
-    def restore(self, fields: dict[str, bytes], groups: dict[int, dict[str, bytes]]) -> list[str]:
-        """Go on from stored fields, the model's and of each environment; return what could not be read and starts clean."""
-        own = {
-            code: {name: state for name, state in of.items() if name.startswith(FIELDS)}
-            for code, of in groups.items()
-        }
+    def restore(self, fields: dict[str, bytes], own: dict[int, dict[str, bytes]]) -> None:
+        """Go on from the model's stored fields and those of each environment, of an object that is new.
+
+        Raises
+        ------
+        StateError
+            A field is damaged or missing; this object is to be thrown away then.
+        """
         if not {"groups", "score_columns"} & set(fields) and not any(own.values()):
-            return []
-        try:
-            with reading("performance"):
-                self.score_columns.restore(fields["score_columns"])
-                self.groups.restore(fields["groups"])
-                for code, of in own.items():
-                    if of:
-                        self._of(code).restore(of)
-        except StateError as error:
-            self.__init__(self.settings, self._window, ["*".join(of) for of in self._compared])  # type: ignore[misc]
-            self._stale = {f"{code}/{name}" for code, of in own.items() for name in of}
-            return [f"performance: {error}"]
+            return
+        with reading("performance"):
+            self.score_columns.restore(fields["score_columns"])
+            self.groups.restore(fields["groups"])
+            for code, of in own.items():
+                if of:
+                    self._of(code).restore(of)
         self._stored = self.score_columns.changes, self.groups.changes
         self._write_all()
-        return []
+
+    def replace(self, own: dict[int, dict[str, bytes]]) -> None:
+        """Delete the stored fields of each environment with the next ones: they could not be read."""
+        self._stale = {f"{code}/{name}" for code, of in own.items() for name in of}
 
     def _write_all(self) -> None:
         for code, cohorts in self._cohorts.items():
