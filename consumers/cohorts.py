@@ -115,6 +115,7 @@ class Cohorts:
         self._groups = groups
         self._window = window * 1e9
         self.estimates = Estimates(columns, settings.calibration_pairs)
+        self._stored = b""
 
     def update(
         self, seen: Seen | None, pairs: Pairs | None, corrections: Sequence[Correction]
@@ -357,14 +358,17 @@ class Cohorts:
         ):
             fields.update((_field(kind, cohort), None) for cohort in old)
             fields.update((_field(kind, cohort), table.snapshot(cohort)) for cohort in new)
-        if fields:
-            of_estimates, arrays = self.estimates.state()
-            meta = {
-                "estimates": of_estimates, "classes": self.classes, "regression": self.is_regression, "table": self.table.state(),
-                "delays": self.delays.state(), "window": self._window,
-                "rows": {_ROW: len(self.table), _DELAY: len(self.delays)},
-            }  # fmt: skip
-            fields["cohorts"] = pack("performance_cohorts", 1, meta, arrays)
+        of_estimates, arrays = self.estimates.state()
+        meta = {
+            "estimates": of_estimates, "classes": self.classes, "regression": self.is_regression,
+            "table": self.table.state(), "delays": self.delays.state(), "window": self._window,
+            "rows": {_ROW: len(self.table), _DELAY: len(self.delays)},
+        }  # fmt: skip
+        state = pack("performance_cohorts", 1, meta, arrays)
+        if (
+            fields or state != self._stored
+        ):  # a pair whose cohort is gone still teaches the estimates
+            fields["cohorts"] = self._stored = state
         return fields
 
     def restore(self, fields: dict[str, bytes]) -> None:
@@ -376,6 +380,7 @@ class Cohorts:
             A field is damaged or missing, or cohorts were of another length.
         """
         meta, arrays = unpack("performance_cohorts", 1, fields["cohorts"])
+        self._stored = fields["cohorts"]
         self.estimates.load(meta["estimates"], arrays)
         self.classes = [float(number) for number in meta["classes"]]
         self.is_regression = meta["regression"]
