@@ -26,6 +26,7 @@ _SHARE: Final = 0.1  # of the rows, that a stream has a value in; a rare one wou
 _POPULATION, _MISSING, _NAMES = "population", "missing", "names"
 _COUNTED: Final = "counted"  # in files that have counts of all categories
 _COUNTS: Final = "counts of "
+_PART: Final = "part "
 _NAMES_OF = msgspec.json.Decoder(dict[str, dict[float, str]])
 
 
@@ -53,8 +54,10 @@ class Trained(NamedTuple):
         Stream of categories to the text of their numbers.
     knows_kinds
         Whether all streams of categories have counts; not so in files of the first releases.
+    parts
+        What else is known of training, by its name, as whoever wrote it reads it.
     checksum
-        Of all that.
+        Of all that but the parts.
     """
 
     samples: dict[str, Floats]
@@ -63,6 +66,7 @@ class Trained(NamedTuple):
     categories: dict[str, Floats]
     names: dict[str, dict[float, str]]
     knows_kinds: bool
+    parts: dict[str, bytes]
     checksum: int
 
     @property
@@ -84,6 +88,7 @@ def write(
     rows: int,
     categories: Collection[str] = (),
     names: Mapping[str, Mapping[float, str]] | None = None,
+    parts: Mapping[str, bytes] | None = None,
 ) -> dict[str, int]:
     """Write what streams were like; their values are in their own order, so that no row can be told.
 
@@ -99,6 +104,8 @@ def write(
         Which of them are of categories.
     names
         Stream of categories to the text of their numbers.
+    parts
+        What else is to be known of training, by its name.
 
     Returns
     -------
@@ -124,6 +131,7 @@ def write(
     arrays[_POPULATION] = np.array(min(map(len, kept.values())))
     arrays[_MISSING] = np.array([1 - len(kept[name]) / rows for name in sorted(kept)])
     arrays[_NAMES] = np.frombuffer(msgspec.json.encode(names or {}), np.uint8)
+    arrays |= {_PART + name: np.frombuffer(part, np.uint8) for name, part in (parts or {}).items()}
     try:
         with file.open("wb") as out:
             np.savez_compressed(out, **arrays)
@@ -149,6 +157,11 @@ def read(file: Path) -> Trained:
         knows_kinds = bool(arrays.pop(_COUNTED, False))
         encoded = arrays.pop(_NAMES).tobytes()
         names = _NAMES_OF.decode(encoded)
+        parts = {
+            name.removeprefix(_PART): arrays.pop(name).astype(np.uint8, casting="no").tobytes()
+            for name in sorted(arrays)
+            if name.startswith(_PART)
+        }
         floats = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
         samples = {name: values for name, values in floats.items() if not name.startswith(_COUNTS)}
         categories = {name: floats[_COUNTS + name] for name in samples if _COUNTS + name in floats}
@@ -182,7 +195,7 @@ def read(file: Path) -> Trained:
     checksum = zlib.crc32(encoded + repr(missing).encode(), population)
     for name, values in floats.items():
         checksum = zlib.crc32(values.tobytes(), zlib.crc32(name.encode(), checksum & 0xFFFFFFFF))
-    return Trained(samples, population, missing, categories, names, knows_kinds, checksum)
+    return Trained(samples, population, missing, categories, names, knows_kinds, parts, checksum)
 
 
 def _is_counted(counted: Floats) -> bool:

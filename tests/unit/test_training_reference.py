@@ -276,3 +276,16 @@ def test_a_reference_that_cannot_be_made_is_refused(
     train.write_text("a,b\n" + "1,2\n" * rows)
     with pytest.raises(ConfigError, match=message):
         run("reference", train, tmp_path / out)
+
+
+def test_parts_of_others_are_brought_back_as_they_were(tmp_path: Path) -> None:
+    file, values = tmp_path / "parts.npz", {"feature:a": np.arange(2000.0)}
+    parts = {"calibration": b"\x00\xff\x00", "nothing": b""}
+    training_reference.write(file, values, 2000, parts=parts)
+    found = training_reference.read(file)
+    assert found.parts == parts
+    assert list(found.samples) == ["feature:a"]
+    training_reference.write(file, values, 2000)
+    without = training_reference.read(file)
+    assert without.parts == {}
+    assert without.checksum == found.checksum  # streams are compared with the same training
