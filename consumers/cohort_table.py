@@ -178,7 +178,9 @@ class CohortTable:
 
     def touch(self, rows: Ints) -> None:
         """Note that (n,) rows have changed."""
-        self._touched.update(np.unique(rows[rows >= 0]).tolist())
+        touched = np.zeros(len(self.counts) + 1, np.bool_)
+        touched[rows] = True  # what has no row is the last one's
+        self._touched.update(np.flatnonzero(touched[:-1]).tolist())
 
     def cohorts(self) -> Iterator[tuple[Cohort, Ints]]:
         """Yield each cohort and group with its row, in the order of time."""

@@ -181,7 +181,9 @@ class Cohorts:
         if self.is_regression is not False or len(self.classes) >= MOST_CLASSES - 1 or not found:
             return
         both = np.concatenate([np.stack([one.predicted, one.label], axis=1) for one in found])
-        new = ~np.isin(both, self.classes) & ~np.isnan(both)
+        new = ~np.isnan(both)
+        for number in self.classes:
+            new &= both != number
         if not new.any():
             return
         offsets = np.concatenate([one.offsets for one in found])

@@ -1,14 +1,14 @@
 """Labels to predictions: late, out of order, twice, corrected or never; the result depends on the log only.
 
-Between two multiples of 1,024 predictions nothing is forgotten, but for labels that wait, at multiples of
-1,024 labels; so what joins with what does not depend on how the log was cut into batches. A joined pair
+Between two multiples of 2,048 predictions nothing is forgotten, but for labels that wait, at multiples of
+2,048 labels; so what joins with what does not depend on how the log was cut into batches. A joined pair
 takes its place at the later of its two events.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
 from .pending import UNLABELLED, PendingTable
 
-BLOCK: Final = 1024
+T = TypeVar("T", "Predictions", "Labels")
+
+BLOCK: Final = 2048
 """Predictions, or labels, between two looks at what is too old or too much."""
 
 
@@ -117,13 +119,13 @@ class Join:
     Parameters
     ----------
     max_pending
-        Predictions kept, up to 1,023 more for a while; beyond, the oldest goes.
+        Predictions kept, up to 2,047 more for a while; beyond, the oldest goes.
     window_seconds
         A label observed more than this after its prediction is late: counted, not joined.
     early_seconds
         How long a label waits for its prediction, in event time.
     max_early
-        Labels that may wait so, up to 1,023 more for a while; beyond, the first of them goes.
+        Labels that may wait so, up to 2,047 more for a while; beyond, the first of them goes.
     """
 
     def __init__(
@@ -166,8 +168,8 @@ class Join:
         while begin < len(predictions.offsets) or label_begin < len(labels.offsets):
             end, label_end = self._end(predictions, begin, labels, label_begin)
             self._block(
-                take(predictions, slice(begin, end)),
-                take(labels, slice(label_begin, label_end)),
+                _part(predictions, begin, end),
+                _part(labels, label_begin, label_end),
                 self.fresh[begin:end],
                 out,
             )
@@ -297,43 +299,44 @@ class Join:
             self.counts.labels_repeated += other is not None
 
     def _label(self, found: _Candidates, out: _Outcome) -> None:
-        lag = found.observed - self.table.at("time", found.pending)
+        lag = found.observed - self.table.at("time", _rows(found.pending))
         late = lag > self.window
-        self.counts.labels_late += int(late.sum())
         if late.any():
+            self.counts.labels_late += int(late.sum())
             found = take(found, ~late)
-        first = np.ones(len(found.pending), np.bool_)
+        first = self.table.at("revision", _rows(found.pending)) == UNLABELLED
         if not (np.diff(found.pending) > 0).all():  # some row may stand here twice
             _, first_at = np.unique(found.pending, return_index=True)
-            first[:] = False
-            first[first_at] = True
-        first &= self.table.at("revision", found.pending) == UNLABELLED
-        new = take(found, first)
+            once = np.zeros(len(first), np.bool_)
+            once[first_at] = True
+            first &= once
+        new = found if first.all() else take(found, first)
         if len(new.pending):
             self.counts.labels_joined += len(new.pending)
-            self.table.label(new.pending, new.label, new.revision, new.observed)
-            self._number(new.pending, self.table.at("environment", new.pending))
+            self.table.label(_rows(new.pending), new.label, new.revision, new.observed)
+            self._number(new.pending)
             out.pairs.append(self._pairs(new))
         for i in np.flatnonzero(~first).tolist():
             self._again(take(found, slice(i, i + 1)), out)
 
     def _pairs(self, of: _Candidates) -> Pairs:
         """Return pairs of predictions and the labels that they have."""
-        at = self.table.at
-        observed = at("observed", of.pending)
+        at, rows = self.table.at, _rows(of.pending)
+        observed = at("observed", rows)
         return Pairs(
-            at("place", of.pending), of.offsets, of.rows, at("environment", of.pending),
-            at("predicted", of.pending), at("label", of.pending), observed,
-            observed - at("time", of.pending), at("segments", of.pending), at("scores", of.pending),
+            at("place", rows), of.offsets, of.rows, at("environment", rows), at("predicted", rows),
+            at("label", rows), observed, observed - at("time", rows), at("segments", rows),
+            at("scores", rows),
         )  # fmt: skip
 
-    def _number(self, pending: Ints, environment: Bytes) -> None:
+    def _number(self, pending: Ints) -> None:
         """Number new pairs: in each environment by itself."""
+        rows = _rows(pending)
         place = np.empty(len(pending), np.int64)
-        for code, of in groups(environment):
+        for code, of in groups(self.table.at("environment", rows)):
             place[of] = self._places[code] + np.arange(len(of))
             self._places[code] += len(of)
-        self.table.place(pending, place)
+        self.table.place(rows, place)
 
     def _again(self, one: _Candidates, out: _Outcome) -> None:
         """Take a further label of one prediction: it counts if its (revision, time) is greater."""
@@ -356,14 +359,22 @@ class Join:
         """Forget what is too much or too old; called at multiples of BLOCK predictions only."""
         table = self.table
         keep_from = max(table.first, table.count - self.max_pending)
-        old = table["time"] + self.window < self._watermark
-        alive = np.flatnonzero(~old)
-        keep_from = max(keep_from, table.first + (int(alive[0]) if len(alive) else len(old)))
+        keep_from = max(keep_from, table.first + self._old())
         if keep_from > table.first:
             gone = table["revision"][: keep_from - table.first]
             self.counts.predictions_expired += int((gone == UNLABELLED).sum())
             table.forget(keep_from)
         self._expire_early()
+
+    def _old(self) -> int:
+        """Return how many of the first rows are too old: a few at a time, since mostly there are few."""
+        times, begin = self.table["time"], 0
+        while begin < len(times):
+            alive = times[begin : begin + BLOCK] + self.window >= self._watermark
+            if alive.any():
+                return begin + int(alive.argmax())
+            begin += BLOCK
+        return len(times)
 
     def _expire_early(self) -> None:
         drop = max(0, len(self._early) - self.max_early)
@@ -423,6 +434,18 @@ class _Candidates(NamedTuple):
     label: Floats
     revision: Ints
     observed: Ints
+
+
+def _part(events: T, begin: int, end: int) -> T:
+    return events if end - begin == len(events[0]) else take(events, slice(begin, end))
+
+
+def _rows(pending: Ints) -> Ints | slice:
+    """Return rows as a slice where they follow one another, as labels that came with their predictions have them."""
+    count = len(pending)
+    if count and pending[-1] - pending[0] == count - 1 and (np.diff(pending) == 1).all():
+        return slice(int(pending[0]), int(pending[-1]) + 1)
+    return pending
 
 
 def _before(events: Predictions | Labels, offset: int, row: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints, Strings
+from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
 from .segments import SegmentLog
@@ -68,9 +69,16 @@ class PendingTable:
         """Return a column of the kept rows; element 0 is row `first`. Changes go through `label`."""
         return self._arrays[column][self.first - self._base : self.count - self._base]
 
-    def at(self, column: str, rows: Ints) -> NDArray[Any]:
-        """Return (n,) entries of kept rows."""
+    def at(self, column: str, rows: Ints | slice) -> NDArray[Any]:
+        """Return a copy of (n,) entries of kept rows; of a slice, which follow one another, it costs next to nothing."""
+        if isinstance(rows, slice):
+            return self._arrays[column][self._within(rows)].copy()
         return np.asarray(self._arrays[column][rows - self._base])
+
+    def _within(self, rows: Ints | slice) -> Ints | slice:
+        if isinstance(rows, slice):
+            return slice(rows.start - self._base, rows.stop - self._base)
+        return rows - self._base
 
     def add(
         self,
@@ -100,17 +108,20 @@ class PendingTable:
         self._arrays[_SCORES][at] = widened(scores[new], self._arrays[_SCORES].shape[1])
         return rows
 
-    def label(self, rows: Ints, label: Floats, revision: Ints, observed: Ints) -> None:
+    def label(self, rows: Ints | slice, label: Floats, revision: Ints, observed: Ints) -> None:
         """Set the label of rows, all different."""
-        at = rows - self._base
+        at = self._within(rows)
         self._arrays["label"][at] = label
         self._arrays["revision"][at] = revision
         self._arrays["observed"][at] = observed
-        self._changed.append(rows)
+        if not isinstance(rows, slice):
+            self._changed.append(rows)
+        elif rows.start < self._written:
+            self._changed.append(np.arange(rows.start, min(rows.stop, self._written)))
 
-    def place(self, rows: Ints, places: Ints) -> None:
+    def place(self, rows: Ints | slice, places: Ints) -> None:
         """Note the number of the pair that each row became part of."""
-        self._arrays["place"][rows - self._base] = places
+        self._arrays["place"][self._within(rows)] = places
 
     def forget(self, before: int) -> None:
         """Forget the rows below `before`."""
@@ -160,15 +171,18 @@ class PendingTable:
         return [f"{name}:{number}" for name, log in logs for number in log.numbers]
 
     def _segment(self, name: str, rows: Ints, columns: tuple[str, ...]) -> bytes:
-        arrays: dict[str, NDArray[Any]] = {column: self.at(column, rows) for column in columns}
-        arrays["row"] = rows
-        if name == "rows":
-            # Rows of such a segment follow one another.
-            begin = int(rows[0])
-            texts = self.ids.texts(begin, begin + len(rows))
-            arrays["id_length"] = texts.end - texts.start
-            arrays["id_text"] = texts.data[texts.start[0] : texts.end[-1]]
-        return pack(f"pending_{name}", 2, {}, arrays)
+        if name == "outcomes":
+            arrays = {column: self.at(column, rows) for column in columns}
+            return pack(f"pending_{name}", 3, {}, arrays | {"row": rows})
+        # Rows of such a segment follow one another.
+        begin, end = int(rows[0]), int(rows[-1]) + 1
+        arrays = {column: self.at(column, slice(begin, end)) for column in columns}
+        texts = self.ids.texts(begin, end)
+        arrays["observed"] -= arrays["time"]  # 0 of a label that came with its prediction
+        arrays["id_length"] = texts.end - texts.start
+        arrays = {column: _squeezed(array) for column, array in arrays.items()}
+        arrays["id_text"] = texts.data[texts.start[0] : texts.end[-1]]
+        return pack(f"pending_{name}", 3, {"rows": (begin, end)}, arrays)
 
     def restore(self, fields: dict[str, bytes], first: int) -> None:
         """Go on from all stored fields; rows below `first` are forgotten.
@@ -181,7 +195,8 @@ class PendingTable:
         segments: dict[str, dict[int, dict[str, NDArray[Any]]]] = {"rows": {}, "outcomes": {}}
         for field, state in fields.items():
             name, _, number = field.partition(":")
-            segments[name][int(number)] = unpack(f"pending_{name}", 2, state)[1]
+            meta, arrays = unpack(f"pending_{name}", 3, state)
+            segments[name][int(number)] = arrays if name == "outcomes" else _whole(meta, arrays)
         rows = sorted(segments["rows"].values(), key=lambda arrays: int(arrays["row"][0]))
         self._load(rows, first)
         for _, arrays in sorted(segments["outcomes"].items()):
@@ -209,6 +224,36 @@ class PendingTable:
         self._base = first
         self._arrays = {name: whole[name][kept] for name in (*_COLUMNS, _SCORES)}
         self._reserve(self.count)
+
+
+def _squeezed(column: NDArray[Any]) -> NDArray[Any]:
+    """Return a column as its first entry where all are alike, and as its first two where they rise by one."""
+    if len(column) > 2 and column.ndim == 1:
+        bits = (
+            column if column.dtype != np.float64 else column.view(np.int64)
+        )  # a NaN is like itself
+        if bits[0] == bits[1] == bits[-1] and (bits == bits[0]).all():
+            return column[:1]
+        if column.dtype == np.int64 and column[-1] - column[0] == len(column) - 1:
+            return column[:2] if (np.diff(column) == 1).all() else column
+    return column
+
+
+def _whole(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the columns that `_squeezed` has made smaller, with the numbers of their rows."""
+    begin, end = meta["rows"]
+    if not 0 <= begin < end <= begin + len(arrays["id_text"]):
+        raise StateError(f"pending predictions {begin} to {end} cannot be: each has an id")
+    place = np.arange(end - begin)
+    found = {"row": begin + place}
+    for name, column in arrays.items():
+        is_short = name != "id_text" and len(column) < len(place)
+        if is_short and len(column) == 2:
+            found[name] = column[0] + place
+        else:
+            found[name] = np.repeat(column, len(place)) if is_short else column
+    found["observed"] = found["observed"] + found["time"]
+    return found
 
 
 def widened(scores: Floats, width: int) -> Floats:

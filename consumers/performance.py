@@ -29,6 +29,8 @@ _WAITING: Final = 16_384
 """Events that wait to be counted at most: some 2 MB."""
 _ROWS: Final = 50
 """Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again."""
+_PAUSE: Final = 4
+"""Commits that write none while events keep coming: a row is the same work whatever has changed in it."""
 
 Name = Callable[[float], str]
 
@@ -63,6 +65,8 @@ class Performance:
         self._unwritten: dict[tuple[int, Cohort], None] = {}  # in the order in which they changed
         self._gone: list[tuple[int, Cohort]] = []
         self._stale: set[str] = set()  # fields of what could not be read
+        self._pause = 0
+        self._has_new = False  # events, since rows were asked for
         self._seen: list[tuple[Seen, Ints]] = []  # with the environment of each, -1 for none
         self._pairs_of: list[Pairs] = []
         self._corrections: list[Correction] = []
@@ -106,6 +110,7 @@ class Performance:
         """Count what waits; `regressions` says of each environment whether its model is a regression."""
         if not self._waiting and not self._corrections:
             return
+        self._has_new = True
         width = len(self.score_columns)  # what came before they were known has fewer scores
         seen: dict[int, Seen] = {}
         if self._seen:
@@ -140,8 +145,8 @@ class Performance:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is more to write than a commit takes."""
-        return bool(self._unwritten)
+        """Whether there is more to write than was written."""
+        return bool(self._unwritten or self._gone)
 
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields to store since the last call, None for those to delete; to be called after `flush`."""
@@ -168,6 +173,11 @@ class Performance:
         prediction, ns since 1970.
         """
         found: dict[str, bytes | None] = {}
+        has_new, self._has_new = self._has_new, False
+        if has_new and self._pause:
+            self._pause -= 1
+            return found
+        self._pause = _PAUSE if has_new else 0
         span = int(self.settings.cohort * 1e9)
         if now // span > self._newest // span:  # what is told of all depends on their age
             self._write_all()

@@ -37,7 +37,9 @@ class SegmentLog:
         self._segments[number] = rows
         deleted: list[int] = []
         while len(last := self._to_merge()) > 1:
-            merged = np.unique(np.concatenate([self._segments.pop(n) for n in last]))
+            merged = np.concatenate([self._segments.pop(n) for n in last])
+            if not (np.diff(merged) > 0).all():
+                merged = np.unique(merged)
             deleted += last
             number, self._next = self._next, self._next + 1
             self._segments[number] = merged

@@ -17,7 +17,7 @@ _PRIOR: Final = 10.0
 """Values of prior in a window's shares: as many as are like the reference's."""
 
 
-@compiled
+@inlined
 def category(
     counts: Floats, size: Floats, k: int, c: int, u: float, warm: float, stake: float, windows: Ints,
     latest: NDArray[np.int16], values: int, rates: Floats, evidence: Floats, lane: int,
@@ -45,11 +45,11 @@ def category(
                 break
         unseen = (counts[k, last] + 0.5) / (n + 1.0)
         theta = (counts[k, found] + prior) / (n + 1.0) if found < last else unseen
-        total = 0.0
+        total, prior = 0.0, _PRIOR * theta
         for w in range(windows.shape[0]):
             window, hits = min(windows[w], values), latest[k, w, found]
             # Half on the reference's shares, half on those of the window.
-            gain = 0.5 + 0.5 * (hits / theta + _PRIOR) / (window + _PRIOR)
+            gain = 0.5 + 0.5 * (hits + prior) / (theta * (window + _PRIOR))
             evidence[lane, w] = (evidence[lane, w] + stake) * gain
             total += evidence[lane, w]
         total += _unseen(found == last, unseen, stake, rates, evidence, lane, windows.shape[0])
@@ -130,7 +130,7 @@ def _distance(known: int, n: float, doubt: float) -> float:
     return float(np.sqrt(known / n) / 2.0 + np.sqrt(doubt / (2.0 * n)))
 
 
-@compiled
+@inlined
 def _unseen(
     is_unseen: bool, unseen: float, stake: float, rates: Floats, evidence: Floats, lane: int, first: int
 ) -> float:  # fmt: skip
@@ -143,7 +143,7 @@ def _unseen(
     return total
 
 
-@compiled
+@inlined
 def slide(
     ring: Bytes, k: int, c: int, seen: int, values: int, windows: Ints, latest: NDArray[np.int16]
 ) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints
 from .base import HUGE
-from .bets import CELLS, COARSE
+from .bets import CELLS, COARSE, ODDS, ODDS_STAKES
 from .category_kernel import category, slide, trained_category
 from .compiled import compiled, inlined
 from .tie_break import uniform
@@ -43,6 +43,7 @@ _GROWTH: Final = 1 / (1 - 1 / 250)  # what it has learnt fades over so many valu
 _HEAVIEST: Final = 1e12
 _PRIOR: Final = 4.0  # values of prior in each of its cells
 _LARGEST: Final = 1e30
+_ODDS: Final = len(ODDS)
 _BEFORE: Final = np.tri(8, k=-1)
 """Row q is 1 in the q places before q: weighed by it, a sum over some of eight needs no loop of unknown length."""
 
@@ -123,8 +124,6 @@ class Rules(NamedTuple):
     deflation: Floats  # (bets - 1,)
     slopes: Floats  # (16,), and
     bends: Floats  # (16,) see `bets.slopes_and_bends`
-    odds: Floats
-    odds_stakes: Floats
     windows: Ints
     unseen: Floats
     slack: float  # what a reference that never grows may be wrong by
@@ -225,16 +224,13 @@ def _learn(
     return won
 
 
-@compiled
+@inlined
 def _bit(
     counts: Floats, size: Floats, k: int, c: int, u: float, fixed: bool, warm: float, slack: float,
-    tolerance: float, gate: float, rising: float, falling: float, odds: Floats, stakes: Floats,
-    evidence: Floats, beyond: Floats, lane: int,
+    tolerance: float, gate: float, rising: float, falling: float, evidence: Floats, beyond: Floats,
+    lane: int,
 ) -> float:  # fmt: skip
-    """Take a bit in; return what all bets have won together, -1 if none was made.
-
-    It is given what it needs of `Rules` one by one: a call that hands over the tuple takes as long as this.
-    """
+    """Take a bit in; return what all bets have won together, -1 if none was made."""
     ones, n = counts[k, 1], size[k]
     theta = (ones + 0.5) / (n + 1.0)
     ones += c
@@ -242,39 +238,41 @@ def _bit(
     if not fixed:
         counts[k, c] += 1.0
         size[k] = n
-    if n <= warm:
-        return -1.0
-    if fixed:
+    total = -1.0
+    if n > warm:
         is_one = c == 1
-    else:
-        p = u * ones / n if c == 1 else (ones + u * (n - ones)) / n
-        is_one = p < theta
-    high, low = min(theta + slack, 1.0), max(theta - slack, 0.0)
-    total = _odds(evidence, lane, odds, stakes, rising, falling, high, low, is_one)
-    if gate > 0.0:
-        high, low = high + tolerance, low - tolerance
-        _odds(beyond, lane, odds, stakes, rising, falling, high, low, is_one)
+        if not fixed:
+            p = u * ones / n if is_one else (ones + u * (n - ones)) / n
+            is_one = p < theta
+        high, low = min(theta + slack, 1.0), max(theta - slack, 0.0)
+        total = _odds(evidence, lane, rising, falling, high, low, is_one)
+        if gate > 0.0:
+            high, low = min(high + tolerance, 1.0), max(low - tolerance, 0.0)
+            _odds(beyond, lane, rising, falling, high, low, is_one)
     return total
 
 
-@compiled
+@inlined
 def _odds(
-    evidence: Floats, lane: int, odds: Floats, stakes: Floats, rising: float, falling: float,
-    high: float, low: float, is_one: bool,
+    evidence: Floats, lane: int, rising: float, falling: float, high: float, low: float, is_one: bool
 ) -> float:  # fmt: skip
-    """Settle the bets on rates above `high` and below `low`; return what they have won together."""
-    count, total = odds.shape[0], 0.0
-    for q in range(count):
-        up, down = odds[q], 1.0 / odds[q]
-        won = (evidence[lane, q] + stakes[q] * rising) * (up if is_one else 1.0)
-        won = won / (1.0 - high + up * high) if high < 1.0 else 0.0
-        evidence[lane, q] = won
-        total += won
-        won = (evidence[lane, count + q] + stakes[q] * falling) * (down if is_one else 1.0)
-        won = won / (1.0 - low + down * low) if low > 0.0 else 0.0
-        evidence[lane, count + q] = won
-        total += won
-    return total
+    """Settle the bets on rates above `high` and below `low`; return what they have won together.
+
+    The loops have neither branches nor sums in them, so that their divisions are done side by side.
+    """
+    one, other = (1.0, 0.0) if is_one else (0.0, 1.0)
+    up, down = (1.0 if high < 1.0 else 0.0), (1.0 if low > 0.0 else 0.0)
+    for q in range(_ODDS):
+        gain = up * (one * ODDS[q] + other) / (1.0 - high + ODDS[q] * high)
+        evidence[lane, q] = (evidence[lane, q] + ODDS_STAKES[q] * rising) * gain
+    for q in range(_ODDS):
+        gain = down * (one + other * ODDS[q]) / (ODDS[q] * (1.0 - low) + low)
+        evidence[lane, _ODDS + q] = (evidence[lane, _ODDS + q] + ODDS_STAKES[q] * falling) * gain
+    a = b = 0.0
+    for q in range(_ODDS):
+        a += evidence[lane, q]
+        b += evidence[lane, _ODDS + q]
+    return a + b
 
 
 @compiled
@@ -347,7 +345,7 @@ def run(
     lanes, lane_of = s.lanes, s.lane
     table, weights, scores, deflation = r.table, r.weights, r.scores, r.deflation
     slopes, bends = r.slopes, r.bends
-    gate, odds, odds_stakes, downs, fixeds = r.gate, r.odds, r.odds_stakes, s.down, s.fixed
+    gate, downs, fixeds = r.gate, s.down, s.fixed
     cells, ties = np.empty(streams.shape[0], np.int64), np.empty(streams.shape[0])
     for i in range(at, values.shape[0]):
         # What follows from the row alone comes first, so that the waits of many streams overlap.
@@ -394,7 +392,7 @@ def run(
                 falling = stake * downs[k]
                 won = _bit(
                     counts, size, k, c, u, fixed, warm, slack, r.rate_tolerance, gate,
-                    stake - falling, falling, odds, odds_stakes, evidence, beyond, lane,
+                    stake - falling, falling, evidence, beyond, lane,
                 )  # fmt: skip
             else:
                 if c == edges.shape[1] or edges[k, c] != x:

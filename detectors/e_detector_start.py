@@ -57,8 +57,6 @@ def rules(
         deflation=bets.deflation(tolerance),
         slopes=slopes,
         bends=bends,
-        odds=bets.ODDS,
-        odds_stakes=bets.ODDS_STAKES,
         windows=bets.WINDOWS,
         unseen=bets.UNSEEN_RATES,
         slack=slack,
