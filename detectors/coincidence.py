@@ -69,6 +69,15 @@ class Law(NamedTuple):
         spread = np.sqrt(self.pairs * part * (1 - part))
         return bool(abs(self.late_pairs - part * self.pairs) > _SURE * spread)
 
+    @property
+    def by_chance(self) -> float:
+        """The share of rows that meet a unique row by chance, as `leaked` takes it before it has seen any."""
+        if not self.late:
+            return 0.0
+        if self.has_order:
+            return self.late_pairs * _LATE / (_LATE - 1) / self.late
+        return 2 * self.pairs / self.rows
+
 
 class Leak(NamedTuple):
     """What is known of the rows that were served.
@@ -202,8 +211,9 @@ def leaked_of(
         return float(np.sqrt(below)), float(np.sqrt(above))
 
     below, above = off(Z)
-    low, high = wilson(min(max(share, 0.0), 1.0) * rows / again, rows / again)
-    most = max(_FINE, _TIMES * every * (high - low) / 2, _PART * every * share)
+    near = min(max(share, 0.0), 1.0)
+    low, high = wilson(near * rows / again, rows / again)
+    most = max(_FINE, _TIMES * every * max(high - near, near - low), _PART * every * share)
     if max(below, above) * every > most:
         return None
     is_there = share - off(_SURELY)[0] > 0
