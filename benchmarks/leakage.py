@@ -5,11 +5,12 @@ as float32; images encoded again as JPEG. What is reported is how many points th
 reference rows are a random split of one file, so that 0 is the truth where nothing was planted. A rate is 0 where its
 interval holds 0; how far it would be from 0 without that rule stands beside, as the excess over chance. Where a file
 comes in two parts (NSL-KDD's test half, the census of later years) the rate of these is reported without a bar, since
-rows may be in both for other reasons. So is the census: it has sixteen columns of few values, half of what is served
-equals a row of the reference by chance, and the rate is known to 2 or 3 points only; its bar is its own interval.
+rows may be in both for other reasons. Where chance leaves more than a point open, the rate is unknown, and how often is
+reported: so it is of the census, sixteen columns of few values, of which half of what is served equals a row of the
+reference by chance.
 
-Constants were chosen with Elec2, NSL-KDD, the census, CIFAR-10 and MNIST in view; Harvard's tree and scikit-learn's
-digits (8 by 8, one block of a JPEG) were not looked at before. Of the Harvard files the others repeat their rows, so that nothing is known of them.
+Constants were chosen with all of these files in view, Harvard's tree and scikit-learn's digits (8 by 8, one block of a
+JPEG) among them since the estimator was last changed, and with seeds 0 to 5: none is an independent check. Of the Harvard files the others repeat their rows, so that nothing is known of them.
 
 Features that tell the label: one of forty, for many seeds, and none on files as they are; on the Harvard files, whose
 concepts change, what is claimed is reported without a bar. Then `tocsin leakage` on splits with planted crossings,
@@ -37,13 +38,14 @@ from numpy.typing import NDArray
 from tocsin.cli.leakage import run
 from tocsin.core.columns import Floats, Ints, Strings
 from tocsin.detectors.coincidence import Leak
-from tocsin.detectors.fingerprints import Fingerprints, Served
+from tocsin.detectors.fingerprints import KINDS, Fingerprints, Served
 from tocsin.detectors.leaky_features import LabelCounts, leaky
 from tocsin.detectors.signatures import IMAGE_DISTANCE, ServedVectors, Signatures, image_vectors
 
 from .common import Figures
 from .common_cifar import ResNet20
 from .common_cifar import images as all_images
+from .common_jpeg import QUALITY, jpeg
 
 PLANTED: Final = 0.05
 OFF: Final = 1.0
@@ -52,49 +54,11 @@ WITHOUT: Final = 0.1
 """Per cent that may be said to leak where nothing does."""
 _FEATURES: Final = 40
 _LABELS: Final = 2_000
-_QUALITY: Final = 75
 _TREE: Final = "rt_2563789698568873_abrupto"
 _CONCEPTS: Final = (
     "mixed_0101_abrupto", _TREE, "sea_0123_abrupto_noise_0.2", "sine_0123_abrupto",
     "stagger_0120_abrupto",
 )  # fmt: skip
-
-_LUMINANCE: Final = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-)  # fmt: skip
-_CHROMINANCE: Final = np.full((8, 8), 99)
-_CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
-"""Tables K.1 and K.2 of the standard (ITU-T T.81, 1992)."""
-_TO_YCC: Final = np.array(
-    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
-)
-
-
-def jpeg(images: NDArray[np.uint8], quality: int = _QUALITY) -> NDArray[np.uint8]:
-    """Return what (n, h, w) or (n, h, w, 3) images are after JPEG, colours not subsampled; its coding loses nothing."""
-    grey = images.ndim == 3
-    x = images.astype(np.float64)[..., None] if grey else images @ _TO_YCC.T
-    n, h, w, channels = x.shape
-    x[..., 0] -= 128
-    x = np.pad(x, ((0, 0), (0, -h % 8), (0, -w % 8), (0, 0)), mode="edge")
-    k = np.arange(8)
-    dct = np.cos(np.pi * (2 * k + 1) * k[:, None] / 16) * np.where(k[:, None], 0.5, np.sqrt(1 / 8))
-    scale = 200 - 2 * quality if quality >= 50 else 5000 / quality
-    for c in range(channels):
-        rows, columns = x.shape[1] // 8, x.shape[2] // 8
-        blocks = x[..., c].reshape(n, rows, 8, columns, 8).swapaxes(2, 3)
-        table = np.clip(np.floor(((_CHROMINANCE if c else _LUMINANCE) * scale + 50) / 100), 1, 255)
-        blocks = dct.T @ (np.rint(dct @ blocks @ dct.T / table) * table) @ dct
-        x[..., c] = blocks.swapaxes(2, 3).reshape(x.shape[:3])
-    x = x[:, :h, :w]
-    x[..., 0] += 128
-    x = x[..., 0] if grey else x @ np.linalg.inv(_TO_YCC).T
-    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
 class Table(NamedTuple):
@@ -206,46 +170,58 @@ def rows_of_tables(figures: Figures, seed: int, runs: int) -> None:
         "employment_ma": employment("reference"), "harvard's tree": harvard(_TREE),
     }  # fmt: skip
     for number, (name, table) in enumerate(tables.items()):
-        known = name != "employment_ma"
         off: dict[str, list[float]] = {}
         held, clean, kinds, chance, excess = [], [], [], [], []
+        looks = 0
         for run_number in range(runs):
             rng = np.random.default_rng([seed, number, run_number])
             reference, live = split(table, rng)
             prints = fitted(reference)
             found = leaks(prints, live)
+            looks += 2
             clean += [100 * leak.rate.value for leak in found.values()]
-            chance.append(100 * found["near"].by_chance)
+            chance += [100 * leak.by_chance for leak in found.values()]
             excess += [100 * (leak.matched - leak.by_chance) for leak in found.values()]
             kinds += [leak.rate.low == 0 for leak in found.values()]
             for how, change in HOW.items():
                 found = leaks(prints, served(reference, live, change, rng))
                 for kind in ("exact", "near") if how == "as they are" else ("near",):
-                    rate = found[kind].rate
-                    off.setdefault(f"{how}, {kind}", []).append(100 * abs(rate.value - PLANTED))
-                    held.append(rate.low <= PLANTED <= rate.high)
-        figures.report(f"{name}: share that coincides by chance, %", float(np.mean(chance)))
+                    looks += 1
+                    if kind in found:
+                        rate = found[kind].rate
+                        off.setdefault(f"{how}, {kind}", []).append(100 * abs(rate.value - PLANTED))
+                        held.append(rate.low <= PLANTED <= rate.high)
         figures.report(
-            f"{name}: rate without planting, the largest, %",
-            max(clean),
-            most=WITHOUT if known else None,
+            f"{name}: share of looks that say unknown", 1 - (len(clean) + len(held)) / looks
         )
-        figures.report(f"{name}: excess over chance without planting, the largest, %", max(excess))
-        figures.report(
-            f"{name}: share of intervals that hold 0 without planting", float(np.mean(kinds))
-        )
-        for how, points in off.items():
+        if clean:
+            figures.report(f"{name}: share that coincides by chance, at most, %", max(chance))
             figures.report(
-                f"{name}: {how}, points off, the largest", max(points), most=OFF if known else None
+                f"{name}: rate without planting, the largest, %", max(clean), most=WITHOUT
             )
+            figures.report(
+                f"{name}: excess over chance without planting, the largest, %", max(excess)
+            )
+            figures.report(
+                f"{name}: share of intervals that hold 0 without planting", float(np.mean(kinds))
+            )
+        for how, points in off.items():
+            figures.report(f"{name}: {how}, points off, the largest", max(points), most=OFF)
             figures.report(f"{name}: {how}, points off, the mean", float(np.mean(points)))
-        figures.report(f"{name}: share of intervals that hold 5 %", float(np.mean(held)), least=0.8)
+        if held:
+            figures.report(
+                f"{name}: share of intervals that hold 5 %", float(np.mean(held)), least=0.8
+            )
     for name, parts in {
         "nsl_kdd's own test half": (tables["nsl_kdd"], nsl_kdd("KDDTest+_first_half.txt.gz")),
         "employment_ma of later years": (tables["employment_ma"], employment("analysis")),
     }.items():
-        for kind, leak in leaks(fitted(parts[0]), parts[1]).items():
-            figures.report(f"{name}: rate, {kind}, %", 100 * leak.rate.value)
+        found = leaks(fitted(parts[0]), parts[1])
+        for kind in KINDS:
+            if kind in found:
+                figures.report(f"{name}: rate, {kind}, %", 100 * found[kind].rate.value)
+            else:
+                figures.report(f"{name}: rate, {kind}, unknown", 1)
 
 
 def images(figures: Figures, seed: int, runs: int) -> None:
@@ -265,10 +241,12 @@ def images(figures: Figures, seed: int, runs: int) -> None:
         clean = ServedVectors(reference)
         clean.add(image_vectors(test))
         leak = clean.leak()
-        assert leak is not None
-        figures.report(f"{name}: share that is alike by chance, %", 100 * leak.by_chance)
-        figures.report(f"{name}: rate without planting, %", 100 * leak.rate.value, most=WITHOUT)
-        for quality in (_QUALITY, 50):
+        if leak is None:
+            figures.report(f"{name}: without planting, unknown", 1)
+        else:
+            figures.report(f"{name}: share that is alike by chance, %", 100 * leak.by_chance)
+            figures.report(f"{name}: rate without planting, %", 100 * leak.rate.value, most=WITHOUT)
+        for quality in (QUALITY, 50):
             off, named = [], []
             for run_number in range(runs):
                 rng = np.random.default_rng([seed, 10 + number, run_number])
@@ -280,11 +258,16 @@ def images(figures: Figures, seed: int, runs: int) -> None:
                 counted = ServedVectors(reference)
                 named.append(np.mean(counted.add(image_vectors(live))[at] == of))
                 leak = counted.leak()
-                assert leak is not None
-                off.append(100 * abs(leak.rate.value - PLANTED))
+                if leak is not None:
+                    off.append(100 * abs(leak.rate.value - PLANTED))
             # Of 597 digits 5 % are known to 2 points.
-            bar = OFF if quality == _QUALITY and name != "digits" else None
-            figures.report(f"{name}: JPEG {quality}, points off, the largest", max(off), most=bar)
+            bar = OFF if quality == QUALITY and name != "digits" else None
+            unknown = 1 - len(off) / runs
+            figures.report(f"{name}: JPEG {quality}, share of looks that say unknown", unknown)
+            if off:
+                figures.report(
+                    f"{name}: JPEG {quality}, points off, the largest", max(off), most=bar
+                )
             figures.report(f"{name}: JPEG {quality}, share of rows named", float(np.mean(named)))
 
 

@@ -173,6 +173,7 @@ def reference(
     label: str | None = None,
     prediction: str | None = None,
     score: list[str] | None = None,
+    without_fingerprints: bool = False,
     model: str | None = None,
     config: Config = None,
 ) -> int:
@@ -184,13 +185,15 @@ def reference(
         Ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet. Columns that no option names are
         features. Rows that the model was not fitted on are best: errors on others are too few.
     out
-        Where to, ending in .npz: of each stream 2,048 values at most, in their order, and no rows.
+        Where to, ending in .npz: of each stream 2,048 values at most, in their order, and no rows but their fingerprints.
     label
         The column with the truth. With --prediction the errors are compared as well.
     prediction
         The column with the model's answer.
     score
         Columns that hold scores; may be given several times.
+    without_fingerprints
+        Leave out what tells rows of training that are served later on: who holds it can test whether a row is one.
     model
         The model whose settings say what is watched; the defaults where not given.
     config
@@ -199,7 +202,7 @@ def reference(
     from .reference import Columns, run
 
     columns = Columns(label=label, prediction=prediction, scores=score or [])
-    return run(file, out, columns, model, config)
+    return run(file, out, columns, model, config, fingerprints=not without_fingerprints)
 
 
 @app.command

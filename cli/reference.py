@@ -9,27 +9,40 @@ from typing import Final
 
 from ..consumers import training_reference
 from ..consumers.model_settings import ModelSettings
+from ..consumers.row_collector import RowCollector
 from ..consumers.settings import load
 from ..consumers.training_streams import TrainingStreams
 from ..core.batch import EventBatch, Origin
 from ..core.errors import ConfigError
 from ..core.events import Prediction
-from ..producers.files import Columns, rows
+from ..producers import files
+from ..producers.files import Columns
 
 _AT_ONCE: Final = 10_000
 
 
-def run(file: Path, out: Path, columns: Columns, model: str | None, config: Path | None) -> int:
+def run(
+    file: Path,
+    out: Path,
+    columns: Columns,
+    model: str | None,
+    config: Path | None,
+    *,
+    fingerprints: bool = True,
+) -> int:
     """Write what the streams of a file are like, and say which they are."""
     if out.suffix != ".npz":
         raise ConfigError(f"{out}: the reference's name must end in .npz")
-    streams = TrainingStreams(_settings(model, config))
+    settings = _settings(model, config)
+    streams, collector = TrainingStreams(settings), RowCollector(settings)
     for batch in _batches(file, columns):
         streams.add(batch)
+        collector.add(batch)
     if not streams.rows:
         raise ConfigError(f"{file.name} has no rows")
+    rows = collector.rows(fingerprints=fingerprints)
     left_out = training_reference.write(
-        out, streams.values(), streams.rows, streams.categories(), streams.names()
+        out, streams.values(), streams.rows, streams.categories(), streams.names(), rows.parts()
     )
     written = training_reference.read(out)
     print(f"{out}: {streams.rows:,} rows of {file.name}, {len(written.samples)} streams:")
@@ -40,6 +53,13 @@ def run(file: Path, out: Path, columns: Columns, model: str | None, config: Path
         )
     if "error" not in written.samples:
         print("  no errors: --label and --prediction name the columns that they follow from")
+    if rows.laws:
+        print(
+            "  fingerprints of rows, by which who holds the file can test whether a row was trained on; "
+            "--without-fingerprints leaves them out"
+        )
+    if rows.losses is not None:
+        print(f"  losses of {rows.losses.rows:,} rows, {rows.losses.mean:.4g} on average")
     print(f"name it as drift.reference: {out} in tocsin.yaml")
     return 0
 
@@ -50,7 +70,7 @@ def _settings(model: str | None, config: Path | None) -> ModelSettings:
 
 
 def _batches(file: Path, columns: Columns) -> Iterator[EventBatch]:
-    events = (event for event in rows(file, columns) if isinstance(event, Prediction))
+    events = (event for event in files.rows(file, columns) if isinstance(event, Prediction))
     while some := list(islice(events, _AT_ONCE)):
         yield from EventBatch.of("", [(Origin(i, 0, 0), event) for i, event in enumerate(some)])
 

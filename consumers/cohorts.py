@@ -33,6 +33,7 @@ from .cohort_table import Cohort, CohortTable
 from .estimates import Estimates
 from .groups import Groups
 from .join import Correction, Pairs
+from .leakage import FIELD, Leakage, stored
 from .model_settings import PerformanceSettings
 from .pair_metrics import (
     CONFUSION,
@@ -44,6 +45,7 @@ from .pair_metrics import (
     width_of,
 )
 from .score_columns import MOST_CLASSES, ScoreColumns
+from .training_rows import TrainingRows
 
 PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
 """Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, pairs that are equal,
@@ -73,7 +75,7 @@ def _count_predictions(counts: Ints, rows: Ints, predicted: Floats, positive: fl
 
 
 class Seen(NamedTuple):
-    """Predictions, (n,) each, in the order of the log; `scores` (n, k) as `ScoreColumns` has them."""
+    """Predictions, (n,) each, in the order of the log; `scores` (n, k) as `ScoreColumns` has them, `met` as `TrainingRows`."""
 
     offsets: Ints
     rows: Ints
@@ -81,6 +83,7 @@ class Seen(NamedTuple):
     segments: Ints
     predicted: Floats
     scores: Floats
+    met: Ints
 
 
 class Cohorts:
@@ -94,6 +97,8 @@ class Cohorts:
         What `scores` and `segments` of pairs mean; the model's.
     window
         Seconds for which labels are joined.
+    training
+        What is known of the rows of training, where it is known.
 
     Notes
     -----
@@ -102,7 +107,12 @@ class Cohorts:
     """
 
     def __init__(
-        self, settings: PerformanceSettings, columns: ScoreColumns, groups: Groups, window: float
+        self,
+        settings: PerformanceSettings,
+        columns: ScoreColumns,
+        groups: Groups,
+        window: float,
+        training: TrainingRows | None = None,
     ) -> None:
         self.settings = settings
         self.is_regression: bool | None = None
@@ -115,6 +125,8 @@ class Cohorts:
         self._groups = groups
         self._window = window * 1e9
         self.estimates = Estimates(columns, settings.calibration_pairs)
+        self.leakage = None if training is None else Leakage(training, settings, columns, groups)
+        self._stale: set[str] = set()  # fields of leakage, of when training was known
         self._stored = b""
 
     def update(
@@ -146,9 +158,12 @@ class Cohorts:
     def _observe(self, seen: Seen) -> Ints:
         """Count predictions; return their (n, k) rows."""
         places = self.table.open(seen.times)
-        rows = self.table.rows(places, self._groups.of(seen.segments), make=True)
+        groups = self._groups.of(seen.segments)
+        rows = self.table.rows(places, groups, make=True)
         _count_predictions(self.table.counts, rows, seen.predicted, self._columns.positive)
         self.table.touch(rows)
+        if self.leakage is not None:
+            self.leakage.observe(seen.times, groups, seen.met)
         if self.settings.maturity is not None:
             places = self.delays.open(seen.times)
             all_of_them = np.zeros((len(places), 1), np.int64)
@@ -207,6 +222,8 @@ class Cohorts:
             return
         if answered is not pairs:
             pairs, rows = answered, self._rows(answered)
+        if self.leakage is not None:
+            self.leakage.judge(pairs, sign)
         count_pairs(
             counts[:, _PARTS : _PARTS + self._width], rows, pairs, sign, self.classes, self._columns,
             is_regression=self.is_regression,
@@ -360,6 +377,10 @@ class Cohorts:
         ):
             fields.update((_field(kind, cohort), None) for cohort in old)
             fields.update((_field(kind, cohort), table.snapshot(cohort)) for cohort in new)
+        fields.update(dict.fromkeys(self._stale))
+        self._stale = set()
+        if self.leakage is not None:
+            fields |= self.leakage.dirty()
         of_estimates, arrays = self.estimates.state()
         meta = {
             "estimates": of_estimates, "classes": self.classes, "regression": self.is_regression,
@@ -387,6 +408,10 @@ class Cohorts:
         self.classes = [float(number) for number in meta["classes"]]
         self.is_regression = meta["regression"]
         self._widen()
+        if self.leakage is None:
+            self._stale = stored(fields)
+        else:
+            self.leakage.restore(fields)
         for kind, table, state in (
             (_ROW, self.table, meta["table"]), (_DELAY, self.delays, meta["delays"]),
         ):  # fmt: skip
@@ -400,7 +425,7 @@ class Cohorts:
 
 _ROW: Final = "cohort:"
 _DELAY: Final = "delay:"
-FIELDS: Final = ("cohorts", _ROW, _DELAY)
+FIELDS: Final = ("cohorts", _ROW, _DELAY, FIELD)
 """What the names of fields begin with."""
 
 

@@ -23,7 +23,7 @@ from . import sentences
 _MEMBERS: Final = 50  # streams listed in an alert
 _SEVERITY: Final[dict[str, alerts.Severity]] = {
     "data drift": "warning", "prediction drift": "warning", "concept drift": "critical",
-    "bias": "warning", "adversarial input": "critical", "pipeline": "critical",
+    "bias": "warning", "leakage": "warning", "adversarial input": "critical", "pipeline": "critical",
 }  # fmt: skip
 _RANK: Final = ("info", "warning", "critical")
 _WORST: Final = ("unsettled", "gone", "new regime", "returned")

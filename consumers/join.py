@@ -30,7 +30,7 @@ class Predictions(NamedTuple):
     """Predictions of one model, (n,) each, in the order of the log.
 
     `predicted` and `label`, for a label that came with its prediction, are NaN where there is none; `segments` as
-    `Groups` has them, (n, k) `scores` as `ScoreColumns` has them.
+    `Groups` has them, (n, k) `scores` as `ScoreColumns` has them, `met` what of training each has met, as `TrainingRows`.
     """
 
     ids: Strings
@@ -42,6 +42,7 @@ class Predictions(NamedTuple):
     label: Floats
     segments: Ints
     scores: Floats
+    met: Ints
 
 
 class Labels(NamedTuple):

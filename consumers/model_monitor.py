@@ -22,10 +22,12 @@ from .cohorts import FIELDS, Seen
 from .estimates import ESTIMATE
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
+from .leakage import STREAM
 from .model_settings import ModelSettings
 from .performance import Performance
 from .rates import RATES
 from .series import Fields, Series
+from .training_rows import read
 
 ROW_BITS = 20
 """A position is offset * 2**20 + row, one 64-bit number that orders events as the log does."""
@@ -70,6 +72,9 @@ class ModelMonitor:
         self.model = model
         self.partition = partition
         self.settings = settings
+        reference = settings.drift.reference
+        self._training = None if reference is None else read(reference)
+        self._kinds = 0 if self._training is None else len(self._training.laws)
         self.join = self._new_join()
         self._classes = ClassNumbers()
         self._names = ClassNames()
@@ -83,7 +88,7 @@ class ModelMonitor:
 
     def _new_performance(self) -> Performance:
         of = self.settings
-        return Performance(of.performance, of.labels.window, of.bias.segments)
+        return Performance(of.performance, of.labels.window, of.bias.segments, self._training)
 
     def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
@@ -97,12 +102,14 @@ class ModelMonitor:
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
         segments, scores = self.performance.columns(batches)
-        for batch, predicted in zip(batches, classes, strict=True):
+        met = [self._met(batch) for batch in batches]
+        for batch, predicted, codes in zip(batches, classes, met, strict=True):
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
-                verdicts.setdefault(code, []).extend(self._of(code).observe(part, predicted[rows]))
+                found = self._of(code).observe(part, predicted[rows], codes[rows])
+                verdicts.setdefault(code, []).extend(found)
         pairs: dict[int, list[Ints]] = {}
-        new = self._join_predictions(batches, classes, segments, scores)
+        new = self._join_predictions(batches, classes, segments, scores, met)
         for code, place, found in self._judge(new, labels):
             verdicts.setdefault(code, []).extend(found)
             pairs.setdefault(code, []).append(place)
@@ -118,6 +125,12 @@ class ModelMonitor:
             )  # fmt: skip
             alerts += self._alerts(series, clocks, verdicts.get(code, []), predictions, known)
         return alerts
+
+    def _met(self, batch: EventBatch) -> Ints:
+        """Return (n, k) what each prediction has met of training; (n, 0) where that is not known."""
+        if self._training is None or not self._kinds:
+            return np.empty((len(batch), 0), np.int64)
+        return self._training.codes(batch)
 
     def _of(self, environment: int) -> Series:
         if environment not in self._series:
@@ -166,13 +179,14 @@ class ModelMonitor:
         classes: list[Floats],
         segments: list[Ints],
         scores: list[Floats],
+        met: list[Ints],
     ) -> Predictions:
         if not batches:
             none = np.empty(0, np.int64)
             nan = np.empty(0)
             return Predictions(
                 Strings.missing(0), none, none, none, np.empty(0, np.uint8), nan, nan,
-                none, np.empty((0, 0)),
+                none, np.empty((0, 0)), np.empty((0, self._kinds), np.int64),
             )  # fmt: skip
         return Predictions(
             Strings.concat([batch.prediction_id for batch in batches]),
@@ -184,6 +198,7 @@ class ModelMonitor:
             np.concatenate([self._label_numbers(EARLY_LABEL, batch.label) for batch in batches]),
             np.concatenate(segments),
             np.concatenate(scores),
+            np.concatenate(met),
         )
 
     def _label_numbers(self, column: str, labels: Values) -> Floats:
@@ -395,4 +410,6 @@ def _kind(subject: str) -> Kind:
         return "concept drift"
     if what == "gap":
         return "bias"
+    if what == STREAM:
+        return "leakage"
     return "adversarial input" if what == "client" else "pipeline"

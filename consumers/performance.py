@@ -24,6 +24,7 @@ from .join import Correction, Pairs, Predictions
 from .model_settings import PerformanceSettings
 from .pending import widened
 from .score_columns import ScoreColumns
+from .training_rows import SERVED, TrainingRows
 
 _WAITING: Final = 16_384
 """Events that wait to be counted at most: some 2 MB."""
@@ -46,6 +47,8 @@ class Performance:
         Seconds for which labels are joined.
     compared
         Segments, and crossings, of which the gaps between groups are told.
+    training
+        What is known of the rows of training, where it is known.
     """
 
     def __init__(
@@ -53,10 +56,12 @@ class Performance:
         settings: PerformanceSettings,
         window: float = 14 * 86_400.0,
         compared: Sequence[str] = (),
+        training: TrainingRows | None = None,
     ) -> None:
         self.settings = settings
         self._compared = [tuple(name.split(CROSS)) for name in compared]
         self._window = window
+        self._training = training
         self.score_columns = ScoreColumns(settings.positive)
         self.groups = Groups(settings.segments)
         self._cohorts: dict[int, Cohorts] = {}
@@ -138,8 +143,9 @@ class Performance:
 
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:
+            training = self._training if environment in SERVED else None
             self._cohorts[environment] = Cohorts(
-                self.settings, self.score_columns, self.groups, self._window
+                self.settings, self.score_columns, self.groups, self._window, training
             )
         return self._cohorts[environment]
 
@@ -290,7 +296,10 @@ class Performance:
             closed=is_old or (self._newest >= end and coverage >= self.settings.close_coverage),
             revised=int(row[REVISED]),
             positive=cohorts.positive_name(name),
-            metrics={**cohorts.figures(cohorts.with_rule(cohort, row, self._newest), name)},
+            metrics={
+                **cohorts.figures(cohorts.with_rule(cohort, row, self._newest), name),
+                **({} if cohorts.leakage is None else cohorts.leakage.figures(cohort)),
+            },
             estimated={**cohorts.estimated(row)},
             corrected={}
             if expected is None

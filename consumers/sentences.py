@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.verdict import Summary, Verdict
 from .estimates import ESTIMATE
+from .leakage import STREAM
 from .rates import RATES
 
 _SHOWN: Final = 3  # categories in a line
@@ -40,6 +41,12 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
         )
     if verdict.subject.startswith("missing:"):
         return f"{name}: missing or of another type in {before.mean:.1%} -> {now.mean:.1%} of events{since}"
+    if verdict.subject.startswith(f"{STREAM}:"):
+        kind = verdict.subject.partition(":")[2]
+        return (
+            f"served rows that are rows of training ({kind}): {before.mean:.1%} by chance -> {now.mean:.1%} of the last "
+            f"{now.count}{since}"
+        )
     if verdict.subject == "error" and not is_regression:
         return (
             f"accuracy {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} "
@@ -104,6 +111,8 @@ def _level(subject: str, change: str, now: Summary) -> str:
         return ""
     if subject.startswith("missing:"):
         return f"missing in {now.mean:.1%} of events"
+    if subject.startswith(f"{STREAM}:"):
+        return f"{now.mean:.1%} are rows of training"
     if subject == "error":
         return (
             f"accuracy {1 - now.mean:.2f}"

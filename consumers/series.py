@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..core.batch import EventBatch
-from ..core.columns import Floats
+from ..core.columns import Floats, Ints
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
@@ -32,6 +32,7 @@ from .estimates import ESTIMATE
 from .groups import Groups
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
+from .leakage import ServedStreams
 from .model_settings import DriftSettings, ModelSettings
 from .rates import RATES, Rates
 from .score_columns import ScoreColumns, is_regression, score
@@ -97,6 +98,7 @@ class Series:
         self._trained = (
             None if drift.reference is None else training_reference.read(drift.reference)
         )
+        self._served = ServedStreams(drift.reference)
         if self.is_regression is None and self._trained is not None:
             self.is_regression = self._trained.is_regression
         self.inputs = self._monitor("inputs")
@@ -140,32 +142,36 @@ class Series:
         reference = Reference(self.settings.drift.warmup_values)
         if self._trained is not None:
             samples = self._trained.of(OF_ERRORS, others=name == "inputs")
+            if name == "inputs":
+                samples |= self._served.samples
             if self.settings.drift.learning:
                 samples.pop("error", None)
             known = {} if name == "errors" else self._trained.missing
             reference.train(
                 samples, self._trained.population, known, self._trained.categories,
-                len(self._trained.samples),
+                len(self._trained.samples) + len(self._served.samples),
             )  # fmt: skip
         share = _SHARES[name]
         if name == "errors" and self.settings.bias.segments:
             share -= _OF_BIAS
-        sparse = frozenset([*RATES, ESTIMATE] if name == "errors" else [])
+        sparse = frozenset([*RATES, ESTIMATE] if name == "errors" else self._served.samples)
         return _stream_monitor(self.settings.drift, share, reference, sparse)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
         drift = self.settings.drift
         return VectorMonitor(name, drift, _SHARES[name], partial(_stream_monitor, drift))
 
-    def observe(self, batch: EventBatch, predicted: Floats) -> list[Verdict]:
+    def observe(
+        self, batch: EventBatch, predicted: Floats, met: Ints | None = None
+    ) -> list[Verdict]:
         """Run the detectors of inputs, scores, embeddings and logits over predictions.
 
-        Their classes are the (n,) `predicted`, as `ClassNumbers` has them.
+        Their classes are the (n,) `predicted`, as `ClassNumbers` has them; `met` is what each has met of training.
         """
         self.decide(batch)
         self.events.add(batch.times, batch.offsets)
         found: list[Verdict] = []
-        for rows in self._streams(batch, predicted):
+        for rows in self._streams(batch, predicted, met):
             found += self._run("drift", self.inputs, rows)
         before = self.events.count - len(batch)
         if self.settings.drift.embeddings and batch.embedding is not None:
@@ -184,13 +190,15 @@ class Series:
         if self.is_regression is None:
             self.is_regression = is_regression(batch)
 
-    def _streams(self, batch: EventBatch, predicted: Floats) -> Iterator[Observations]:
-        """Yield the numeric features and the score of a batch, cut where a stream has its first value.
+    def _streams(
+        self, batch: EventBatch, predicted: Floats, met: Ints | None
+    ) -> Iterator[Observations]:
+        """Yield the streams of a batch, cut where one has its first value.
 
         From there on the stream is watched: a row without a value misses it. What else came in the same
         batch does not matter.
         """
-        names, values = self.columns(batch, predicted)
+        names, values = self._served.beside(*self.columns(batch, predicted), met)
         missed: dict[int, list[str]] = {}
         for piece in pieces(names, values, self._watched, _MAX_STREAMS, missed):
             yield self._observations(batch, piece.names, piece.values, piece.rows)
@@ -377,7 +385,7 @@ class Series:
             "broken": self.broken,
             "version": __version__,
             "versions": self.attack.versions,
-            "trained": self._trained and self._trained.checksum,
+            "trained": self._trained and self._trained.checksum ^ self._served.checksum,
             "embedding": self.embedding.state(),
             "logits": self.logits.state(),
         }
@@ -425,7 +433,7 @@ class Series:
             self.bias = bias
         except StateError as error:
             lost.append(f"gaps: {error}")
-        trained = self._trained and self._trained.checksum
+        trained = self._trained and self._trained.checksum ^ self._served.checksum
         if meta.get("trained") != trained:
             lost.append("inputs and errors: drift.reference is another one than before")
         begins_anew = False
@@ -487,6 +495,6 @@ def _stream_monitor(
         ph_threshold=settings.page_hinkley_threshold,
         extra=settings.extra_detectors,
         sparse=sparse,
-        rising=frozenset(["error", *RATES]),
+        rising=frozenset(["error", *RATES, *sparse]) - {ESTIMATE},
         river=settings.engine == "river",
     )

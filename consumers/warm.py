@@ -6,10 +6,12 @@ Compilation takes seconds the first time on a machine; inside the loop they woul
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 
 from ..core.wire import Kind
+from ..detectors import served_counts
 from ..detectors.base import Observations
 from ..detectors.e_process import ClientEvidence
 from ..detectors.embedding import EmbeddingStreams
@@ -20,6 +22,7 @@ from .model_settings import BiasSettings, ModelSettings, PerformanceSettings
 from .pipeline import PartitionPipeline
 from .record_kernel import header_kinds, record_spans
 from .records import Partition, PlainRecord, Records
+from .row_collector import RowCollector
 
 _EVENT = (
     b'{"prediction_id":"%d","features":{"a":%d.5,"b":true,"c":"x"},"prediction":"1","label":"0",'
@@ -59,6 +62,19 @@ def judged_records(offset: int) -> Records:
     return found
 
 
+def warm_leakage(records: Records) -> None:
+    """Look events up among themselves, as if they were those of training."""
+    for plain in Decoder().decode(records).predictions:
+        embedding = np.random.default_rng(0).normal(size=(len(plain), 4))
+        batch = replace(plain, embedding=embedding)
+        collector = RowCollector(ModelSettings())
+        collector.add(batch)
+        codes = collector.rows().codes(batch)
+        counts = np.zeros((1, served_counts.WIDTH + 1), np.int64)
+        groups = np.zeros((len(batch), 1), np.int64)
+        served_counts.count(counts[:, :-1], groups, np.ascontiguousarray(codes[:, 0]))
+
+
 def warm() -> None:
     """Run a few events through everything that is compiled."""
     settings = ModelSettings()
@@ -74,6 +90,8 @@ def warm() -> None:
         pipeline.metrics()
         pipeline.dirty()
         pipeline.series()
+    for records in warm_up_records():
+        warm_leakage(records)
     vectors, place = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60)
     EmbeddingStreams(50).update(vectors, None, place, place)
     LogitStreams(50).update(vectors, place, place)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .run import Catch
 
 _WORDS: Final = {
-    "data drift": "DRIFT", "prediction drift": "SCORES", "concept drift": "ACCURACY", "bias": "BIAS",
+    "data drift": "DRIFT", "prediction drift": "SCORES", "concept drift": "ACCURACY", "bias": "BIAS", "leakage": "LEAKAGE",
     "adversarial input": "ATTACK", "pipeline": "PIPELINE",
 }  # fmt: skip
 _COLOURS: Final = {"critical": "bold red", "warning": "yellow", "info": "cyan"}

@@ -83,11 +83,11 @@ def metrics(row: Ints) -> dict[str, Metric]:
     return found
 
 
-def wilson(hits: float, of: float) -> tuple[float, float]:
-    """Return the interval of a rate at 95 % (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
-    rate, shrink = hits / of, 1 / (1 + Z * Z / of)
-    middle = shrink * (rate + Z * Z / (2 * of))
-    half = shrink * Z * np.sqrt(rate * (1 - rate) / of + Z * Z / (4 * of * of))
+def wilson(hits: float, of: float, z: float = Z) -> tuple[float, float]:
+    """Return the interval of a rate, z standard deviations wide, at 95 % as it is (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
+    rate, shrink = hits / of, 1 / (1 + z * z / of)
+    middle = shrink * (rate + z * z / (2 * of))
+    half = shrink * z * np.sqrt(rate * (1 - rate) / of + z * z / (4 * of * of))
     low, high = float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
     return (low if hits else 0.0), (high if hits < of else 1.0)  # as they would be without rounding
 

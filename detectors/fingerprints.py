@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ _VERSION: Final = 1
 _COARSEST: Final = -DIGITS
 _FINEST: Final = -290
 _WAYS: Final = 3
+
+
+_key = lru_cache(maxsize=4096)(key)  # they are asked for with every few rows
 
 
 class RowKeys(NamedTuple):
@@ -93,8 +97,8 @@ class Scheme(NamedTuple):
             raise ValueError(f"expected columns of text of {n} rows, as there are of numbers")
         sums = np.zeros(n, np.uint64)
         for name, text in zip(self.texts, texts, strict=True):
-            text_keys(text.data, text.start, text.end, np.uint64(key(f"text:{name}")), sums)
-        columns = np.array([key(f"number:{name}") for name in self.numbers], np.uint64)
+            text_keys(text.data, text.start, text.end, np.uint64(_key(f"text:{name}")), sums)
+        columns = np.array([_key(f"number:{name}") for name in self.numbers], np.uint64)
         found = RowKeys(
             np.empty(n, np.uint64), np.empty(n, np.uint64), np.empty(n, np.int64),
             np.zeros((n, TIES), np.uint64),
@@ -201,7 +205,11 @@ class KeyIndex:
 
     def looked_up(self, keys: Keys) -> int:
         """Return how many of (n,) keys are of the share that is kept."""
-        return len(keys) if not self.level else int(_sampled(keys, self.level).sum())
+        return len(keys) if not self.level else int(self.keeps(keys).sum())
+
+    def keeps(self, keys: Keys) -> NDArray[np.bool_]:
+        """Return which of (n,) keys are of that share."""
+        return _sampled(keys, self.level)
 
 
 def _sampled(keys: Keys, level: int) -> NDArray[np.bool_]:

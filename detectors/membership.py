@@ -96,7 +96,7 @@ def exposure(counts: Ints) -> dict[str, Metric]:
     said = below + part * inside
     total = both[:, COUNT]
     error = float((np.maximum(part, 1 - part) * inside / total).max())
-    found = {"advantage": _advantage(said, total)._replace(error=error)}
+    found = {"advantage": advantage(said, total)._replace(error=error)}
     halves = counts[:, :, COUNT]
     if (halves > 0).all():
         said = np.zeros(2)
@@ -104,7 +104,7 @@ def exposure(counts: Ints) -> dict[str, Metric]:
             share = np.cumsum(counts[1 - half, :, HISTOGRAM:], axis=1) / halves[1 - half][:, None]
             at = int((share[MEMBER] - share[OTHER]).argmax())
             said += counts[half, :, HISTOGRAM : HISTOGRAM + at + 1].sum(axis=1)
-        found["best"] = _advantage(said, total)
+        found["best"] = advantage(said, total)
     return found
 
 
@@ -121,8 +121,14 @@ def _part(loss: float, at: int) -> float:
     return float(np.clip(np.log(loss / LEAST) * (BINS - 1) / np.log(MOST / LEAST) - (at - 1), 0, 1))
 
 
-def _advantage(said: Floats, total: Ints) -> Metric:
-    """Return the difference of two rates."""
+def advantage(said: Floats | Ints, total: Ints) -> Metric:
+    """Return the advantage of an attacker who says "member" of so many.
+
+    Parameters
+    ----------
+    said, total
+        (2,) rows that he says it of, and rows: of members, and of others.
+    """
     rates = said / total
     value = float(rates[MEMBER] - rates[OTHER])
     (low, high), (least, most) = (wilson(float(said[k]), float(total[k])) for k in (MEMBER, OTHER))

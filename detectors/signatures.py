@@ -122,6 +122,11 @@ class Signatures:
     def __len__(self) -> int:
         return len(self.arrays["bits"])
 
+    @property
+    def width(self) -> int:
+        """How many numbers a vector has."""
+        return len(self.arrays["mean"])
+
     @classmethod
     def fit(
         cls, vectors: Floats, distance: float = EMBEDDING_DISTANCE, most: int = MOST

@@ -173,7 +173,7 @@ def columns(part: Sequence[Event]) -> tuple[Predictions, Labels]:
         Strings.of(e.id for e in made), of("offset", made), of("row", made), of("time", made),
         of("environment", made, "uint8"), of("predicted", made, "float64"),
         of("label", made, "float64"), of("offset", made),
-        np.array([scores(event) for event in made]).reshape(-1, 2),
+        np.array([scores(event) for event in made]).reshape(-1, 2), np.empty((len(made), 0), np.int64),
     )  # fmt: skip
     labels = Labels(
         Strings.of(e.id for e in truth), of("offset", truth), of("row", truth), of("time", truth),

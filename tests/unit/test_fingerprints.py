@@ -80,15 +80,15 @@ def test_other_rows_are_not_found_nor_rows_of_other_text() -> None:
 def test_the_rate_is_what_was_planted_although_rows_coincide(planted: float) -> None:
     """Of rows with few different values, of which some meet one of the reference by chance."""
     rng = np.random.default_rng(3)
-    reference_rows, live = (rng.geometric(0.1, (n, 4)).astype(float) for n in (20_000, 20_000))
+    reference_rows, live = (rng.geometric(0.06, (n, 4)).astype(float) for n in (20_000, 20_000))
     at = rng.random(len(live)) < planted
     live[at] = reference_rows[rng.choice(len(reference_rows), at.sum(), replace=False)]
     served = Served(Fingerprints.fit(reference_rows, NAMES))
     served.add(live)
     leak = served.leaks()["exact"]
-    assert leak.matched > 0.02
+    assert leak.matched > 0.015
     assert leak.rate.low <= at.mean() <= leak.rate.high
-    assert abs(leak.rate.value - at.mean()) < 0.02
+    assert abs(leak.rate.value - at.mean()) < 0.01
     assert (leak.rate.value > 0) == (planted > 0)
 
 
@@ -110,9 +110,10 @@ def test_neighbours_in_time_that_are_alike_are_no_chance_of_later_rows() -> None
     assert law.pairs > 3000
     assert law.has_order
     hits = np.ones(40, np.int64)
-    leak = leaked(law, 8000, hits, 0)
+    leak = leaked(law, 8000, hits, 360)  # one row in ten is unique
     assert leak is not None
     assert leak.by_chance < 0.001
+    assert leak.rate.value == pytest.approx(0.05, abs=0.01)
 
 
 def test_what_is_served_again_and_again_is_one_witness() -> None:
@@ -125,6 +126,35 @@ def test_what_is_served_again_and_again_is_one_witness() -> None:
     assert one.distinct == 1
     assert many.rate.low > 0.04
     assert one.rate.high > 4 * many.rate.high
+
+
+def test_where_chance_leaves_more_than_a_point_open_nothing_is_said() -> None:
+    rng = np.random.default_rng(3)
+    reference_rows, live = (rng.geometric(0.13, (n, 4)).astype(float) for n in (20_000, 20_000))
+    reference = Fingerprints.fit(reference_rows, NAMES)
+    for planted, is_known in ((0.0, False), (0.05, False), (0.6, True)):
+        at = rng.random(len(live)) < planted
+        rows = live.copy()
+        rows[at] = reference_rows[rng.choice(len(reference_rows), at.sum(), replace=False)]
+        served = Served(reference)
+        served.add(rows)
+        assert ("exact" in served.leaks()) == is_known
+        if is_known:
+            rate = served.leaks()["exact"].rate
+            assert rate.low <= at.mean() <= rate.high
+
+
+def test_a_little_more_than_by_chance_is_no_leak() -> None:
+    """What is 2 standard deviations above it comes once in 40 looks."""
+    law = Law(16_794, 16_775, 3, 8, 4198, 0, 2)
+    met = [1] * 14 + [2] * 3
+    leak = leaked(law, 8398, np.array(met), 1)  # a split of NSL-KDD in which nothing was planted
+    assert leak is not None
+    assert leak.rate.value == leak.rate.low == 0
+    assert leak.rate.high > leak.matched - leak.by_chance
+    planted = leaked(law, 8398, np.ones(100, np.int64), 1)
+    assert planted is not None
+    assert planted.rate.low > 0.005
 
 
 def test_where_rows_are_too_alike_nothing_is_known() -> None:

@@ -166,7 +166,7 @@ PART_OF = {
     "series": "series", "inputs": "inputs", "inputs_reference": "inputs", "errors": "errors",
     "errors_reference": "errors", "performance": "performance", "incidents": "incidents",
     "attack//3": "attack//3", "attack_steady//3": "attack//3", "names": "names",
-    "groups": "performance", "score_columns": "performance", "cohorts": "performance", "cohort": "performance",
+    "groups": "performance", "score_columns": "performance", "cohorts": "performance", "cohort": "performance", "served": "performance",
 }  # fmt: skip
 
 
