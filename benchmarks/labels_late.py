@@ -123,8 +123,8 @@ def corrected(figures: Figures, seed: int) -> None:
     curves = cohorts.curves(now)
     assert curves is not None
     days = range(_DAYS - 50, _DAYS - 10)
-    expected = cohorts.expected(0, curves, now)
-    parts, naive = [expected[day] for day in days], np.zeros(4, np.int64)
+    expected = cohorts.expected([Cohort(day, 0) for day in days], curves, now)
+    parts, naive = list(expected.values()), np.zeros(4, np.int64)
     for day in days:
         row = cohorts.table.get(Cohort(day, 0))
         assert row is not None

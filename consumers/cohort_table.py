@@ -69,6 +69,19 @@ class CohortTable:
         """The groups that have rows, in the order in which they came."""
         return list(self._groups)
 
+    @property
+    def spans(self) -> Ints:
+        """The spans that are kept, in the order of time."""
+        return self._spans
+
+    def of_group(self, group: int) -> tuple[Ints, Ints]:
+        """Return the spans in which a group has a row, in the order of time, and these rows."""
+        column = self._groups.get(group)
+        if column is None:
+            return _NONE, _NONE
+        rows = self._rows[:, column]
+        return self._spans[rows >= 0], rows[rows >= 0]
+
     def __len__(self) -> int:
         """How many rows are kept."""
         return len(self._of)

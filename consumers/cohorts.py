@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -294,16 +294,16 @@ class Cohorts:
         cohorts = list(self.delays.cohorts())
         if self.settings.maturity is None or not cohorts:
             return None
-        ages = np.array([self._ages(cohort, now)[0] for cohort, _ in cohorts])
+        ages = np.array([self._ages(cohort.span, now)[0] for cohort, _ in cohorts])
         if ages.max() < self._matures_at:
             return None
         delays = np.array([row for _, row in cohorts]).reshape(-1, 4, DELAYS)
         of_label = [arrival(delays[:, k] + delays[:, k + 2], ages) for k in range(2)]
         return [arrival(delays[:, k], ages) or of_label[k % 2] for k in range(4)]
 
-    def _ages(self, cohort: Cohort, now: int) -> tuple[float, float]:
+    def _ages(self, span: int, now: int) -> tuple[float, float]:
         """Return the ages of a cohort's youngest and oldest predictions, in bins of a delay."""
-        begin = cohort.span * self.table.span
+        begin = span * self.table.span
         youngest, oldest = now - begin - self.table.span, now - begin
         return youngest / self._window * DELAYS, oldest / self._window * DELAYS
 
@@ -311,31 +311,38 @@ class Cohorts:
     def _matures_at(self) -> float:
         return (self.settings.maturity or 0) * 1e9 / self._window * DELAYS
 
-    def expected(self, group: int, curves: list[Arrival | None], now: int) -> dict[int, Expected]:
-        """Return what the pairs of a group's cohorts are expected to be once all labels are there, as far as it can be told.
+    def expected(
+        self, some: Iterable[Cohort], curves: list[Arrival | None], now: int
+    ) -> dict[Cohort, Expected]:
+        """Return what the pairs of some cohorts are expected to be once all labels are there, as far as it can be told.
 
-        By the number of a cohort's span. Empty for more than two classes.
+        Empty for more than two classes.
         """
         if self.is_regression or len(self.classes) > 2 or self.table.counts.shape[1] <= _PARTS:
             return {}
-        of = [(cohort, row) for cohort, row in self.table.cohorts() if cohort.group == group]
-        pairs = np.array([self.two_by_two(row) for _, row in of]).reshape(-1, 4)
-        said = np.array([row[[SAID_OTHER, SAID_POSITIVE]] for _, row in of]).reshape(-1, 2)
-        shares = np.array([self._shares(cohort, curves, now) for cohort, _ in of]).reshape(-1, 4)
-        rates = [rate(pairs[:, k], said[:, k // 2] * shares[:, k]) for k in range(4)]
+        spans: dict[int, list[int]] = {}
+        for cohort in some:
+            spans.setdefault(cohort.group, []).append(cohort.span)
+        came = {span: self._shares(span, curves, now) for span in self.table.spans.tolist()}
         found = {}
         rule = self.settings.unlabelled == "negative"
-        for k, (cohort, _) in enumerate(of):
-            told = expected(
-                pairs[k], said[k], shares[k], curves, rates, unlabelled_are_negative=rule
-            )
-            if told is not None:
-                found[cohort.span] = told
+        for group, wanted in spans.items():
+            of, rows = self.table.of_group(group)
+            counts = self.table.counts[rows, : _PARTS + CONFUSION]
+            pairs, said = self.two_by_two(counts), counts[:, [SAID_OTHER, SAID_POSITIVE]]
+            shares = np.array([came[span] for span in of.tolist()]).reshape(-1, 4)
+            rates = [rate(pairs[:, k], said[:, k // 2] * shares[:, k]) for k in range(4)]
+            for k in np.searchsorted(of, wanted).tolist():
+                told = expected(
+                    pairs[k], said[k], shares[k], curves, rates, unlabelled_are_negative=rule
+                )
+                if told is not None:
+                    found[Cohort(int(of[k]), group)] = told
         return found
 
-    def _shares(self, cohort: Cohort, curves: list[Arrival | None], now: int) -> list[float]:
+    def _shares(self, span: int, curves: list[Arrival | None], now: int) -> list[float]:
         """Return the share of labels that have come of each kind."""
-        youngest, oldest = self._ages(cohort, now)
+        youngest, oldest = self._ages(span, now)
         return [curve.mean(youngest, oldest) if curve else 0.0 for curve in curves]
 
     def binary(self, row: Ints) -> Ints:
@@ -349,15 +356,16 @@ class Cohorts:
         return found
 
     def two_by_two(self, row: Ints) -> Ints:
-        """Return a row's true and false negatives, false and true positives, of the class that is asked about."""
-        confusion = row[_PARTS : _PARTS + CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
+        """Return the true and false negatives, false and true positives of a row, or of each of several, of the class that is asked about."""
+        confusion = row[..., _PARTS : _PARTS + CONFUSION]
+        confusion = confusion.reshape(*row.shape[:-1], MOST_CLASSES, MOST_CLASSES)
         return two_by_two(
             confusion, int(index(np.array([self._columns.positive]), self.classes)[0])
         )
 
     def with_rule(self, cohort: Cohort, row: Ints, now: int) -> Ints:
         """Return a row in which predictions without a label are negative, where the cohort is mature and that is the rule."""
-        is_mature = self._ages(cohort, now)[0] >= self._matures_at
+        is_mature = self._ages(cohort.span, now)[0] >= self._matures_at
         negative = [k for k, number in enumerate(self.classes) if number != self._columns.positive]
         if self.settings.unlabelled != "negative" or not is_mature or len(negative) != 1:
             return row

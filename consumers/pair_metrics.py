@@ -119,11 +119,11 @@ def _named(key: str, names: list[str]) -> str:
 
 
 def two_by_two(confusion: Ints, positive: int) -> Ints:
-    """Return true negatives, false negatives, false positives and true positives, as `binary_counts` has them."""
-    tp = confusion[positive, positive]
-    fn = confusion[positive].sum() - tp
-    fp = confusion[:, positive].sum() - tp
-    return np.array([confusion.sum() - tp - fn - fp, fn, fp, tp])
+    """Return (..., 4) true negatives, false negatives, false positives and true positives, as `binary_counts` has them."""
+    tp = confusion[..., positive, positive]
+    fn = confusion[..., positive, :].sum(axis=-1) - tp
+    fp = confusion[..., positive].sum(axis=-1) - tp
+    return np.stack([confusion.sum(axis=(-2, -1)) - tp - fn - fp, fn, fp, tp], axis=-1)
 
 
 def index(numbers: Floats, classes: list[float]) -> Ints:

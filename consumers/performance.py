@@ -31,7 +31,8 @@ _WAITING: Final = 16_384
 _ROWS: Final = 50
 """Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again."""
 _PAUSE: Final = 4
-"""Commits that write none while events keep coming: a row is the same work whatever has changed in it."""
+"""Commits that write none while events keep coming: a row is the same work whatever has changed in it. What is gone is deleted
+at once, since a restarted worker knows nothing of it."""
 
 Name = Callable[[float], str]
 
@@ -68,10 +69,15 @@ class Performance:
         self._newest = 0
         self._stored = (-1, -1)
         self._unwritten: dict[tuple[int, Cohort], None] = {}  # in the order in which they changed
+        self._outdated: dict[tuple[int, Cohort], None] = {}  # by what has changed in others
+        self._outdating: set[int] = set()  # environments all of whose rows are
+        self._is_busy = False  # something was counted since rows were asked for
+        self._told_by: dict[int, tuple[int, ...]] = {}  # what all rows of an environment depend on
+        self._told_of: dict[int, list[str]] = {}  # what is compared
+        self._dropped: list[str] = []  # fields of what is compared no more
         self._gone: list[tuple[int, Cohort]] = []
         self._stale: set[str] = set()  # fields of what could not be read
         self._pause = 0
-        self._has_new = False  # events, since rows were asked for
         self._seen: list[tuple[Seen, Ints]] = []  # with the environment of each, -1 for none
         self._pairs_of: list[Pairs] = []
         self._corrections: list[Correction] = []
@@ -115,7 +121,6 @@ class Performance:
         """Count what waits; `regressions` says of each environment whether its model is a regression."""
         if not self._waiting and not self._corrections:
             return
-        self._has_new = True
         width = len(self.score_columns)  # what came before they were known has fewer scores
         seen: dict[int, Seen] = {}
         if self._seen:
@@ -152,7 +157,7 @@ class Performance:
     @property
     def is_behind(self) -> bool:
         """Whether there is more to write than was written."""
-        return bool(self._unwritten or self._gone)
+        return bool(self._unwritten or self._outdated or self._outdating)
 
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields to store since the last call, None for those to delete; to be called after `flush`."""
@@ -170,7 +175,26 @@ class Performance:
                 self._unwritten.pop((code, cohort), None)
                 self._gone.append((code, cohort))
             fields.update((f"{code}/{name}", f) for name, f in cohorts.dirty(changed, gone).items())
+            if changed or gone:
+                self._is_busy = True
+                self._depend(code, gone)
         return fields
+
+    def _depend(self, code: int, gone: list[Cohort]) -> None:
+        """Note which rows are told otherwise now, although nothing was counted in them."""
+        cohorts = self._cohorts[code]
+        compared = len(cohorts.table.groups) if self._compared else 0
+        of_scores = self.score_columns.changes
+        basis = len(cohorts.classes), int(bool(cohorts.is_regression)), of_scores, compared
+        if basis != self._told_by.get(code):
+            self._told_by[code] = basis
+            self._write_all(code)
+            before, self._told_of[code] = self._told_of.get(code, []), self._names(code)
+            spans = {*(cohort.span for cohort in gone), *cohorts.table.spans.tolist()}
+            for name in set(before) - set(self._told_of[code]):
+                self._dropped += (self._field(code, span, name) for span in spans)
+        if self.settings.maturity is not None:  # how late labels are tells what is still to come
+            self._outdating.add(code)
 
     def series(self, name: Name, now: int) -> dict[str, bytes | None]:
         """Return what has changed of the series since the last call, as far as one commit takes it; None for what is gone.
@@ -179,29 +203,27 @@ class Performance:
         prediction, ns since 1970.
         """
         found: dict[str, bytes | None] = {}
-        has_new, self._has_new = self._has_new, False
-        if has_new and self._pause:
-            self._pause -= 1
-            return found
-        self._pause = _PAUSE if has_new else 0
         span = int(self.settings.cohort * 1e9)
         if now // span > self._newest // span:  # what is told of all depends on their age
-            self._write_all()
+            for code in self._cohorts:
+                self._write_all(code)
+        elif now > self._newest and self.settings.maturity is not None:
+            self._outdating.update(self._cohorts)
         self._newest = now
+        found.update(dict.fromkeys(self._dropped))
+        self._dropped = []
         for code, cohort in self._gone:
             found[self._field(code, cohort.span, self.groups.name(cohort.group))] = None
             if cohort.group == ALL:
-                gaps = (self._field(code, cohort.span, name) for name, _ in self._pairs(code))
+                gaps = (self._field(code, cohort.span, name) for name in self._names(code))
                 found.update((field, None) for field in gaps)
         self._gone = []
-        rows = list(self._unwritten)[:_ROWS]
-        expected = self._expected({(code, cohort.group) for code, cohort in rows}, now)
+        rows = self._next()
+        expected = self._expected(rows, now)
         for code, cohort in rows:
-            del self._unwritten[code, cohort]
             row = self._cohorts[code].table.get(cohort)
             if row is not None:
-                of = expected.get((code, cohort.group), {}).get(cohort.span)
-                told = self._row(code, cohort, row, name, of)
+                told = self._row(code, cohort, row, name, expected.get((code, cohort)))
                 found[self._field(code, cohort.span, told.group)] = encode(told)
         spans = {(code, cohort.span) for code, cohort in rows if self._compared}
         for code, span in sorted(spans):
@@ -209,16 +231,42 @@ class Performance:
                 found[self._field(code, span, told.group)] = encode(told)
         return found
 
+    def _next(self) -> list[tuple[int, Cohort]]:
+        """Return the rows that this commit writes: those that changed, once in `_PAUSE` commits while events come.
+
+        In a commit in which none did, those that others outdated.
+        """
+        is_busy, self._is_busy = self._is_busy, False
+        if is_busy and self._pause:
+            self._pause -= 1
+            return []
+        self._pause = _PAUSE if is_busy else 0
+        rows = list(self._unwritten)[:_ROWS]
+        if not rows and not is_busy:
+            for code in sorted(self._outdating):
+                of = self._cohorts[code].table.cohorts()
+                self._outdated.update(((code, cohort), None) for cohort, _ in of)
+            self._outdating.clear()
+            rows = list(self._outdated)[:_ROWS]
+        for row in rows:
+            self._unwritten.pop(row, None)
+            self._outdated.pop(row, None)
+        return rows
+
     def _expected(
-        self, groups: set[tuple[int, int]], now: int
-    ) -> dict[tuple[int, int], dict[int, Expected]]:
-        """Return by environment and group what cohorts are expected to be once their labels are there."""
-        curves = {code: self._cohorts[code].curves(now) for code, _ in groups}
-        return {
-            (code, group): self._cohorts[code].expected(group, of, now)
-            for code, group in groups
-            if (of := curves[code]) is not None
-        }
+        self, rows: list[tuple[int, Cohort]], now: int
+    ) -> dict[tuple[int, Cohort], Expected]:
+        """Return what cohorts are expected to be once their labels are there."""
+        of: dict[int, list[Cohort]] = {}
+        for code, cohort in rows:
+            of.setdefault(code, []).append(cohort)
+        found: dict[tuple[int, Cohort], Expected] = {}
+        for code, some in of.items():
+            curves = self._cohorts[code].curves(now)
+            if curves is not None:
+                told = self._cohorts[code].expected(some, curves, now)
+                found.update(((code, cohort), one) for cohort, one in told.items())
+        return found
 
     def _field(self, environment: int, span: int, group: str) -> str:
         begin = span * self._cohorts[environment].table.span
@@ -239,6 +287,9 @@ class Performance:
                 sides = [groups[a]], others if b is None else [groups[b]]
                 found.append((f"{','.join(names)}={a}|{'rest' if b is None else b}", sides))
         return found
+
+    def _names(self, environment: int) -> list[str]:
+        return [name for name, _ in self._pairs(environment)]
 
     def _gaps(self, environment: int, span: int) -> Iterator[MetricRow]:
         """Yield the gaps between groups in a cohort; of two classes, or one against all others."""
@@ -284,7 +335,9 @@ class Performance:
         end = (cohort.span + 1) * span
         predictions, labels = int(row[PREDICTIONS]), int(row[LABELS])
         coverage = labels / predictions if predictions else 0.0
-        is_old = self._newest - end > self.settings.close_after * 1e9
+        # By whole spans: a row that is not written again until the next one must not depend on when it was.
+        age = self._newest - self._newest % span - end
+        is_old = age >= self.settings.close_after * 1e9
         return MetricRow(
             environment=ENVIRONMENTS[environment],
             group=self.groups.name(cohort.group),
@@ -326,16 +379,18 @@ class Performance:
             for code, of in own.items():
                 if of:
                     self._of(code).restore(of)
+                    self._told_of[code] = self._names(code)
+                    self._write_all(code)
         self._stored = self.score_columns.changes, self.groups.changes
-        self._write_all()
 
     def replace(self, own: dict[int, dict[str, bytes]]) -> None:
         """Delete the stored fields of each environment with the next ones: they could not be read."""
         self._stale = {f"{code}/{name}" for code, of in own.items() for name in of}
 
-    def _write_all(self) -> None:
-        for code, cohorts in self._cohorts.items():
-            self._unwritten.update(((code, cohort), None) for cohort, _ in cohorts.table.cohorts())
+    def _write_all(self, code: int) -> None:
+        self._outdating.discard(code)
+        of = self._cohorts[code].table.cohorts()
+        self._unwritten.update(((code, cohort), None) for cohort, _ in of)
 
 
 def _time(nanoseconds: int) -> str:
