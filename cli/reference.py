@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from ..consumers import training_reference
+from ..consumers import trained_estimates, training_reference
 from ..consumers.model_settings import ModelSettings
 from ..consumers.settings import load
 from ..consumers.training_streams import TrainingStreams
@@ -28,8 +28,12 @@ def run(file: Path, out: Path, columns: Columns, model: str | None, config: Path
         streams.add(batch)
     if not streams.rows:
         raise ConfigError(f"{file.name} has no rows")
+    try:
+        parts, why_not = {trained_estimates.PART: streams.estimates()}, ""
+    except ValueError as error:
+        parts, why_not = {}, str(error)
     left_out = training_reference.write(
-        out, streams.values(), streams.rows, streams.categories(), streams.names()
+        out, streams.values(), streams.rows, streams.categories(), streams.names(), parts
     )
     written = training_reference.read(out)
     print(f"{out}: {streams.rows:,} rows of {file.name}, {len(written.samples)} streams:")
@@ -40,6 +44,13 @@ def run(file: Path, out: Path, columns: Columns, model: str | None, config: Path
         )
     if "error" not in written.samples:
         print("  no errors: --label and --prediction name the columns that they follow from")
+    if why_not:
+        print(f"  no estimates of performance without labels: {why_not}")
+    else:
+        print(
+            "  estimates of performance without labels: as good as these rows are new to the model; of rows "
+            "that it was fitted on they promise too much"
+        )
     print(f"name it as drift.reference: {out} in tocsin.yaml")
     return 0
 

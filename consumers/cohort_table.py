@@ -180,6 +180,10 @@ class CohortTable:
         """Note that (n,) rows have changed."""
         self._touched.update(np.unique(rows[rows >= 0]).tolist())
 
+    def touch_all(self) -> None:
+        """Note that each row has changed."""
+        self._touched.update(self._of)
+
     def cohorts(self) -> Iterator[tuple[Cohort, Ints]]:
         """Yield each cohort and group with its row, in the order of time."""
         for row, cohort in sorted(self._of.items(), key=lambda one: one[1]):

@@ -18,14 +18,16 @@ from ..detectors.natural_size import SURPRISE
 from . import sentences
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers, is_text
-from .cohorts import FIELDS, Seen
-from .estimates import ESTIMATE
+from .cohorts import FIELDS
+from .estimates import ESTIMATE, ESTIMATED_ERROR
+from .estimators import Seen
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
 from .model_settings import ModelSettings
 from .performance import Performance
 from .rates import RATES
 from .series import Fields, Series
+from .trained_estimates import given
 
 ROW_BITS = 20
 """A position is offset * 2**20 + row, one 64-bit number that orders events as the log does."""
@@ -83,7 +85,7 @@ class ModelMonitor:
 
     def _new_performance(self) -> Performance:
         of = self.settings
-        return Performance(of.performance, of.labels.window, of.bias.segments)
+        return Performance(of.performance, of.labels.window, of.bias.segments, given(of))
 
     def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
@@ -96,7 +98,7 @@ class ModelMonitor:
         classes = [self._classes.numbers(batch.prediction) for batch in batches]
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
-        segments, scores = self.performance.columns(batches)
+        segments, scores = self.performance.columns(batches, classes)
         for batch, predicted in zip(batches, classes, strict=True):
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
@@ -142,7 +144,10 @@ class ModelMonitor:
             for code, of in groups(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
                 series = self._of(code)
-                found = series.judge(part, self.performance.differences(code, part))
+                differences = self.performance.differences(
+                    code, part, is_regression=series.is_regression
+                )
+                found = series.judge(part, differences)
                 yield code, _position(part.offsets, part.rows), found + series.compare(part)
         for correction in corrections:
             self._of(int(correction.pair.environment[0])).correct(correction)
@@ -391,7 +396,7 @@ def _kind(subject: str) -> Kind:
         return "data drift"
     if what in ("score", "prediction", "logits"):
         return "prediction drift"
-    if what in ("error", ESTIMATE) or what in RATES or subject == SURPRISE:
+    if what in ("error", ESTIMATE, ESTIMATED_ERROR) or what in RATES or subject == SURPRISE:
         return "concept drift"
     if what == "gap":
         return "bias"
