@@ -2,7 +2,8 @@
 
 The calibration is learned on the reference; the later rows are estimated in chunks of 5,000 and by sex and race, and
 then compared with what their labels say. Beside it NannyML's CBPE on the same rows in a virtual environment of its own,
-made once under .bench/ (where that cannot be, a line says so), and the error of assuming that nothing has changed.
+made once under .bench/ (where that cannot be, a line says so), and the error of assuming that nothing has changed. Then
+the errors of a regression beside NannyML's DLE, on the synthetic car prices that come with it.
 Nothing here is random: there is no seed.
 """
 
@@ -27,6 +28,8 @@ from tocsin.detectors.calibration import Calibration
 
 from .common import Figures
 from .common_streams import data_folder
+from .loss_chunks import BARS as LOSS_BARS
+from .loss_chunks import WAYS, losses
 
 Metrics = list[dict[str, Metric]]
 
@@ -180,7 +183,31 @@ def main() -> None:
         figures.report("nannyml_ns_per_row", rival["ns_per_row"])
         for how, taken in ours.items():
             figures.report(f"nannyml_over_tocsin_{how}", rival["ns_per_row"] / taken, least=TIMES)
+        report_losses(figures, rival["losses"])
     figures.exit()
+
+
+def report_losses(figures: Figures, rival: dict[str, Any]) -> None:
+    """Report the estimated errors of a regression beside those of NannyML's DLE; the data come with it."""
+    for way in WAYS:
+        found, theirs = losses(Path(rival["folder"]), CHUNK, way), rival["ways"][way]
+        for name, came in found.came.items():
+            of = found.estimates[name]
+            ours = float(np.abs(np.array([one.value for one in of]) - came).mean())
+            unchanged = float(np.abs(found.before[name] - came).mean())
+            off = float(np.abs(np.array(theirs["estimates"][name]) - came).mean())
+            what = f"regression_{way}_{name}_error"
+            figures.report(what, ours)
+            figures.report(f"nannyml_{what}", off)
+            figures.report(f"{what}_if_nothing_had_changed", unchanged)
+            bar = LOSS_BARS.get(name) if way == "forward" else None
+            figures.report(f"{what}_over_that", ours / unchanged, most=bar)
+            held = [
+                one.low <= true <= one.high for one, true in zip(of, came.tolist(), strict=True)
+            ]
+            figures.report(f"{what}_share_of_chunks_within_interval", float(np.mean(held)))
+        figures.report(f"regression_{way}_ns_per_row", found.nanoseconds)
+        figures.report(f"nannyml_regression_{way}_ns_per_row", theirs["ns_per_row"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..consumers import training_reference, training_rows
+from ..consumers import trained_estimates, training_reference, training_rows
 from ..consumers.attack import check_references
 from ..consumers.settings import Settings, load
 
@@ -16,6 +16,8 @@ def load_checked(file: Path | None) -> Settings:
     check_references(m.attack for m in models)
     training_reference.check(m.drift for m in models)
     training_rows.check(m.drift for m in models)
+    for model in models:
+        trained_estimates.given(model)
     return settings
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from ..consumers import training_reference
+from ..consumers import trained_estimates, training_reference
 from ..consumers.model_settings import ModelSettings
 from ..consumers.row_collector import RowCollector
 from ..consumers.settings import load
@@ -41,8 +41,13 @@ def run(
     if not streams.rows:
         raise ConfigError(f"{file.name} has no rows")
     rows = collector.rows(fingerprints=fingerprints)
+    parts, why_not = rows.parts(), ""
+    try:
+        parts |= {trained_estimates.PART: streams.estimates()}
+    except ValueError as error:
+        why_not = str(error)
     left_out = training_reference.write(
-        out, streams.values(), streams.rows, streams.categories(), streams.names(), rows.parts()
+        out, streams.values(), streams.rows, streams.categories(), streams.names(), parts
     )
     written = training_reference.read(out)
     print(f"{out}: {streams.rows:,} rows of {file.name}, {len(written.samples)} streams:")
@@ -60,6 +65,13 @@ def run(
         )
     if rows.losses is not None:
         print(f"  losses of {rows.losses.rows:,} rows, {rows.losses.mean:.4g} on average")
+    if why_not:
+        print(f"  no estimates of performance without labels: {why_not}")
+    else:
+        print(
+            "  estimates of performance without labels: as good as these rows are new to the model; of rows "
+            "that it was fitted on they promise too much"
+        )
     print(f"name it as drift.reference: {out} in tocsin.yaml")
     return 0
 

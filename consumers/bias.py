@@ -14,7 +14,7 @@ from ..core.verdict import Verdict
 from ..detectors import gaps
 from ..detectors.base import Observations
 from ..detectors.gap_test import GapTests
-from .cohorts import Seen
+from .estimators import Seen
 from .groups import Groups
 from .join import Pairs
 from .model_settings import BiasSettings

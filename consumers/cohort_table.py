@@ -195,6 +195,10 @@ class CohortTable:
         touched[rows] = True  # what has no row is the last one's
         self._touched.update(np.flatnonzero(touched[:-1]).tolist())
 
+    def touch_all(self) -> None:
+        """Note that each row has changed."""
+        self._touched.update(self._of)
+
     def cohorts(self) -> Iterator[tuple[Cohort, Ints]]:
         """Yield each cohort and group with its row, in the order of time."""
         for row, cohort in sorted(self._of.items(), key=lambda one: one[1]):

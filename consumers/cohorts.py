@@ -7,19 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
 import numpy as np
 
 from ..core.columns import Floats, Ints, stack, take
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
-from ..detectors import (
-    binary_counts,
-    cbpe,
-)
+from ..detectors import binary_counts, cbpe, gaps
 from ..detectors.binary_metrics import Metric, wilson
-from ..detectors.calibration import Calibration
 from ..detectors.compiled import compiled
 from ..detectors.late_labels import (
     DELAYS,
@@ -31,6 +28,7 @@ from ..detectors.late_labels import (
 )
 from .cohort_table import Cohort, CohortTable
 from .estimates import Estimates
+from .estimators import Estimator, OfTwo, Seen
 from .groups import Groups
 from .join import Correction, Pairs
 from .leakage import FIELD, Leakage, stored
@@ -45,12 +43,14 @@ from .pair_metrics import (
     width_of,
 )
 from .score_columns import MOST_CLASSES, ScoreColumns
+from .trained_estimates import Given
 from .training_rows import TrainingRows
 
 PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
 """Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, pairs that are equal,
 predictions of another class than the one that is asked about, and of that class."""
 _PARTS: Final = 6
+_VERSION: Final = 2
 
 
 @compiled
@@ -74,18 +74,6 @@ def _count_predictions(counts: Ints, rows: Ints, predicted: Floats, positive: fl
                     counts[row, SAID_OTHER] += 1
 
 
-class Seen(NamedTuple):
-    """Predictions, (n,) each, in the order of the log; `scores` (n, k) as `ScoreColumns` has them, `met` as `TrainingRows`."""
-
-    offsets: Ints
-    rows: Ints
-    times: Ints
-    segments: Ints
-    predicted: Floats
-    scores: Floats
-    met: Ints
-
-
 class Cohorts:
     """Counts predictions and pairs of prediction and label, and returns the metrics that follow from them.
 
@@ -99,6 +87,8 @@ class Cohorts:
         Seconds for which labels are joined.
     training
         What is known of the rows of training, where it is known.
+    given
+        Estimates that were learned with training.
 
     Notes
     -----
@@ -113,6 +103,7 @@ class Cohorts:
         groups: Groups,
         window: float,
         training: TrainingRows | None = None,
+        given: Given | None = None,
     ) -> None:
         self.settings = settings
         self.is_regression: bool | None = None
@@ -124,7 +115,8 @@ class Cohorts:
         self._columns = columns
         self._groups = groups
         self._window = window * 1e9
-        self.estimates = Estimates(columns, settings.calibration_pairs)
+        self._new_estimates = partial(Estimates, columns, settings.calibration_pairs, given)
+        self.estimates = self._new_estimates()
         self.leakage = None if training is None else Leakage(training, settings, columns, groups)
         self._stale: set[str] = set()  # fields of leakage, of when training was known
         self._stored = b""
@@ -152,8 +144,8 @@ class Cohorts:
             late = found.lag > int(self.settings.close_after * 1e9) + self.table.span
             if late.any():
                 _tally(self.table.counts, self._rows(take(found, late)), REVISED, 1)
-        if seen is not None and rows is not None and self.estimates.calibration is not None:
-            self._estimate(seen, rows, self.estimates.calibration)
+        if seen is not None and rows is not None and (estimator := self._estimator) is not None:
+            self._estimate(seen, rows, estimator)
 
     def _observe(self, seen: Seen) -> Ints:
         """Count predictions; return their (n, k) rows."""
@@ -170,25 +162,33 @@ class Cohorts:
             self.delays.touch(self.delays.rows(places, all_of_them, make=True))
         return rows
 
-    def _estimate(self, seen: Seen, rows: Ints, calibration: Calibration) -> None:
-        """Count what is expected of predictions that came after the calibration was known."""
+    @property
+    def _estimator(self) -> Estimator | None:
+        return self.estimates.known(is_regression=self.is_regression)
+
+    def _estimate(self, seen: Seen, rows: Ints, estimator: Estimator) -> None:
+        """Count what is expected of predictions that came after the reference was complete."""
         follows = self.estimates.follows(seen.offsets, seen.rows)
         if not follows.any():
             return
         self._widen()
-        rows, counts = rows[follows], self.table.counts[:, _PARTS + self._width :]
-        predicted = seen.predicted[follows]
-        said = np.where(np.isnan(predicted), np.nan, predicted == self._columns.positive)
-        score = np.ascontiguousarray(seen.scores[follows, 0])
-        for k in range(rows.shape[1]):
-            cbpe.count(counts, np.ascontiguousarray(rows[:, k]), said, score, calibration, 1)
+        if not follows.all():
+            seen, rows = take(seen, follows), rows[follows]
+        estimator.count(self.table.counts[:, _PARTS + self._width :], rows, seen)
 
-    def estimated(self, row: Ints) -> dict[str, Metric]:
-        """Return what the metrics of a row's predictions are expected to be, from their scores; empty where that is not known."""
-        of_scores = row[_PARTS + self._width :]
-        if self.estimates.calibration is None or not len(of_scores):
+    def estimated(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:
+        """Return what the metrics of a row's predictions are expected to be; empty where that is not known."""
+        estimator, expected = self._estimator, row[_PARTS + self._width :]
+        if estimator is None or len(expected) < estimator.width:
             return {}
-        return cbpe.estimates(of_scores, self.estimates.calibration)
+        return estimator.estimates(expected, name)
+
+    def estimated_gaps(self, a: Ints, b: Ints) -> dict[str, Metric]:
+        """Return what the gaps of two rows are expected to be from scores; of two classes only."""
+        estimator, begin = self._estimator, _PARTS + self._width
+        if not isinstance(estimator, OfTwo) or len(a) < begin + estimator.width:
+            return {}
+        return gaps.estimated(a[begin:], b[begin:], estimator.calibration)
 
     def _meet(self, found: list[Pairs]) -> None:
         """Give classes that are new a number, in the order of the log."""
@@ -255,7 +255,7 @@ class Cohorts:
     def _widen(self) -> None:
         """Make room for what pairs are counted in, once it is known what that is."""
         width = _PARTS + self._width
-        width += 0 if self.estimates.calibration is None else cbpe.WIDTH
+        width += 0 if (estimator := self._estimator) is None else estimator.width
         if self.table.counts.shape[1] < width:
             self.table.widen(width)
 
@@ -395,7 +395,7 @@ class Cohorts:
             "table": self.table.state(), "delays": self.delays.state(), "window": self._window,
             "rows": {_ROW: len(self.table), _DELAY: len(self.delays)},
         }  # fmt: skip
-        state = pack("performance_cohorts", 1, meta, arrays)
+        state = pack("performance_cohorts", _VERSION, meta, arrays)
         if (
             fields or state != self._stored
         ):  # a pair whose cohort is gone still teaches the estimates
@@ -410,9 +410,9 @@ class Cohorts:
         StateError
             A field is damaged or missing, or cohorts were of another length.
         """
-        meta, arrays = unpack("performance_cohorts", 1, fields["cohorts"])
+        meta, arrays = unpack("performance_cohorts", _VERSION, fields["cohorts"])
         self._stored = fields["cohorts"]
-        self.estimates.load(meta["estimates"], arrays)
+        goes_on = self.estimates.load(meta["estimates"], arrays)
         self.classes = [float(number) for number in meta["classes"]]
         self.is_regression = meta["regression"]
         self._widen()
@@ -420,6 +420,8 @@ class Cohorts:
             self._stale = stored(fields)
         else:
             self.leakage.restore(fields)
+        if not goes_on:  # what was expected then is read, and forgotten
+            self.table.widen(_PARTS + self._width + cbpe.WIDTH)  # as wide as any
         for kind, table, state in (
             (_ROW, self.table, meta["table"]), (_DELAY, self.delays, meta["delays"]),
         ):  # fmt: skip
@@ -429,6 +431,9 @@ class Cohorts:
             if len(rows) != meta["rows"][kind]:
                 raise StateError(f"{meta['rows'][kind]} rows were stored, {len(rows)} are there")
             table.restore(state, rows)
+        if not goes_on:
+            self.table.counts[:, _PARTS + self._width :] = 0
+            self.table.touch_all()
 
 
 _ROW: Final = "cohort:"

@@ -18,8 +18,9 @@ from ..detectors.natural_size import SURPRISE
 from . import sentences
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers, is_text
-from .cohorts import FIELDS, Seen
-from .estimates import ESTIMATE
+from .cohorts import FIELDS
+from .estimates import ESTIMATE, ESTIMATED_ERROR
+from .estimators import Seen
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
 from .leakage import STREAM
@@ -27,6 +28,7 @@ from .model_settings import ModelSettings
 from .performance import Performance
 from .rates import RATES
 from .series import Fields, Series
+from .trained_estimates import given
 from .training_rows import read
 
 ROW_BITS = 20
@@ -88,7 +90,9 @@ class ModelMonitor:
 
     def _new_performance(self) -> Performance:
         of = self.settings
-        return Performance(of.performance, of.labels.window, of.bias.segments, self._training)
+        return Performance(
+            of.performance, of.labels.window, of.bias.segments, self._training, given(of)
+        )
 
     def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
@@ -101,7 +105,7 @@ class ModelMonitor:
         classes = [self._classes.numbers(batch.prediction) for batch in batches]
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
-        segments, scores = self.performance.columns(batches)
+        segments, scores = self.performance.columns(batches, classes)
         met = [self._met(batch) for batch in batches]
         for batch, predicted, codes in zip(batches, classes, met, strict=True):
             for code, rows in groups(batch.environment):
@@ -155,7 +159,10 @@ class ModelMonitor:
             for code, of in groups(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
                 series = self._of(code)
-                found = series.judge(part, self.performance.differences(code, part))
+                differences = self.performance.differences(
+                    code, part, is_regression=series.is_regression
+                )
+                found = series.judge(part, differences)
                 yield code, _position(part.offsets, part.rows), found + series.compare(part)
         for correction in corrections:
             self._of(int(correction.pair.environment[0])).correct(correction)
@@ -406,7 +413,7 @@ def _kind(subject: str) -> Kind:
         return "data drift"
     if what in ("score", "prediction", "logits"):
         return "prediction drift"
-    if what in ("error", ESTIMATE) or what in RATES or subject == SURPRISE:
+    if what in ("error", ESTIMATE, ESTIMATED_ERROR) or what in RATES or subject == SURPRISE:
         return "concept drift"
     if what == "gap":
         return "bias"

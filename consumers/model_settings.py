@@ -183,8 +183,8 @@ class PerformanceSettings(Group):
         younger are corrected for what is to come, as it did for mature ones. No correction where not given. Labels
         are joined for `labels.window`, which must be as long at least.
     calibration_pairs
-        The first so many labelled predictions of a binary model with a score tell what its scores are worth; from then on
-        performance is estimated before labels come.
+        The first so many labelled predictions of a model with scores, or of a regression, tell what its scores or predictions
+        are worth; from then on performance is estimated before labels come. `drift.reference` may say it instead.
     unlabelled
         What a prediction without a label is once it is mature: `unknown`, or `negative`, as where only fraud is reported.
     """

@@ -92,11 +92,11 @@ def metrics_of(
     found = class_counts.metrics(confusion)
     names = [name(number) for number in classes]
     names += [OTHER] * (MOST_CLASSES - len(names))
-    shown = {_named(key, names): metric for key, metric in found.items()}
+    shown = {named(key, names): metric for key, metric in found.items()}
     if len(columns) > 1:
         of_columns = [name(number) for number in columns.classes.tolist()]
         scored = class_scores.metrics(of_scores, len(columns))
-        shown |= {_named(key, of_columns): metric for key, metric in scored.items()}
+        shown |= {named(key, of_columns): metric for key, metric in scored.items()}
     elif len(columns):
         scored = binary_metrics.metrics(of_scores)
         shown |= {key: scored[key] for key in _OF_SCORES if key in scored}
@@ -113,7 +113,8 @@ def asked_about(classes: list[float], columns: ScoreColumns, name: Callable[[flo
 _OF_SCORES: Final = ("brier", "log_loss", "ece", "roc_auc", "average_precision")
 
 
-def _named(key: str, names: list[str]) -> str:
+def named(key: str, names: list[str]) -> str:
+    """Return a metric's name with the name of a class for its number: `recall:cat` for `recall:2`."""
     metric, colon, index = key.partition(":")
     return f"{metric}:{names[int(index)]}" if colon and index.isdigit() else key
 

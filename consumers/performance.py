@@ -17,13 +17,16 @@ from ..core.snapshot import reading
 from ..detectors import gaps
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
+from .class_numbers import numbers_only
 from .cohort_table import Cohort
-from .cohorts import LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts, Seen
+from .cohorts import LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts
+from .estimators import LOSSES, Seen
 from .groups import ALL, CROSS, Groups
 from .join import Correction, Pairs, Predictions
 from .model_settings import PerformanceSettings
 from .pending import widened
 from .score_columns import ScoreColumns
+from .trained_estimates import Given
 from .training_rows import SERVED, TrainingRows
 
 _WAITING: Final = 16_384
@@ -50,6 +53,8 @@ class Performance:
         Segments, and crossings, of which the gaps between groups are told.
     training
         What is known of the rows of training, where it is known.
+    given
+        Estimates that were learned with training.
     """
 
     def __init__(
@@ -58,11 +63,14 @@ class Performance:
         window: float = 14 * 86_400.0,
         compared: Sequence[str] = (),
         training: TrainingRows | None = None,
+        given: Given | None = None,
     ) -> None:
         self.settings = settings
         self._compared = [tuple(name.split(CROSS)) for name in compared]
         self._window = window
         self._training = training
+        self._given = given
+        self._of_features = given if given and given.is_regression and given.names else None
         self.score_columns = ScoreColumns(settings.positive)
         self.groups = Groups(settings.segments)
         self._cohorts: dict[int, Cohorts] = {}
@@ -83,11 +91,27 @@ class Performance:
         self._corrections: list[Correction] = []
         self._waiting = 0  # events of these
 
-    def columns(self, batches: Sequence[EventBatch]) -> tuple[list[Ints], list[Floats]]:
-        """Return the (n,) segments and (n, k) scores of each batch, as pairs will bring them back."""
+    @property
+    def _width(self) -> int:
+        """How many scores a prediction has."""
+        return LOSSES if self._of_features else len(self.score_columns)
+
+    def columns(
+        self, batches: Sequence[EventBatch], classes: Sequence[Floats]
+    ) -> tuple[list[Ints], list[Floats]]:
+        """Return the (n,) segments and (n, k) scores of each batch, as pairs will bring them back.
+
+        `classes` are the (n,) predictions. Of a regression whose losses follow from features these losses stand for scores:
+        the features themselves are not kept until the label comes.
+        """
         segments = [self.groups.codes(batch.segments, batch.version) for batch in batches]
+        if (of := self._of_features) is not None:
+            return segments, [
+                of.losses(batch, numbers_only(predicted))
+                for batch, predicted in zip(batches, classes, strict=True)
+            ]
         scores = [self.score_columns.of(batch) for batch in batches]
-        width = len(self.score_columns)
+        width = self._width
         for k, found in enumerate(scores):
             if found.shape[1] < width:  # of before it was known what scores are like
                 scores[k] = np.full((len(found), width), np.nan)
@@ -108,9 +132,9 @@ class Performance:
         self._corrections += corrections
         self._waiting += len(fresh) + sum(len(pair.label) for pair in pairs)
 
-    def differences(self, environment: int, pairs: Pairs) -> Floats:
-        """Return (n,) how likely each prediction was right, as estimated, less whether it was; see `Estimates`."""
-        return self._of(environment).estimates.learn(pairs)
+    def differences(self, environment: int, pairs: Pairs, *, is_regression: bool | None) -> Floats:
+        """Return (n,) what was estimated of each prediction less what came, NaN where that is not known; see `Estimates`."""
+        return self._of(environment).estimates.learn(pairs, is_regression=is_regression)
 
     @property
     def is_full(self) -> bool:
@@ -121,7 +145,7 @@ class Performance:
         """Count what waits; `regressions` says of each environment whether its model is a regression."""
         if not self._waiting and not self._corrections:
             return
-        width = len(self.score_columns)  # what came before they were known has fewer scores
+        width = self._width  # what came before they were known has fewer scores
         seen: dict[int, Seen] = {}
         if self._seen:
             events = [one._replace(scores=widened(one.scores, width)) for one, _ in self._seen]
@@ -150,7 +174,7 @@ class Performance:
         if environment not in self._cohorts:
             training = self._training if environment in SERVED else None
             self._cohorts[environment] = Cohorts(
-                self.settings, self.score_columns, self.groups, self._window, training
+                self.settings, self.score_columns, self.groups, self._window, training, self._given
             )
         return self._cohorts[environment]
 
@@ -306,8 +330,7 @@ class Performance:
             a, b = (cohorts.binary(row) for row in both)
             found = gaps.gaps(a, b, (said[0], said[1]))
             predictions, labels = (int(sum(r[k] for r in both)) for k in (PREDICTIONS, LABELS))
-            of: dict[str, tuple[float, float, float, float]]
-            of = {f"gap:{key}": metric for key, metric in found.items()}
+            expected = cohorts.estimated_gaps(*both)
             yield MetricRow(
                 environment=ENVIRONMENTS[environment],
                 group=name,
@@ -318,7 +341,8 @@ class Performance:
                 label_coverage_ratio=labels / predictions,
                 closed=False,
                 revised=0,
-                metrics=of,
+                metrics={f"gap:{key}": metric for key, metric in found.items()},
+                estimated={f"gap:{key}": metric for key, metric in expected.items()},
             )
 
     def _row(
@@ -353,7 +377,7 @@ class Performance:
                 **cohorts.figures(cohorts.with_rule(cohort, row, self._newest), name),
                 **({} if cohorts.leakage is None else cohorts.leakage.figures(cohort)),
             },
-            estimated={**cohorts.estimated(row)},
+            estimated={**cohorts.estimated(row, name)},
             corrected={}
             if expected is None
             else {

@@ -1,4 +1,4 @@
-"""The four error rates of a binary classifier as streams of bits, each over the pairs that it is about."""
+"""The streams of pairs beside errors and labels: four error rates of a binary classifier, and what estimates are off by."""
 
 # numba decides what is a number and what an array's element:
 # pyright: reportArgumentType=false
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.columns import Floats
 from ..detectors.compiled import compiled
+from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .join import Pairs
 from .score_columns import ScoreColumns
 
@@ -22,6 +23,9 @@ RATES: Final = {
 }  # fmt: skip
 """Each with the metric that it is 1 less of: precision and recall can move while accuracy stays (Wang and Abraham 2015, "Concept
 drift detection for streaming data", arXiv 1504.01044, section III)."""
+
+
+_NONE: Final[tuple[str, ...]] = ()
 
 
 class Rates:
@@ -40,25 +44,45 @@ class Rates:
         self._columns = columns
         self.is_binary = True
         """Whether all pairs so far were of two classes, as far as that shows."""
-        self.has_begun = False
-        """Whether a pair was about a rate: from there on they are streams, whatever comes."""
+        self.has_begun = 0
+        """2 once a pair was about a rate, 1 where one was about an estimate only: from there on they are streams, whatever comes."""
 
-    def pieces(self, pairs: Pairs, more: Floats) -> Iterator[tuple[slice, Floats]]:
-        """Yield (n,) pairs in parts: rows, and whether each is an error of each kind, NaN where it is not about one, and `more`.
+    def pieces(
+        self, pairs: Pairs, differences: Floats, *, is_regression: bool | None
+    ) -> Iterator[tuple[slice, tuple[str, ...], Floats]]:
+        """Yield (n,) pairs in parts: rows, the names of k streams, and their (rows, k) values.
 
-        (rows, 5), but (rows, 0) of rows before the first that has any of these.
+        Whether each pair is an error of each kind, NaN where it is not about one, and `differences`, what was estimated less what
+        came. Rows before the first that has any of these are of no stream.
         """
-        found = np.empty((len(pairs.label), len(RATES) + 1))
-        self.is_binary, begin = _fill(
-            pairs.predicted, pairs.label, pairs.scores, more, self._columns.positive,
-            len(self._columns) == 1, self._columns.is_set, self.is_binary, found,
-        )  # fmt: skip
+        if is_regression:
+            begin, begins = _first(differences), 1
+            found = differences[:, None]
+        else:
+            found = np.empty((len(pairs.label), len(RATES) + 1))
+            self.is_binary, of_rates = _fill(
+                pairs.predicted, pairs.label, pairs.scores, differences, self._columns.positive,
+                len(self._columns) == 1, self._columns.is_set, self.is_binary, found,
+            )  # fmt: skip
+            # A pair with a difference has prediction and label: of two classes it is about a rate too.
+            begin, begins = min(of_rates, _first(differences)), 1 + (of_rates < len(found))
         begin = 0 if self.has_begun else begin
         if begin:
-            yield slice(0, begin), found[:begin, :0]
+            yield slice(0, begin), _NONE, found[:begin, :0]
         if begin < len(found):
-            self.has_begun = True
-            yield slice(begin, len(found)), found[begin:]
+            self.has_begun = self.has_begun or begins
+            names = (
+                (ESTIMATED_ERROR,)
+                if is_regression
+                else (*RATES, ESTIMATE)[-5 if self.has_begun > 1 else -1 :]
+            )
+            yield slice(begin, len(found)), names, found[begin:, -len(names) :]
+
+
+def _first(values: Floats) -> int:
+    """Return the place of the first number, or how many values there are."""
+    known = ~np.isnan(values)
+    return int(known.argmax()) if known.any() else len(values)
 
 
 @compiled
@@ -66,7 +90,7 @@ def _fill(
     predicted: Floats, label: Floats, scores: Floats, more: Floats, positive: float, has_score: bool,
     is_set: bool, is_binary: bool, found: Floats,
 ) -> tuple[bool, int]:  # fmt: skip
-    """Fill (n, 5) `found`; return whether all is of two classes still, and the first row that is about anything, n for none."""
+    """Fill (n, 5) `found`; return whether all is of two classes still, and the first row that is about a rate, n for none."""
     first = len(label)
     for i in range(len(label)):
         said, true = predicted[i], label[i]
@@ -84,6 +108,4 @@ def _fill(
                 found[i, 0 if true == positive else 1] = wrong
                 found[i, 2 if said == positive else 3] = wrong
                 first = min(first, i)
-        if not np.isnan(more[i]):
-            first = min(first, i)
     return is_binary, first

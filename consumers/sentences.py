@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from ..core.verdict import Summary, Verdict
-from .estimates import ESTIMATE
+from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .leakage import STREAM
 from .rates import RATES
 
@@ -59,6 +59,8 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
         return f"{metric} {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} labels that it is about{since}"
     if verdict.subject == ESTIMATE:
         return f"accuracy as estimated from scores, less accuracy: {before.mean:+.3f} -> {now.mean:+.3f}, estimates are off{since}"
+    if verdict.subject == ESTIMATED_ERROR:
+        return f"absolute error as estimated, less the error: {before.mean:+.4g} -> {now.mean:+.4g}, estimates are off{since}"
     if verdict.change == "shape":
         return f"{name}: shape, {_most_changed(before, now)}{since}"
     if verdict.change.startswith("scale") and before.std and now.std:
@@ -160,7 +162,11 @@ def count(number: float) -> str:
 
 def _since(verdict: Verdict) -> str:
     delay, low, high = verdict.delay_events, verdict.delay_low, verdict.delay_high
-    what = "labels" if verdict.subject in ("error", "label", ESTIMATE, *RATES) else "events"
+    what = (
+        "labels"
+        if verdict.subject in ("error", "label", ESTIMATE, ESTIMATED_ERROR, *RATES)
+        else "events"
+    )
     since = f", detected {delay} {what} after it began" if delay else ""
     if since and low is not None and high is not None and high - low > max(_WIDE, delay or 0):
         since += f" ({low} to {high})"

@@ -27,8 +27,8 @@ from .attack import AttackMonitor
 from .bias import Bias
 from .class_names import ClassNames, feature_column
 from .class_numbers import ClassNumbers, numbers_only
-from .cohorts import Seen
-from .estimates import ESTIMATE
+from .estimates import ESTIMATE, ESTIMATED_ERROR
+from .estimators import Seen
 from .groups import Groups
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
@@ -57,7 +57,7 @@ _OF_BIAS: Final = 0.1  # of the errors', where groups are compared
 _LINE: Any = tuple[int, list[tuple[int, int]]]
 _META: Final[dict[str, Any]] = {
     "is_regression": bool | None, "events": _LINE, "pairs": _LINE, "broken": dict[str, str],
-    "version": str, "versions": Any, "rates": tuple[bool, bool],
+    "version": str, "versions": Any, "rates": tuple[bool, int],
 }  # fmt: skip
 """What is stored beside the parts, since the first version."""
 
@@ -154,7 +154,8 @@ class Series:
         share = _SHARES[name]
         if name == "errors" and self.settings.bias.segments:
             share -= _OF_BIAS
-        sparse = frozenset([*RATES, ESTIMATE] if name == "errors" else self._served.samples)
+        of_errors = (*RATES, ESTIMATE, ESTIMATED_ERROR)
+        sparse = frozenset(of_errors if name == "errors" else self._served.samples)
         return _stream_monitor(self.settings.drift, share, reference, sparse)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
@@ -266,21 +267,18 @@ class Series:
         return wanted == "all" or (wanted != "none" and feature in wanted)
 
     def judge(self, pairs: Pairs, differences: Floats) -> list[Verdict]:
-        """Run the detector of errors over joined pairs, with (n,) what `ESTIMATE` holds, and count them in the window."""
+        """Run the detector of errors over joined pairs, with (n,) what estimates are off by, and count them in the window."""
         predicted, label = self._on_one_scale(pairs.predicted, pairs.label)
         self.performance.add(pairs.place, predicted, label, pairs.lag)
         self.pairs.add(pairs.times, pairs.offsets)
         values = self.error_and_label(predicted, label)
-        parts = (
-            [(slice(None), values[:, :0])]
-            if self.is_regression
-            else self._rates.pieces(pairs, differences)
-        )
         found: list[Verdict] = []
-        for rows, bits in parts:
+        for rows, names, more in self._rates.pieces(
+            pairs, differences, is_regression=self.is_regression
+        ):
             watched = Observations(
-                names=(*OF_ERRORS, *RATES, ESTIMATE) if bits.shape[1] else OF_ERRORS,
-                values=np.column_stack([values[rows], bits]),
+                names=(*OF_ERRORS, *names),
+                values=np.column_stack([values[rows], more]),
                 offsets=pairs.offsets[rows],
                 rows=pairs.rows[rows],
                 categories=self.categories(OF_ERRORS),

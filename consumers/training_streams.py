@@ -11,6 +11,7 @@ from .class_names import LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers
 from .model_settings import ModelSettings
 from .series import OF_ERRORS, Series
+from .trained_estimates import TrainedEstimates
 
 
 class TrainingStreams:
@@ -32,6 +33,7 @@ class TrainingStreams:
         self._values: dict[str, list[Floats]] = {}
         self.rows = 0
         """How many were taken in."""
+        self._estimates = TrainedEstimates(settings)
 
     def add(self, batch: EventBatch) -> None:
         """Take rows in."""
@@ -42,6 +44,8 @@ class TrainingStreams:
         self._names.add(LABEL, label, batch.label.strings)
         names, values = self._series.columns(batch, predicted)
         pairs = self._series.error_and_label(predicted, label)
+        features = [name.removeprefix("feature:") for name in names if name.startswith("feature:")]
+        self._estimates.add(batch, predicted, label, features)
         for name, column in zip((*names, *OF_ERRORS), [*values.T, *pairs.T], strict=True):
             self._values.setdefault(name, []).append(column[usable(column)])
 
@@ -57,3 +61,13 @@ class TrainingStreams:
     def values(self) -> dict[str, Floats]:
         """Return stream to its (n,) usable values."""
         return {name: np.concatenate(parts) for name, parts in self._values.items()}
+
+    def estimates(self) -> bytes:
+        """Return what estimates performance without labels, as a part of the reference file.
+
+        Raises
+        ------
+        ValueError
+            The rows do not tell; the message says what is missing.
+        """
+        return self._estimates.learn(is_regression=self._series.is_regression)

@@ -47,14 +47,14 @@ def warm_up_records() -> list[Records]:
 
 
 def judged_records(offset: int) -> Records:
-    """Return predictions with labels: of two classes enough for estimates, of three classes, of numbers."""
+    """Return predictions with labels: of two classes, of three and of numbers, enough for estimates of each."""
     rows: list[bytes] = []
     for i in range(400 * offset, 400 * offset + 400):
-        kinds = [(b"two", b"1", b"%d" % (i % 2), b'"1":0.%d' % (1 + i % 9))]
-        if i % 400 < 4:
-            kinds += [
-                (b"three", b"1", b"2", b'"0":0.1,"1":0.7,"2":0.2'), (b"numbers", b"1.5", b"1.0", b"")
-            ]  # fmt: skip
+        kinds = [
+            (b"two", b"1", b"%d" % (i % 2), b'"1":0.%d' % (1 + i % 9)),
+            (b"three", b"1", b"%d" % (i % 3), b'"0":0.1,"1":0.7,"2":0.%d' % (1 + i % 3)),
+            (b"numbers", b"%d.5" % (i % 50), b"%d.0" % (i % 7), b""),
+        ]
         rows += [_JUDGED % (i, *kind, i // 2 % 2) for kind in kinds]
     record = PlainRecord(offset, _TIME, b"k", b"\n".join(rows))
     found = Records.of(Partition("warm", 0), [record])

@@ -30,8 +30,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
         Name to value, lower and upper end of its interval at 95 %, and what the value itself may be off by since scores
         are counted in bins. What is not known has no entry.
     estimated
-        The same as expected from scores alone, labels or not, as far as these mean what they meant for the first labels that
-        came: blind to concept drift. Empty where that is not known.
+        The same as expected from scores, or of a regression from predictions, labels or not, as far as these mean what they meant
+        for the first labels that came, or in training: blind to concept drift. Empty where that is not known.
     corrected
         The same for labels that are still to come, or never will, as `performance.maturity` and `unlabelled` say: what the
         metrics will be if labels come as those of mature cohorts did. Empty where that is not known.

@@ -11,7 +11,7 @@ right as long as the probability of the label at a score is what it was in the r
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -134,12 +134,29 @@ def estimates(row: Ints, calibration: Calibration) -> dict[str, Metric]:
     return _of_predictions(row, calibration) | _of_scores(row, calibration)
 
 
-def _of_predictions(row: Ints, calibration: Calibration) -> dict[str, Metric]:
-    """Return the ratios of expected counts."""
-    said0, said1, var0, both, var1 = _of_groups(row, calibration.spread)
-    fn, tp, doubt0, doubt1 = (row[POSITIVES : DOUBTS + 2] * UNIT).tolist()
+class Rate(NamedTuple):
+    """A ratio of expected counts.
+
+    Parameters
+    ----------
+    value
+        The ratio.
+    slopes
+        By how much one label 1 more, in place of a 0, changes it: where 0 and where 1 was predicted.
+    step
+        By how much half a count does.
+    """
+
+    value: float
+    slopes: tuple[float, float]
+    step: float
+
+
+def rates(row: Ints) -> dict[str, Rate]:
+    """Return the ratios of a row that can be told."""
+    said0, said1 = (int(row[of : of + GROUPS].sum()) for of in (SAID, SAID + GROUPS))
+    fn, tp = (row[POSITIVES:DOUBTS] * UNIT).tolist()
     tn, fp = said0 - fn, said1 - tp
-    var0, var1 = var0 + doubt0, var1 + doubt1
     found = {}
     # Hits, of how many, and by how much one label 1 more changes each, where 0 and where 1 was predicted.
     for name, hits, of, hits0, hits1, of0, of1 in (
@@ -151,26 +168,54 @@ def _of_predictions(row: Ints, calibration: Calibration) -> dict[str, Metric]:
         ("f1", 2 * tp, said1 + tp + fn, 0, 2, 1, 1),
         ("f1:0", 2 * tn, said0 + tn + fp, -2, 0, -1, -1),
     ):
-        if of < 1:
-            continue
-        rate = hits / of
-        slope0, slope1 = (hits0 - rate * of0) / of, (hits1 - rate * of1) / of
-        variance = slope0**2 * var0 + slope1**2 * var1 + 2 * slope0 * slope1 * both
-        found[name] = _interval(rate, variance, step=0.5 * max(abs(hits0), abs(hits1)) / of)
+        if of >= 1:
+            rate = hits / of
+            slopes = (hits0 - rate * of0) / of, (hits1 - rate * of1) / of
+            found[name] = Rate(rate, slopes, 0.5 * max(abs(hits0), abs(hits1)) / of)
     return found
 
 
+def _of_predictions(row: Ints, calibration: Calibration) -> dict[str, Metric]:
+    """Return the ratios of expected counts."""
+    var0, both, var1 = _of_groups(row, calibration.spread)
+    doubt0, doubt1 = (row[DOUBTS : DOUBTS + 2] * UNIT).tolist()
+    var0, var1 = var0 + doubt0, var1 + doubt1
+    found = {}
+    for name, rate in rates(row).items():
+        slope0, slope1 = rate.slopes
+        variance = slope0**2 * var0 + slope1**2 * var1 + 2 * slope0 * slope1 * both
+        found[name] = _interval(rate.value, variance, step=rate.step)
+    return found
+
+
+def difference(a: Ints, b: Ints, ours: Rate, theirs: Rate, calibration: Calibration) -> Metric:
+    """Return a ratio of one row less that of another, with the interval of its realised value.
+
+    Labels of the two rows come by chance each for themselves. The calibration is the same for both: what it is off by
+    moves both, and of that only the difference counts.
+    """
+    variance, moved = 0.0, np.zeros(GROUPS)
+    for row, rate, sign in ((a, ours, 1), (b, theirs, -1)):
+        for said, slope in enumerate(rate.slopes):
+            variance += slope**2 * float(row[DOUBTS + said]) * UNIT
+            begin = SAID + said * GROUPS
+            moved += sign * slope * row[begin : begin + GROUPS]
+    variance += float(calibration.spread @ moved**2)
+    value = ours.value - theirs.value
+    half = Z * math.sqrt(variance) + ours.step + theirs.step
+    return Metric(value, max(value - half, -1.0), min(value + half, 1.0))
+
+
 @compiled
-def _of_groups(row: Ints, spread: Floats) -> tuple[float, float, float, float, float]:
-    """Return how often 0 and 1 were predicted, and what the calibration gives to the sums of c: variance, covariance, variance."""
-    said0, said1, var0, both, var1 = 0.0, 0.0, 0.0, 0.0, 0.0
+def _of_groups(row: Ints, spread: Floats) -> tuple[float, float, float]:
+    """Return what the calibration gives to the sums of c where 0 and 1 was predicted: variance, covariance, variance."""
+    var0, both, var1 = 0.0, 0.0, 0.0
     for g in range(GROUPS):
         of0, of1 = float(row[SAID + g]), float(row[SAID + GROUPS + g])
-        said0, said1 = said0 + of0, said1 + of1
         var0 += spread[g] * of0 * of0
         both += spread[g] * of0 * of1
         var1 += spread[g] * of1 * of1
-    return said0, said1, var0, both, var1
+    return var0, both, var1
 
 
 def _of_scores(row: Ints, calibration: Calibration) -> dict[str, Metric]:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from ..core.columns import Floats, Ints
+from . import cbpe
 from .binary_counts import (
     BINS,
     BRIER,
@@ -25,6 +26,7 @@ from .binary_counts import (
     WIDTH,
 )
 from .binary_metrics import Metric, Z, wilson
+from .calibration import Calibration
 from .gap_test import Pair
 
 RATES: Final[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
@@ -40,6 +42,7 @@ NAMES: Final = {
 }  # fmt: skip
 """What gaps are called in the literature on fairness."""
 _WIDER: Final = 2.2414 / Z  # standard errors of 97.5 % to those of 95 %
+_OF_LABELS: Final[tuple[str, ...]] = ("recall", "precision", "accuracy")
 FEW: Final = 3
 """Groups of a segment of which each two are compared; of more, each with all others."""
 
@@ -87,13 +90,45 @@ def gaps(
                 found["four_fifths"] = _at_most_one(
                     ratio(ours, theirs) if is_lower else ratio(theirs, ours)
                 )
-    if "recall" in found and "false_positive_rate" in found:
-        sizes = [_size(found[name]) for name in ("recall", "false_positive_rate")]
-        found["equalised_odds"] = Metric(*(max(column) for column in zip(*sizes, strict=True)))
+    _add_equalised_odds(found)
     ours, theirs = calibration(a), calibration(b)
     if ours and theirs:
         found["calibration"] = difference(ours, theirs)
     return found
+
+
+def estimated(a: Ints, b: Ints, of_scores: Calibration) -> dict[str, Metric]:
+    """Return the gaps that need labels as they are expected from scores: what `gaps` will be once these events' labels are there.
+
+    Parameters
+    ----------
+    a, b
+        (`cbpe.WIDTH`,) the rows of two groups in a table of `cbpe`.
+    of_scores
+        What a score means, one and the same for both: a gap that it makes itself is not seen.
+
+    Returns
+    -------
+    dict
+        `recall`, `false_positive_rate`, `precision`, `accuracy` and `equalised_odds`, as `gaps` has them.
+    """
+    ours, theirs = cbpe.rates(a), cbpe.rates(b)
+    found: dict[str, Metric] = {
+        name: cbpe.difference(a, b, ours[name], theirs[name], of_scores)
+        for name in _OF_LABELS
+        if name in ours and name in theirs
+    }
+    name = "specificity"
+    if name in ours and name in theirs:  # the false positive rate is 1 less this
+        found["false_positive_rate"] = cbpe.difference(b, a, theirs[name], ours[name], of_scores)
+    _add_equalised_odds(found)
+    return found
+
+
+def _add_equalised_odds(found: dict[str, Metric]) -> None:
+    if "recall" in found and "false_positive_rate" in found:
+        sizes = [_size(found[name]) for name in ("recall", "false_positive_rate")]
+        found["equalised_odds"] = Metric(*(max(column) for column in zip(*sizes, strict=True)))
 
 
 def rate(row: Ints, name: str) -> Metric | None:

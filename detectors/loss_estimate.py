@@ -30,7 +30,8 @@ GROUPS: Final = 16
 """Groups of rows by their expected squared error, each of which is set to its own level."""
 _GROUP_ROWS: Final = 50  # held out, in each group at the least
 _EACH: Final = 4  # one row in so many is held out
-_LARGEST: Final = 1e70  # of labels and predictions, as in `regression_sums`
+LARGEST: Final = 1e70
+"""Of labels and predictions, as in `regression_sums`."""
 _COUNT, _ABSOLUTE, _SQUARE, _ABSOLUTE_DOUBT, _SQUARES, _IN_GROUP = range(6)
 WIDTH: Final = _IN_GROUP + GROUPS
 """Columns: how many events, the sums of the expected size of the error and its square, of the variance of the size and
@@ -87,7 +88,7 @@ class LossModel:
             Fewer than 300 rows are left, or `features` has another number of rows.
         """
         values = _values(predicted, features)
-        known = np.flatnonzero((np.abs(predicted) <= _LARGEST) & (np.abs(label) <= _LARGEST))
+        known = np.flatnonzero((np.abs(predicted) <= LARGEST) & (np.abs(label) <= LARGEST))
         if len(known) < LEAST_ROWS:
             raise ValueError(
                 f"found {len(known)} reference rows with a prediction and a label, expected {LEAST_ROWS} or more: "
@@ -115,6 +116,27 @@ class LossModel:
         tail = float((there[:, 1] ** 2).mean()) / squares if squares > 0 else 1.0
         most, tail = found.max(axis=0), max(tail, 1.0)
         return cls(trees, edges, level, spread, most, tail, features.shape[1])
+
+    def losses(self, predicted: Floats, features: Floats) -> Floats:
+        """Return the (n, 2) size and square of the error as the trees have them, for `count_losses` and `expected`.
+
+        Raises
+        ------
+        ValueError
+            `features` has another shape than (n, `features`).
+        """
+        values = _values(predicted, features)
+        if features.shape[1] != self.features:
+            raise ValueError(
+                f"found {features.shape[1]} features, expected the {self.features} of the reference"
+            )
+        return self.trees.apply(values)
+
+    def expected(self, losses: Floats) -> Floats:
+        """Return the (n, 2) expected size and square of the error of (n, 2) `losses`; NaN where these are."""
+        found = np.empty((len(losses), 2))
+        _expect(losses, self.edges, self.level, self.most, found)
+        return found
 
     @property
     def units(self) -> Floats:
@@ -185,12 +207,13 @@ def count(
     ValueError
         `features` has another shape.
     """
-    values = _values(predicted, features)
-    if features.shape[1] != model.features:
-        raise ValueError(
-            f"found {features.shape[1]} features, expected the {model.features} of the reference"
-        )
-    losses = model.trees.apply(values)
+    count_losses(table, cells, predicted, model.losses(predicted, features), model, sign)
+
+
+def count_losses(
+    table: Ints, cells: Ints, predicted: Floats, losses: Floats, model: LossModel, sign: int
+) -> None:
+    """Do as `count` does, with the (n, 2) `losses` of the model; an event where these are NaN is not counted."""
     _count(table, cells, predicted, losses, model.edges, model.level, model.most, model.units, sign)
 
 
@@ -204,19 +227,36 @@ def _values(predicted: Floats, features: Floats) -> Floats:
 
 
 @compiled
+def _one(
+    size: float, square: float, edges: Floats, level: Floats, most: Floats
+) -> tuple[int, float, float]:
+    """Return an event's group and the size and square of its error at that group's level."""
+    g = 0
+    while g < len(edges) and square >= edges[g]:
+        g += 1
+    size = min(max(size, 0.0) * level[g, 0], most[0])
+    return g, size, min(max(square, 0.0) * level[g, 1], most[1])
+
+
+@compiled
+def _expect(losses: Floats, edges: Floats, level: Floats, most: Floats, found: Floats) -> None:
+    for i in range(len(losses)):
+        if np.isnan(losses[i, 1]):
+            found[i, 0], found[i, 1] = np.nan, np.nan
+        else:
+            _, found[i, 0], found[i, 1] = _one(losses[i, 0], losses[i, 1], edges, level, most)
+
+
+@compiled
 def _count(
     table: Ints, cells: Ints, predicted: Floats, losses: Floats, edges: Floats, level: Floats,
     most: Floats, units: Floats, sign: int,
 ) -> None:  # fmt: skip
     for i in range(len(cells)):
         k = cells[i]
-        if k < 0 or not abs(predicted[i]) <= _LARGEST:
+        if k < 0 or not abs(predicted[i]) <= LARGEST or np.isnan(losses[i, 1]):
             continue
-        g = 0
-        while g < len(edges) and losses[i, 1] >= edges[g]:
-            g += 1
-        size = min(max(losses[i, 0], 0.0) * level[g, 0], most[0])
-        square = min(max(losses[i, 1], 0.0) * level[g, 1], most[1])
+        g, size, square = _one(losses[i, 0], losses[i, 1], edges, level, most)
         sums = (size, square, max(square - size * size, 0.0), square * square)
         table[k, _COUNT] += sign
         for j in range(4):

@@ -37,7 +37,7 @@ def columns(first: Prediction, positive: str | None = None) -> ScoreColumns:
 def bits(rates: Rates, of: Pairs) -> list[list[float]]:
     """Return a row for each pair: false negative, false positive, false discovery, false omission."""
     found: list[list[float]] = []
-    for rows, part in rates.pieces(of, np.full(len(of.label), NAN)):
+    for rows, _, part in rates.pieces(of, np.full(len(of.label), NAN), is_regression=False):
         assert rows.stop - rows.start == len(part)
         found += part[:, :4].tolist() if part.shape[1] else [[NAN] * 4] * len(part)
     return found
@@ -87,8 +87,8 @@ def test_the_first_pair_that_is_not_of_two_classes_ends_it(
 
 def test_what_is_no_pair_ends_nothing_and_is_about_nothing() -> None:
     rates = Rates(columns(PLAIN))
-    assert rates.has_begun is False
+    assert rates.has_begun == 0
     np.testing.assert_array_equal(bits(rates, pairs([NAN, 1], [1, NAN])), [[NAN] * 4] * 2)
-    assert (rates.is_binary, rates.has_begun) == (True, False)
+    assert (rates.is_binary, rates.has_begun) == (True, 0)
     np.testing.assert_array_equal(bits(rates, pairs([NAN, 1], [1, 1])), [[NAN] * 4, EACH[3]])
-    assert rates.has_begun
+    assert rates.has_begun == 2
