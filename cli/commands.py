@@ -407,6 +407,24 @@ def metrics(
     )
 
 
+@app.command
+def decision(model: str, *, json: bool = False, config: Config = None) -> int:
+    """Print which version or environment of a model is better, by how much, or how many more events it takes to say.
+
+    Parameters
+    ----------
+    model
+        The model's name; its bias.segments names version or environment.
+    json
+        All figures, as JSON.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .decision import run
+
+    return run(config, model, as_json=json)
+
+
 @config.command
 def check(config: Config = None) -> int:
     """Check a configuration file and the TOCSIN_ variables.

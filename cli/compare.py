@@ -311,5 +311,5 @@ def _said(line: Line, epsilon: float) -> str:
         return "not decided" + (f", about {count_of(line.more)} more events" if line.more else "")
     if line.verdict == "no difference seen":
         return f"no difference above {epsilon:g} seen" if epsilon else "no difference seen"
-    needs = [f"{n:,} of the {side}" for n, side in zip(line.needed, ("first", "second"), strict=True) if n]  # fmt: skip
-    return "too few to judge" + (f", {' and '.join(needs)} more" if needs else "")
+    first, second = line.needed
+    return "too few to judge" + (f", {first:,} and {second:,} more" if first or second else "")

@@ -114,6 +114,8 @@ def read(
     ConfigError
         A file cannot be read, or there is nothing to compare.
     """
+    if len(files) == 2 and files[0].resolve() == files[1].resolve():
+        raise ConfigError(f"{files[0]} is compared with itself")
     names = list(dict.fromkeys(name for one in segments for name in one.split(_CROSS)))
     if len(files) == 2 and FILE in names:
         raise ConfigError(f"a segment cannot be called {FILE} where two files are compared")
@@ -145,8 +147,6 @@ def read(
             raise ConfigError(f"{file.name} has no rows")
         name = file.name if file.name not in sizes else str(file)
         sizes[name] = len(answers) - begin
-    if len(sizes) < len(files):
-        raise ConfigError(f"{files[0]} is compared with itself")
     predicted, true, classes = _numbered(answers, truths)
     number = _positive(classes, positive)
     if number is not None:
