@@ -44,8 +44,8 @@ def run(config: Path | None, model: str, *, as_json: bool) -> int:
         return int(not found)
     if not found:
         print(
-            f"nothing of {model} is compared yet: bias.segments names version or environment, and two of them have "
-            "events with labels"
+            f"nothing of {model} is compared yet: bias.segments names version or environment, and two of them "
+            "answer at the same time and have labels"
         )
         return 1
     epsilon = settings.of(model).bias.epsilon
