@@ -4,7 +4,8 @@ False alarms: outcomes are drawn, and then which group each is of, so that no ga
 alarm with probability alpha, with a budget once in so many events. Power: of runs with a true gap the share that finds it in so
 many events of the smaller group, at a level of 0.01. Beside it stand the test of Chugg et al. (2023), pairs one to one
 and online Newton steps, and the two-proportion z-test, looked at after every event, at that level and at that level
-divided by the number of looks. Last the employment data of ../shared/data,
+divided by the number of looks. Environments: production and shadow score the same requests, some time apart, so that their
+outcomes depend on one another. Last the employment data of ../shared/data,
 or of the folder TOCSIN_BENCH_DATA: sex and race, prediction as in the file, figures without a bar.
 """
 
@@ -260,6 +261,66 @@ def events_to_a_gap(figures: Figures, seed: int, runs: int) -> None:
             )
 
 
+def requests(
+    key: list[int], events: int, rates: tuple[float, float], lag: int, alike: float
+) -> tuple[Floats, Any]:
+    """Return outcomes of production and shadow for the same requests, and which are production's; `lag` requests later.
+
+    A part `alike` of the requests has what both are right or wrong about drawn once, so that their outcomes depend on one another.
+    """
+    rng = np.random.default_rng(key)
+    once, own = rng.random(events), rng.random((2, events))
+    chance = np.where(rng.random(events) < alike, once, own)
+    right = np.asarray(chance < np.array(rates)[:, None], np.float64)
+    at = np.concatenate([np.arange(events), np.arange(events) + lag + 0.5])
+    order = np.argsort(at, kind="stable")
+    return right.ravel()[order], order < events
+
+
+def environments(figures: Figures, seed: int, runs: int) -> None:
+    """Report false alarms and gaps between production and shadow that score the same requests, shadow 0 to 300 of them later."""
+    for lag in (0, 3, 30, 300):
+        for alike in (0.0, 0.8):
+            claims, alarms, intervals = 0, 0, 0
+            for run in range(runs):
+                values, is_a = requests([seed, 8, lag, run], _ROWS // 2, (0.8, 0.8), lag, alike)
+                batch = rows(values, is_a)
+                tests = GapTests(alpha=LEVEL)
+                tests.watch(_PAIR)
+                is_off = False
+                for end in range(500, _ROWS + 1, 500):
+                    claims += len(tests.update(batch.take(slice(end - 500, end))))
+                    progress = tests.progress(_PAIR[0].subject)
+                    is_off |= progress is not None and not progress.low <= 0 <= progress.high
+                intervals += is_off
+                alarms += len(tested(batch, budget_events=BUDGET))
+            what = f"environments {lag} requests apart, {alike:.0%} alike"
+            figures.report(
+                f"{what}, level {LEVEL}: streams of {runs} that alarm, {LEVEL * runs:.0f} allowed on average",
+                claims, most=float(binom.ppf(0.99, runs, LEVEL)),
+            )  # fmt: skip
+            allowed = runs * _ROWS / BUDGET
+            figures.report(
+                f"{what}: alarms in {runs * _ROWS:,} events at A = {BUDGET:.0e}, {allowed:.0f} allowed on average",
+                alarms, most=float(poisson.ppf(0.99, allowed)),
+            )  # fmt: skip
+            figures.report(
+                f"{what}: streams of {runs} whose interval, looked at every 500 events, ever leaves out 0",
+                intervals, most=float(binom.ppf(0.99, runs, LEVEL)),
+            )  # fmt: skip
+    for gap, within in GAPS.items():
+        found: list[float] = []
+        for run in range(runs):
+            values, is_a = requests([seed, 9, run], within, (0.8, 0.8 - gap), 30, 0.8)
+            verdicts = tested(rows(values, is_a), alpha=ALPHA)
+            found.append(smaller_at(is_a, verdicts[0].offset) if verdicts else np.inf)
+        what = f"environments 30 requests apart, 80% alike, gap {gap}"
+        figures.report(
+            f"{what}: share found within {within} events", np.isfinite(found).mean(), least=POWER
+        )
+        figures.report(f"{what}: median events", np.median(found))
+
+
 def speed(figures: Figures, seed: int) -> None:
     listed = pairs({("race",): [str(k) for k in range(10)]}, ["recall"])
     names = tuple(stream for pair in listed for stream in (pair.a, pair.b))
@@ -356,6 +417,7 @@ def main() -> None:
     false_alarms(figures, options.seed, options.runs)
     power(figures, options.seed, options.runs)
     events_to_a_gap(figures, options.seed, options.runs // 3)
+    environments(figures, options.seed, options.runs // 2)
     speed(figures, options.seed)
     employment(figures)
     figures.exit()

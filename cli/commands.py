@@ -237,6 +237,55 @@ def leakage(
     return run(train, test, label, group or [], time, as_json=json)
 
 
+@app.command
+def compare(
+    file: Path,
+    other: Path | None = None,
+    *,
+    label: str | None = None,
+    prediction: str | None = None,
+    score: str | None = None,
+    segment: list[str] | None = None,
+    positive: str | None = None,
+    epsilon: float = 0.05,
+    alpha: float = 0.05,
+    json: bool = False,
+) -> int:
+    """Compare how a model does on two files, or for the groups of one: each metric, the gap, and whether it is one.
+
+    Parameters
+    ----------
+    file
+        Ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; JSON lines that have a prediction_id are
+        events as they stand.
+    other
+        What it is compared with; the groups of --segment where not given.
+    label
+        The column with the truth.
+    prediction
+        The column with the model's answer, a class.
+    score
+        The column with the probability of the positive class.
+    segment
+        A column whose values are groups, or several with * between them; may be given several times. With two
+        files these are compared within each group as well.
+    positive
+        The class that recall and the like are about; of two the one that is 1, or sorts last.
+    epsilon
+        The gap that is nobody's concern, as a difference of rates.
+    alpha
+        The probability that any gap within that is called different.
+    json
+        All figures, as JSON.
+    """
+    from .compare import run
+
+    files = [file] if other is None else [file, other]
+    return run(
+        files, label, prediction, score, segment or [], positive, epsilon, alpha, as_json=json
+    )
+
+
 @alerts.command
 def tail(
     *,
@@ -359,6 +408,24 @@ def metrics(
         last=last,
         as_json=json,
     )
+
+
+@app.command
+def decision(model: str, *, json: bool = False, config: Config = None) -> int:
+    """Print which version or environment of a model is better, by how much, or how many more events it takes to say.
+
+    Parameters
+    ----------
+    model
+        The model's name; its bias.segments names version or environment.
+    json
+        All figures, as JSON.
+    config
+        A YAML file; tocsin.yaml in this folder where there is one.
+    """
+    from .decision import run
+
+    return run(config, model, as_json=json)
 
 
 @config.command

@@ -20,7 +20,7 @@ from .scoreboard import printable
 
 _FIRST = (
     "accuracy", "precision", "recall", "f1", "roc_auc", "f1:macro", "roc_auc:macro", "log_loss", "mae", "rmse", "r2",
-    "gap:positive_rate", "gap:recall", "gap:precision", "gap:accuracy",
+    "gap:positive_rate", "gap:recall", "gap:false_positive_rate", "gap:precision", "gap:accuracy", "gap:four_fifths",
 )  # fmt: skip
 _SHOWN = 5
 _PIPE, _BESIDE, _COLUMN = (
@@ -145,6 +145,8 @@ def _print(
             *(_cell(column.of(row)) for column in columns),
         )  # fmt: skip
     console.print(table)
+    if small := _too_small(rows, columns):
+        console.print(Text(small, style="dim"))
     if positive := rows[-1].positive:
         console.print(
             Text(
@@ -156,6 +158,18 @@ def _print(
         if column.kind == "metrics" and sum(one is not None for one in found) > 1:
             span = f"{rows[0].begin[:10]} to {rows[-1].begin[:10]}"
             console.print(_picture(found, printable(column.title), span))
+
+
+def _too_small(rows: list[MetricRow], columns: list[Column]) -> str:
+    """Return of which of the metrics shown a group has too few events, and in how many cohorts; empty for none."""
+    found = []
+    for name in dict.fromkeys(column.name for column in columns):
+        of = sum(name in row.too_small for row in rows)
+        if of:
+            found.append(
+                printable(name) + (f" ({of} of {len(rows)} cohorts)" if of < len(rows) else "")
+            )
+    return f"too few to judge: {', '.join(found)}" if found else ""
 
 
 def _cell(found: Value | None) -> Text:

@@ -1,10 +1,10 @@
-"""Gaps between groups of one model in one environment: which are tested, as groups come up, within the budget."""
+"""Gaps between groups of one model: which are tested, as groups come up, within the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -13,19 +13,51 @@ from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from ..detectors import gaps
 from ..detectors.base import Observations
-from ..detectors.gap_test import GapTests
+from ..detectors.gap_progress import Progress
+from ..detectors.gap_test import GapTests, Pair
 from .estimators import Seen
-from .groups import Groups
+from .groups import CROSS, VERSION
 from .join import Pairs
-from .model_settings import BiasSettings
+from .model_settings import BiasSettings, ModelSettings
 from .score_columns import ScoreColumns
 
 OF_PREDICTIONS: Final = "positive_rate"
 """The metric that needs no label; all others are of pairs."""
-_MOST: Final = 20  # groups of a segment that are compared: the first ones
+BUDGET_EVENTS: Final = 1e6
+SHARE: Final = 0.1
+"""Of the model's budget, which the errors give up: of groups within environments and of environments, half each where both are
+compared."""
+_MOST: Final = 20  # groups of a segment that are compared, or strata of it: the first ones
 
 Events = Seen | Pairs
 Names = tuple[str, ...]
+_FIGURES: Final = ("gap", "low", "high", "a", "b")
+Stratum = Callable[[int], int]
+"""Returns the stratum of a group: only groups of one stratum are compared, each two of them."""
+
+
+class TellsApart(Protocol):
+    """What knows which group an event is of; see `Groups`."""
+
+    def group(self, codes: Ints, names: Names) -> Ints:
+        """Return the (n,) groups of rows by these segments, -1 for none."""
+        ...
+
+    def value(self, group: int, names: Names) -> str:
+        """Return a group's values of these segments, with commas between."""
+        ...
+
+
+def budget_of(settings: ModelSettings) -> float:
+    """Return in how many events gaps may raise one false alarm: within environments, or between them."""
+    bias = settings.bias
+    parts = bool(bias.within) + bool(bias.between)
+    return (settings.drift.budget_events or BUDGET_EVENTS) / SHARE * max(parts, 1)
+
+
+def crossings(segments: Sequence[str]) -> list[Names]:
+    """Return the names that are crossed, by segment."""
+    return [tuple(name.split(CROSS)) for name in segments]
 
 
 class GapMonitor:
@@ -43,6 +75,8 @@ class GapMonitor:
         Returns the outcomes of events by metric.
     budget_events, epsilon
         See `GapTests`.
+    stratum
+        Where only groups of one stratum are compared.
 
     Notes
     -----
@@ -53,15 +87,18 @@ class GapMonitor:
         self,
         metrics: Sequence[str],
         segments: Sequence[Names],
-        groups: Groups,
+        groups: TellsApart,
         outcomes: Callable[[Events], dict[str, Floats]],
         budget_events: float,
         epsilon: float,
+        stratum: Stratum | None = None,
     ) -> None:
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
         self._metrics, self._groups, self._outcomes = metrics, groups, outcomes
+        self._stratum = stratum
         self._known: dict[Names, list[int]] = {names: [] for names in segments}
+        self._watched: list[Pair] = []
         self._tests = GapTests(budget_events=budget_events, epsilon=epsilon)
 
     @property
@@ -88,7 +125,7 @@ class GapMonitor:
         cuts = sorted({0, *new, len(events.offsets)})
         for begin, end in pairwise(cuts):
             for names, value in new.get(begin, ()):
-                if len(self._known[names]) < _MOST:
+                if self._has_room(self._known[names], value):
                     self._known[names].append(value)
             if begin in new:
                 self._watch()
@@ -96,12 +133,33 @@ class GapMonitor:
             found += self._tests.update(self._observations(events, members, outcomes, rows))
         return found
 
+    def _has_room(self, known: list[int], value: int) -> bool:
+        if self._stratum is None:
+            return len(known) < _MOST
+        strata = {self._stratum(group) for group in known}
+        return len(strata) < _MOST or self._stratum(value) in strata
+
     def _watch(self) -> None:
+        known = self._known
+        strata = None
+        if self._stratum is not None:  # in one order, whichever came first
+            known = {names: sorted(groups) for names, groups in known.items()}
+            strata = {names: [self._stratum(group) for group in of] for names, of in known.items()}
         segments = {
-            names: [self._groups.value(group, names) for group in known]
-            for names, known in self._known.items()
+            names: [self._groups.value(group, names) for group in groups]
+            for names, groups in known.items()
         }
-        self._tests.watch(gaps.pairs(segments, self._metrics))
+        self._watched = gaps.pairs(segments, self._metrics, strata)
+        self._tests.watch(self._watched)
+
+    def progress(self) -> Iterator[tuple[str, Progress]]:
+        """Yield what is known of versions, or of strata, by the subject of the test: how far a decision between these is."""
+        for pair in self._watched:
+            segment = pair.subject.split(":", 2)[2].partition("=")[0]
+            if self._stratum is not None or segment == VERSION:
+                found = self._tests.progress(pair.subject)
+                if found is not None:
+                    yield pair.subject, found
 
     def _observations(
         self,
@@ -120,7 +178,7 @@ class GapMonitor:
                     value, inside = self._groups.value(number, of), group == number
                     names.append(f"{metric}:{segment}={value}")
                     columns.append(np.where(inside, outcome, np.nan))
-                    if len(known) > gaps.FEW:
+                    if self._stratum is None and len(known) > gaps.FEW:
                         names.append(f"{metric}:{segment}!={value}")
                         columns.append(np.where((group >= 0) & ~inside, outcome, np.nan))
         values = np.stack(columns, axis=1) if columns else np.empty((rows.stop - rows.start, 0))
@@ -153,21 +211,26 @@ class Bias:
     Parameters
     ----------
     settings
-        Which segments and metrics, and what gap is nobody's concern.
+        Which metrics, and what gap is nobody's concern.
+    segments
+        Names, and names that are crossed.
     groups, columns
         The model's.
     budget_events
         At most one false alarm in so many events, of predictions and pairs together.
+    stratum
+        See `GapMonitor`.
     """
 
     def __init__(
         self,
         settings: BiasSettings,
-        groups: Groups,
+        segments: Sequence[str],
+        groups: TellsApart,
         columns: ScoreColumns,
         budget_events: float,
+        stratum: Stratum | None = None,
     ) -> None:
-        segments = [tuple(name.split("*")) for name in settings.segments]
         self._columns = columns
         of_pairs: list[str] = [name for name in settings.metrics if name != OF_PREDICTIONS]
         of_predictions: list[str] = [name for name in settings.metrics if name == OF_PREDICTIONS]
@@ -177,7 +240,9 @@ class Bias:
             metrics: list[str], outcomes: Callable[[Events], dict[str, Floats]]
         ) -> GapMonitor:
             budget = budget_events * max(parts, 1)
-            return GapMonitor(metrics, segments, groups, outcomes, budget, settings.epsilon)
+            return GapMonitor(
+                metrics, crossings(segments), groups, outcomes, budget, settings.epsilon, stratum
+            )
 
         self.predictions = monitor(of_predictions, self._of_predictions)
         self.pairs = monitor(of_pairs, self._of_pairs)
@@ -186,6 +251,22 @@ class Bias:
         """Return those that compare anything, by what they are of."""
         both = {"predictions": self.predictions, "pairs": self.pairs}
         return {name: monitor for name, monitor in both.items() if monitor.compares}
+
+    def figures(self) -> dict[str, float]:
+        """Return how far a decision between versions, or between environments, is: of each test its `Progress`.
+
+        Named by subject and figure, `gap:recall:version=v1|v2:low`; `claimed` is 1 for a gap up, -1 down and 0 for none.
+        """
+        found: dict[str, float] = {}
+        for monitor in self.monitors().values():
+            for subject, of in monitor.progress():
+                found |= {f"{subject}:{name}": float(getattr(of, name)) for name in _FIGURES}
+                claimed = 0 if of.decision != "gap" else 1 if of.is_up else -1
+                found[f"{subject}:claimed"] = float(claimed)
+                found[f"{subject}:within"] = float(of.decision == "within")
+                if of.more is not None:
+                    found[f"{subject}:more"] = float(of.more)
+        return found
 
     def _of_predictions(self, events: Events) -> dict[str, Floats]:
         return {OF_PREDICTIONS: self._is_positive(events.predicted)}

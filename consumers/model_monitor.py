@@ -16,9 +16,11 @@ from ..core.snapshot import reading
 from ..core.verdict import Verdict
 from ..detectors.natural_size import SURPRISE
 from . import sentences
+from .bias import OF_PREDICTIONS
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers, is_text
 from .cohorts import FIELDS
+from .environments import EnvironmentGaps
 from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .estimators import Seen
 from .incidents import Claim, Moment
@@ -33,6 +35,10 @@ from .training_rows import read
 
 ROW_BITS = 20
 """A position is offset * 2**20 + row, one 64-bit number that orders events as the log does."""
+
+
+_BETWEEN = -1
+"""In the place of an environment's code: what is about several of them."""
 
 
 class _Events(NamedTuple):
@@ -83,6 +89,7 @@ class ModelMonitor:
         self._names_stored = -1
         self._series: dict[int, Series] = {}
         self.performance = self._new_performance()
+        self._between = self._new_between()
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
@@ -90,18 +97,28 @@ class ModelMonitor:
 
     def _new_performance(self) -> Performance:
         of = self.settings
-        return Performance(
-            of.performance, of.labels.window, of.bias.segments, self._training, given(of)
-        )
+        return Performance(of.performance, of.labels.window, of.bias, self._training, given(of))
+
+    def _new_between(self) -> EnvironmentGaps | None:
+        """Return what compares environments, where that is asked for."""
+        if not self.settings.bias.between:
+            return None
+        return EnvironmentGaps(
+            self.model, self.partition, self.settings, self.performance.score_columns,
+            self.performance.groups,
+        )  # fmt: skip
 
     def update(self, batches: Sequence[EventBatch], labels: Sequence[LabelBatch]) -> list[Alert]:
         """Take events in, in the order of the log; return the alerts that they raise."""
         verdicts: dict[int, list[Verdict]] = {}
-        for series in self._series.values():
+        for series in self._told():
             series.events.trim()
             series.pairs.trim()
         before = {code: series.events.count for code, series in self._series.items()}
         pairs_before = {code: series.pairs.count for code, series in self._series.items()}
+        between = self._between
+        if between is not None:
+            before[_BETWEEN], pairs_before[_BETWEEN] = between.events.count, between.pairs.count
         classes = [self._classes.numbers(batch.prediction) for batch in batches]
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
@@ -117,10 +134,16 @@ class ModelMonitor:
         for code, place, found in self._judge(new, labels):
             verdicts.setdefault(code, []).extend(found)
             pairs.setdefault(code, []).append(place)
-        if not any(verdicts.values()) and not any(s.incidents.open for s in self._series.values()):
+        if not any(verdicts.values()) and not any(s.incidents.open for s in self._told()):
             return []
         predictions, known = _predictions(batches), _labels(labels)
         alerts: list[Alert] = []
+        if between is not None:
+            all_pairs = np.concatenate([*pairs.get(_BETWEEN, ()), predictions.position[:0]])
+            clocks = _Clocks(
+                before[_BETWEEN], predictions.position, pairs_before[_BETWEEN], all_pairs
+            )
+            alerts += self._alerts(between, clocks, verdicts.get(_BETWEEN, []), predictions, known)
         for code, series in self._series.items():
             of = predictions.position[predictions.environment == code]
             clocks = _Clocks(
@@ -135,6 +158,10 @@ class ModelMonitor:
         if self._training is None or not self._kinds:
             return np.empty((len(batch), 0), np.int64)
         return self._training.codes(batch)
+
+    def _told(self) -> list[Series | EnvironmentGaps]:
+        """Return all that has incidents."""
+        return [*self._series.values(), *([] if self._between is None else [self._between])]
 
     def _of(self, environment: int) -> Series:
         if environment not in self._series:
@@ -166,7 +193,12 @@ class ModelMonitor:
                 yield code, _position(part.offsets, part.rows), found + series.compare(part)
         for correction in corrections:
             self._of(int(correction.pair.environment[0])).correct(correction)
-        if self.settings.bias.segments:
+        if self._between is not None:
+            regressions = {code: series.is_regression for code, series in self._series.items()}
+            found = self._between.update(predictions, self.join.fresh, pairs, regressions)
+            yield from ((_BETWEEN, _position(pair.offsets, pair.rows), []) for pair in pairs)
+            yield _BETWEEN, np.empty(0, np.int64), found
+        if self.settings.bias.within:
             for code, of in groups(np.where(self.join.fresh, predictions.environment, 255)):
                 if code < len(ENVIRONMENTS):
                     events = Seen(*(getattr(predictions, name)[of] for name in Seen._fields))
@@ -229,7 +261,7 @@ class ModelMonitor:
 
     def _alerts(
         self,
-        series: Series,
+        series: Series | EnvironmentGaps,
         clocks: _Clocks,
         verdicts: list[Verdict],
         predictions: _Events,
@@ -262,9 +294,15 @@ class ModelMonitor:
         counts["pending"] = float(len(self.join.table))
         seen = counts["predictions"] - counts["predictions_repeated"]
         counts["label_coverage_ratio"] = counts["labels_joined"] / seen if seen else 0.0
-        return {
+        found = {
             ENVIRONMENTS[code]: counts | series.metrics() for code, series in self._series.items()
         }
+        if self._between is not None and found:  # told of production, as its alerts are
+            first = found.get(self._between.environment, next(iter(found.values())))
+            first |= self._between.bias.figures()
+            first["open_incidents"] += self._between.incidents.open
+            first["detectors_set_aside"] += len(self._between.broken)
+        return found
 
     def dirty(self) -> Fields:
         """Return the fields that changed since the last call, None for those to delete."""
@@ -276,6 +314,8 @@ class ModelMonitor:
             fields["names"] = self._names.snapshot()
         self._count()
         fields |= self.performance.dirty()
+        if self._between is not None and (state := self._between.dirty()) is not None:
+            fields["environments"] = state
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
         return fields
@@ -314,6 +354,13 @@ class ModelMonitor:
             self.performance.replace(counted)
         for code, of in own.items():
             lost += self._of(code).restore(of)
+        self._between = self._new_between()
+        if self._between is not None and "environments" in fields:
+            try:
+                self._between.restore(fields["environments"])
+            except StateError as error:
+                lost.append(f"environments: {error}")
+                self._between = self._new_between()
         return lost
 
     def series(self) -> dict[str, bytes | None]:
@@ -366,7 +413,11 @@ def _labels(labels: Sequence[LabelBatch]) -> _Events:
 
 
 def _claim(
-    series: Series, verdict: Verdict, clocks: _Clocks, predictions: _Events, labels: _Events
+    series: Series | EnvironmentGaps,
+    verdict: Verdict,
+    clocks: _Clocks,
+    predictions: _Events,
+    labels: _Events,
 ) -> Claim:
     """Put a verdict into its context: the event that decided it, and when the change began."""
     position = (verdict.offset << ROW_BITS) + verdict.row
@@ -376,7 +427,9 @@ def _claim(
         events, row = labels, int(np.searchsorted(labels.position, position))
     clock = clocks.predictions_before + _count(clocks.predictions, position)
     kind = _kind(verdict.subject)
-    if kind == "concept drift":
+    if kind == "concept drift" or (
+        kind == "bias" and verdict.subject.split(":")[1] != OF_PREDICTIONS
+    ):
         line, number = series.pairs, clocks.pairs_before + _count(clocks.pairs, position)
     else:
         line, number = series.events, clock

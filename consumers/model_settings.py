@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from ..detectors.merging import JOIN, PAUSE
 
+ENVIRONMENT: Final = "environment"
+"""The segment that says which environment an event is from."""
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -218,7 +220,8 @@ class BiasSettings(Group):
     ----------
     segments
         Names, and names with `*` between them for their crossing; none where not given. They must be among
-        `performance.segments`.
+        `performance.segments`. `environment` is where an event is from: production is compared with shadow, and in
+        `environment*sex` within each sex.
     metrics
         Of which rates gaps are tested: `positive_rate` of predictions (demographic parity), `recall` (equal opportunity),
         `false_positive_rate`, `precision` (predictive parity), `accuracy`, `calibration`.
@@ -233,6 +236,16 @@ class BiasSettings(Group):
         ]
     ] = Field(default=["positive_rate", "recall", "false_positive_rate", "precision"])
     epsilon: float = Field(default=0.05, ge=0, lt=1)
+
+    @property
+    def within(self) -> list[str]:
+        """Segments that are compared in each environment by itself."""
+        return [name for name in self.segments if ENVIRONMENT not in name.split("*")]
+
+    @property
+    def between(self) -> list[str]:
+        """Segments of which environments are compared."""
+        return [name for name in self.segments if ENVIRONMENT in name.split("*")]
 
 
 class IncidentSettings(Group):
@@ -284,7 +297,8 @@ class ModelSettings(Group):
         told_apart = self.performance.segments
         if told_apart != "all":
             known = {part for name in told_apart for part in name.split("*")}
-            missing = {part for name in self.bias.segments for part in name.split("*")} - known
+            missing = {part for name in self.bias.segments for part in name.split("*")}
+            missing -= {ENVIRONMENT, *known}
             if missing:
                 raise ValueError(
                     f"bias.segments names {', '.join(sorted(missing))}, which performance.segments does not: add it there"

@@ -17,13 +17,15 @@ from ..core.snapshot import reading
 from ..detectors import gaps
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
+from .bias import crossings
 from .class_numbers import numbers_only
 from .cohort_table import Cohort
 from .cohorts import LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts
+from .environments import EnvironmentGroups, coded
 from .estimators import LOSSES, Seen
-from .groups import ALL, CROSS, Groups
+from .groups import ALL, Groups
 from .join import Correction, Pairs, Predictions
-from .model_settings import PerformanceSettings
+from .model_settings import ENVIRONMENT, BiasSettings, PerformanceSettings
 from .pending import widened
 from .score_columns import ScoreColumns
 from .trained_estimates import Given
@@ -37,7 +39,11 @@ _PAUSE: Final = 4
 """Commits that write none while events keep coming: a row is the same work whatever has changed in it. What is gone is deleted
 at once, since a restarted worker knows nothing of it."""
 
+_HALF_WIDTH: Final = 0.05
+"""A gap between groups is judged where either rate is known within so much: 381 events, see `gaps.events_needed`."""
+
 Name = Callable[[float], str]
+_Side = tuple[int, list[int]]  # an environment, and groups in it
 
 
 class Performance:
@@ -49,8 +55,9 @@ class Performance:
         The model's.
     window
         Seconds for which labels are joined.
-    compared
-        Segments, and crossings, of which the gaps between groups are told.
+    bias
+        Which segments, and crossings, have the gaps between their groups told, and what gap is nobody's concern: within that,
+        0.05 at least, a rate must be known for its gap to be judged.
     training
         What is known of the rows of training, where it is known.
     given
@@ -61,12 +68,15 @@ class Performance:
         self,
         settings: PerformanceSettings,
         window: float = 14 * 86_400.0,
-        compared: Sequence[str] = (),
+        bias: BiasSettings | None = None,
         training: TrainingRows | None = None,
         given: Given | None = None,
     ) -> None:
         self.settings = settings
-        self._compared = [tuple(name.split(CROSS)) for name in compared]
+        bias = bias or BiasSettings()
+        self._compared = crossings(bias.within)
+        self._between = crossings(bias.between)
+        self._half_width = min(max(bias.epsilon, _HALF_WIDTH), 0.49)
         self._window = window
         self._training = training
         self._given = given
@@ -202,12 +212,17 @@ class Performance:
             if changed or gone:
                 self._is_busy = True
                 self._depend(code, gone)
+        if self._between and self._is_busy:  # others may have a group more to be compared with
+            for code in self._cohorts:
+                self._depend(code, [])
         return fields
 
     def _depend(self, code: int, gone: list[Cohort]) -> None:
         """Note which rows are told otherwise now, although nothing was counted in them."""
         cohorts = self._cohorts[code]
         compared = len(cohorts.table.groups) if self._compared else 0
+        if self._between:
+            compared += sum(len(of.table.groups) for of in self._cohorts.values())
         of_scores = self.score_columns.changes
         basis = len(cohorts.classes), int(bool(cohorts.is_regression)), of_scores, compared
         if basis != self._told_by.get(code):
@@ -239,8 +254,7 @@ class Performance:
         for code, cohort in self._gone:
             found[self._field(code, cohort.span, self.groups.name(cohort.group))] = None
             if cohort.group == ALL:
-                gaps = (self._field(code, cohort.span, name) for name in self._names(code))
-                found.update((field, None) for field in gaps)
+                found.update((field, None) for field in self._fields_of_gaps(code, cohort.span))
         self._gone = []
         rows = self._next()
         expected = self._expected(rows, now)
@@ -250,6 +264,8 @@ class Performance:
                 told = self._row(code, cohort, row, name, expected.get((code, cohort)))
                 found[self._field(code, cohort.span, told.group)] = encode(told)
         spans = {(code, cohort.span) for code, cohort in rows if self._compared}
+        if self._between:  # a row may be of an environment and of any other
+            spans |= {(code, cohort.span) for code in self._cohorts for _, cohort in rows}
         for code, span in sorted(spans):
             for told in self._gaps(code, span):
                 found[self._field(code, span, told.group)] = encode(told)
@@ -296,10 +312,17 @@ class Performance:
         begin = span * self._cohorts[environment].table.span
         return f"{ENVIRONMENTS[environment]}|{_time(begin)}|{group}"
 
-    def _pairs(self, environment: int) -> list[tuple[str, tuple[list[int], list[int]]]]:
-        """Return the names of what is compared, and the groups on either side."""
+    def _fields_of_gaps(self, environment: int, span: int) -> Iterator[str]:
+        """Yield the fields of the gaps that an environment is part of."""
+        for first in self._cohorts:
+            for name, sides in self._pairs(first):
+                if environment in (code for code, _ in sides):
+                    yield self._field(first, span, name)
+
+    def _pairs(self, environment: int) -> list[tuple[str, list[_Side]]]:
+        """Return the names of what is compared, told of an environment, and the two sides."""
         known = self._cohorts[environment].table.groups
-        found: list[tuple[str, tuple[list[int], list[int]]]] = []
+        found: list[tuple[str, list[_Side]]] = []
         for names in self._compared:
             groups = {
                 self.groups.value(group, names): group
@@ -309,7 +332,22 @@ class Performance:
             for a, b in gaps.compared(list(groups)):
                 others = [group for value, group in groups.items() if value != a]
                 sides = [groups[a]], others if b is None else [groups[b]]
-                found.append((f"{','.join(names)}={a}|{'rest' if b is None else b}", sides))
+                name = f"{','.join(names)}={a}|{'rest' if b is None else b}"
+                found.append((name, [(environment, side) for side in sides]))
+        for names in self._between:
+            others_of = tuple(name for name in names if name != ENVIRONMENT)
+            for other in sorted(code for code in self._cohorts if code > environment):
+                there = set(self._cohorts[other].table.groups)
+                for group in known:
+                    of = self.groups.group(np.array([group]), others_of)
+                    if group in there and int(of[0]) == group:
+                        both = [
+                            coded(np.array([group]), np.array([k])) for k in (environment, other)
+                        ]
+                        told = EnvironmentGroups(self.groups)
+                        a, b = (told.value(int(one[0]), names) for one in both)
+                        sides_of: list[_Side] = [(environment, [group]), (other, [group])]
+                        found.append((f"{','.join(names)}={a}|{b}", sides_of))
         return found
 
     def _names(self, environment: int) -> list[str]:
@@ -319,18 +357,22 @@ class Performance:
         """Yield the gaps between groups in a cohort; of two classes, or one against all others."""
         cohorts = self._cohorts[environment]
         for name, sides in self._pairs(environment):
+            of_sides = [self._cohorts[code] for code, _ in sides]
             both = [
-                sum((row for group in side if (row := cohorts.table.get(Cohort(span, group))) is not None),
-                    start=np.zeros(cohorts.table.counts.shape[1], np.int64))
-                for side in sides
+                sum((row for group in side if (row := of.table.get(Cohort(span, group))) is not None),
+                    start=np.zeros(of.table.counts.shape[1], np.int64))
+                for of, (_, side) in zip(of_sides, sides, strict=True)
             ]  # fmt: skip
-            if cohorts.is_regression or not all(row[PREDICTIONS] for row in both):
+            is_regression = any(of.is_regression for of in of_sides)
+            if is_regression or not all(row[PREDICTIONS] for row in both):
                 continue
             said = [(int(r[SAID_POSITIVE]), int(r[SAID_POSITIVE] + r[SAID_OTHER])) for r in both]
-            a, b = (cohorts.binary(row) for row in both)
+            a, b = (of.binary(row) for of, row in zip(of_sides, both, strict=True))
             found = gaps.gaps(a, b, (said[0], said[1]))
+            small = gaps.few(a, b, self._half_width, (said[0], said[1]))
             predictions, labels = (int(sum(r[k] for r in both)) for k in (PREDICTIONS, LABELS))
-            expected = cohorts.estimated_gaps(*both)
+            is_within = all(code == environment for code, _ in sides)
+            expected = cohorts.estimated_gaps(*both) if is_within else {}
             yield MetricRow(
                 environment=ENVIRONMENTS[environment],
                 group=name,
@@ -343,6 +385,7 @@ class Performance:
                 revised=0,
                 metrics={f"gap:{key}": metric for key, metric in found.items()},
                 estimated={f"gap:{key}": metric for key, metric in expected.items()},
+                too_small=[f"gap:{key}" for key in small],
             )
 
     def _row(

@@ -24,7 +24,7 @@ from ..detectors.reference import Reference
 from ..detectors.stream_monitor import StreamMonitor
 from . import training_reference
 from .attack import AttackMonitor
-from .bias import Bias
+from .bias import BUDGET_EVENTS, SHARE, Bias, budget_of
 from .class_names import ClassNames, feature_column
 from .class_numbers import ClassNumbers, numbers_only
 from .estimates import ESTIMATE, ESTIMATED_ERROR
@@ -44,14 +44,12 @@ _log = logging.getLogger(__name__)
 _MAX_STREAMS: Final = 10_000
 """As many as one event may bring; beyond, names that are made up would fill memory."""
 
-BUDGET_EVENTS: Final = 1e6
 _MONITORS: Final[tuple[tuple[Literal["inputs", "errors"], str], ...]] = (
     ("inputs", "drift"), ("errors", "errors"),
 )  # fmt: skip
 OF_ERRORS: Final = ("error", "label")
 """The streams of joined pairs."""
 _SHARES: Final = {"inputs": 0.5, "errors": 0.3, "embedding": 0.1, "logits": 0.1}
-_OF_BIAS: Final = 0.1  # of the errors', where groups are compared
 """Of the budget; each has its own events."""
 
 _LINE: Any = tuple[int, list[tuple[int, int]]]
@@ -127,8 +125,7 @@ class Series:
         columns = ScoreColumns() if columns is None else columns
         self._rates = Rates(columns)
         self._new_bias = partial(
-            Bias, settings.bias, groups or Groups(), columns,
-            (drift.budget_events or BUDGET_EVENTS) / _OF_BIAS,
+            Bias, settings.bias, settings.bias.within, groups or Groups(), columns, budget_of(settings),
         )  # fmt: skip
         self.bias = self._new_bias()
         self.environment = environment
@@ -153,7 +150,7 @@ class Series:
             )  # fmt: skip
         share = _SHARES[name]
         if name == "errors" and self.settings.bias.segments:
-            share -= _OF_BIAS
+            share -= SHARE
         of_errors = (*RATES, ESTIMATE, ESTIMATED_ERROR)
         sparse = frozenset(of_errors if name == "errors" else self._served.samples)
         return _stream_monitor(self.settings.drift, share, reference, sparse)
@@ -289,7 +286,7 @@ class Series:
 
     def compare(self, events: Seen | Pairs) -> list[Verdict]:
         """Run the tests of gaps between groups over predictions, or over pairs."""
-        if self.is_regression or not self.settings.bias.segments:
+        if self.is_regression or not self.settings.bias.within:
             return []
         if isinstance(events, Pairs):
             return self._run("gaps of labels", self.bias.pairs, events)
@@ -339,7 +336,7 @@ class Series:
             found["suspicious_ratio"] = self.attack.flagged / self.attack.checked
         unusable = sum(self.inputs.unusable().values())
         found["unusable_values"] = float(unusable)
-        found |= self._budget()
+        found |= self._budget() | self.bias.figures()
         found["detectors_set_aside"] += len(self.broken)
         vectors = (self.embedding, self.logits)
         unusable_vectors = sum(monitor.figures()["unusable_vectors"] for monitor in vectors)

@@ -35,6 +35,9 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     corrected
         The same for labels that are still to come, or never will, as `performance.maturity` and `unlabelled` say: what the
         metrics will be if labels come as those of mature cohorts did. Empty where that is not known.
+    too_small
+        Of gaps between groups those that cannot be judged, since a group has too few events that the metric is about:
+        its rate is not known within `bias.epsilon`, or 0.05 where that is less.
     """
 
     environment: str
@@ -50,6 +53,7 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, tuple[float, float, float, float]]
     estimated: dict[str, tuple[float, float, float, float]] = {}
     corrected: dict[str, tuple[float, float, float, float]] = {}
+    too_small: list[str] = []
 
 
 _encoder = msgspec.json.Encoder()

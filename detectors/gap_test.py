@@ -13,8 +13,10 @@ from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
 from . import gap_kernel as kernel
+from . import gap_progress as progress
 from .base import Observations
 from .gap_kernel import BETS, COUNT_A, COUNT_B, GAPS, PRIOR_PAIRS, ROWS, SLOTS, SUM_A, SUM_B, Tests
+from .gap_progress import Progress
 from .streams import StreamTable
 
 _Z: Final = 1.959963984540054  # standard errors on either side of an interval of 95 %
@@ -24,7 +26,7 @@ _NEW: Final[dict[str, Any]] = {
     "waiting": np.zeros(SLOTS), "waiting_count": np.zeros(SLOTS, np.int64),
     "pairs": 0.0, "squares": 0.0, "evidence": np.zeros(BETS), "rise": np.ones(BETS),
     "begun": np.zeros((BETS, 5)), "totals": np.zeros(5), "stake": 0.0, "epsilon": 0.0,
-    "is_done": False, "share": 0.0, "scale": 1.0,
+    "is_done": False, "share": 0.0, "scale": 1.0, "claimed": 0,
 }  # fmt: skip
 
 
@@ -201,6 +203,20 @@ class GapTests:
         k = self._table.number(subject)
         return None if k is None else self._gap(k, self._table["totals"][k])
 
+    def progress(self, subject: str) -> Progress | None:
+        """Return what is known of a gap by now, and what it takes to decide; None before the first pair."""
+        k = self._table.number(subject)
+        s = self._table.arrays
+        if k is None or not s["totals"][k, COUNT_A]:
+            return None
+        one = {name: s[name][k] for name in ("totals", "pairs", "squares", "evidence")}
+        return progress.of(
+            **one,
+            epsilon=float(s["epsilon"][k]),
+            scale=float(s["scale"][k]),
+            claimed=int(s["claimed"][k]),
+        )
+
     def _gap(self, k: int, sums: Any) -> tuple[float, float, float] | None:
         """Return a mean of a less a mean of b, and that less and more 1.96 standard errors."""
         if not sums[COUNT_A]:
@@ -222,7 +238,12 @@ class GapTests:
         if not sums[COUNT_A]:  # the bet that has won most has just lost: over all pairs
             sums = s["totals"][k]
         size, low, high = self._gap(k, sums) or (0.0, 0.0, 0.0)
+        scale = float(
+            s["scale"][k]
+        )  # of an outcome (1 + label - score) / 2 the label less the score is told
+        ours, theirs = (scale * sums[at] / sums[at + 1] - (scale - 1) for at in (SUM_A, SUM_B))
         direction: Literal["up", "down"] = "up" if best < len(GAPS) else "down"
+        s["claimed"][k] = 1 if direction == "up" else -1
         if self.alpha is not None:
             s["is_done"][k] = True
             statistic, threshold = evidence / (self.alpha * share), 1 / (self.alpha * share)
@@ -249,8 +270,8 @@ class GapTests:
             delay_events=int(sums[ROWS]),
             chance_events=chance,
             evidence=(
-                f"gap {size:+.3f} ({low:+.3f} to {high:+.3f}) over {sums[COUNT_A]:.0f} and "
-                f"{sums[COUNT_B]:.0f} events; would happen by chance {words}"
+                f"gap {size:+.3f} ({low:+.3f} to {high:+.3f}), {ours:.3f} against {theirs:.3f} over "
+                f"{sums[COUNT_A]:.0f} and {sums[COUNT_B]:.0f} events; would happen by chance {words}"
             ),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Final
 
@@ -236,6 +236,33 @@ def too_small(a: Ints, b: Ints, half_width: float = 0.05) -> dict[str, tuple[int
     return found
 
 
+def few(
+    a: Ints,
+    b: Ints,
+    half_width: float = 0.05,
+    said: tuple[tuple[int, int], tuple[int, int]] | None = None,
+) -> list[str]:
+    """Return which gaps cannot be judged since a group has too few events, see `too_small` and, for `said`, `gaps`.
+
+    A gap that follows from others cannot where one of these cannot; `calibration`, where there are scores, if the interval of
+    a group goes further than `half_width` to either side, or is not known.
+    """
+    small = set(too_small(a, b, half_width))
+    if said is not None:
+        enough = min(n for _, n in said) >= events_needed(half_width)
+        small = small - {"positive_rate"} if enough else small | {"positive_rate"}
+    of = [calibration(row) for row in (a, b)]
+    is_scored = bool(a[SCORED] or b[SCORED])
+    found = [name for name in RATES if name in small]
+    if small & {"recall", "false_positive_rate"}:
+        found.append("equalised_odds")
+    if "positive_rate" in small:
+        found += ["disparate_impact", "four_fifths"]
+    if is_scored and not all(one and one.high - one.value <= half_width for one in of):
+        found.append("calibration")
+    return found
+
+
 def one_versus_rest(confusion: Ints, number: int) -> Ints:
     """Return the row that `gaps` takes of one class of (classes, classes) pairs by label and prediction; no scores."""
     row = np.zeros(WIDTH, np.int64)
@@ -274,7 +301,11 @@ def outcomes(
     return found
 
 
-def pairs(segments: Mapping[tuple[str, ...], Sequence[str]], metrics: Sequence[str]) -> list[Pair]:
+def pairs(
+    segments: Mapping[tuple[str, ...], Sequence[str]],
+    metrics: Sequence[str],
+    strata: Mapping[tuple[str, ...], Sequence[Hashable]] | None = None,
+) -> list[Pair]:
     """Return the tests of all segments, with shares that are 1 together.
 
     Parameters
@@ -283,6 +314,8 @@ def pairs(segments: Mapping[tuple[str, ...], Sequence[str]], metrics: Sequence[s
         By the names that are crossed, `("sex",)` or `("sex", "race")`, the groups: `["1", "2"]`, `["1,1", "1,2"]`.
     metrics
         Names of `outcomes`.
+    strata
+        By the names that are crossed of each group the stratum that it is of, see `compared`; none where not given.
 
     Notes
     -----
@@ -299,7 +332,8 @@ def pairs(segments: Mapping[tuple[str, ...], Sequence[str]], metrics: Sequence[s
     gap:recall:sex=1|2 recall:sex=1 recall:sex=2 0.667
     gap:recall:sex,race=1,1|1,2 recall:sex,race=1,1 recall:sex,race=1,2 0.333
     """
-    both = {names: compared(list(groups)) for names, groups in segments.items()}
+    strata = strata or {}
+    both = {names: compared(list(groups), strata.get(names)) for names, groups in segments.items()}
     both = {names: found for names, found in both.items() if found}
     depths = [len(names) for names in both]
     whole = sum(0.5**depth for depth in set(depths))
@@ -321,8 +355,16 @@ def pairs(segments: Mapping[tuple[str, ...], Sequence[str]], metrics: Sequence[s
     return found
 
 
-def compared(groups: list[str]) -> list[tuple[str, str | None]]:
-    """Return which groups are compared with which, None for all others."""
+def compared(
+    groups: list[str], strata: Sequence[Hashable] | None = None
+) -> list[tuple[str, str | None]]:
+    """Return which groups are compared with which, None for all others.
+
+    Of a segment with strata each two groups of one stratum: production and shadow among women, and among men.
+    """
+    if strata is not None:
+        both = combinations(zip(groups, strata, strict=True), 2)
+        return [(a, b) for (a, of_a), (b, of_b) in both if of_a == of_b]
     if len(groups) <= FEW:
         return list(combinations(groups, 2))
     return [(group, None) for group in groups]

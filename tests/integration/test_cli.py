@@ -122,6 +122,30 @@ def test_metrics_are_printed_by_cohort_with_intervals(
     assert "no row has 'acuracy'; there are: accuracy" in wrong.stderr
 
 
+def test_a_decision_between_versions_is_printed(
+    site: Any, tmp_path: Path, table: list[dict[str, Any]]
+) -> None:
+    undecided = site.run("decision", "m")
+    assert (undecided.returncode, undecided.stderr) == (1, "")
+    assert "nothing of m is compared yet" in undecided.stdout
+    site.start(TOCSIN_DEFAULTS__BIAS='{"segments": ["version"], "metrics": ["accuracy"]}')
+    for k, version in enumerate(("1", "2", "1")):  # in turns: both must be there at a time
+        write([row | {"number": row["number"] + k * ROWS} for row in table], tmp_path / "t.csv")
+        done = site.run(
+            "publish", "t.csv", "--model", "m", "--label", "truth", "--prediction", "predicted",
+            "--id", "number", "--version", version,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    site.caught_up()
+    decided = site.run("decision", "m")
+    assert decided.returncode == 0, decided.stderr
+    assert decided.stdout.startswith("accuracy: ")
+    assert "version=1|2" in decided.stdout
+    (tests,) = json.loads(site.run("decision", "m", "--json").stdout).values()
+    figures = tests["gap:accuracy:version=1|2"]
+    assert figures["low"] < figures["gap"] < figures["high"]
+
+
 def test_a_rate_is_kept(site: Any, tmp_path: Path, table: list[dict[str, Any]]) -> None:
     write(table[:40], tmp_path / "t.csv")
     done = site.run("publish", "t.csv", "--model", "m", "--rate", "20")

@@ -18,8 +18,10 @@ from tocsin.detectors.binary_metrics import Metric, wilson
 from tocsin.detectors.gap_test import GapTests
 from tocsin.detectors.gaps import (
     calibration,
+    compared,
     difference,
     events_needed,
+    few,
     gaps,
     one_versus_rest,
     outcomes,
@@ -252,6 +254,32 @@ def test_examples_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> Non
         assert found.attempted >= 5
         assert not found.failed
     text = (Path(__file__).parents[2] / "docs/bias.md").read_text()
-    code, printed = re.findall(r"^```(?:python)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code, printed, *_ = re.findall(r"^```(?:python)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     exec(compile(code, "docs/bias.md", "exec"), {})
     assert capsys.readouterr().out == printed
+
+
+def test_of_a_segment_with_strata_each_two_of_one_stratum_are_compared() -> None:
+    groups, strata = ["p,F", "s,F", "p,M", "t,F", "s,X"], ["F", "F", "M", "F", "X"]
+    assert compared(groups, strata) == [("p,F", "s,F"), ("p,F", "t,F"), ("s,F", "t,F")]
+    found = pairs({("e", "sex"): groups, ("sex",): ["F", "M"]}, ["recall"], {("e", "sex"): strata})
+    assert sum(pair.share for pair in found) == pytest.approx(1.0)
+    deep = [pair.share for pair in found if "e,sex" in pair.subject]
+    assert deep == pytest.approx([1 / 9] * 3)  # half the weight of a single segment, in three parts
+
+
+def test_gaps_that_follow_from_others_are_too_small_where_these_are() -> None:
+    many, little = of_cells(400, 400, 400, 400), of_cells(400, 40, 400, 340)
+    assert few(many, many) == []
+    assert few(many, little) == ["recall", "equalised_odds"]  # 380 labels of 1, of 381
+    assert few(many, little, 0.1) == []
+    assert few(many, of_cells(50, 0, 50, 0)) == [
+        "positive_rate", "recall", "false_positive_rate", "precision", "accuracy", "equalised_odds",
+        "disparate_impact", "four_fifths",
+    ]  # fmt: skip
+    said = (200, 1_600), (10, 380)  # of all predictions, labelled or not
+    assert "positive_rate" in few(many, many, said=said)
+    assert "positive_rate" not in few(many, of_cells(50, 0, 50, 0), said=((9, 400), (9, 400)))
+    scored = counted(drawn(3, 100, 0.0))
+    assert "calibration" in few(scored, scored)
+    assert "calibration" not in few(counted(drawn(3, 2_000, 0.0)), counted(drawn(4, 2_000, 0.0)))

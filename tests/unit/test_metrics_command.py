@@ -44,6 +44,17 @@ def test_corrected_and_estimated_stand_beside_what_they_are_of() -> None:
     assert "0.750 0.700-0.800" in printed([more])
 
 
+def test_what_is_too_small_to_judge_is_said_in_words() -> None:
+    gap = {"gap:recall": (0.1, -0.1, 0.3, 0.0), "gap:precision": (0.1, 0.05, 0.15, 0.0)}
+    rows = [
+        row(1, metrics=gap, too_small=["gap:recall", "gap:f1"]), row(2, metrics=gap),
+        row(3, metrics=gap, too_small=["gap:recall"]),
+    ]  # fmt: skip
+    assert "too few to judge: gap:recall (2 of 3 cohorts)\n" in printed(rows, "sex=F|M")
+    assert "too few to judge: gap:recall\n" in printed(rows[::2], "sex=F|M")
+    assert "too few" not in printed([row(1)])
+
+
 def test_names_are_neither_markup_nor_escape_codes() -> None:
     shown = printed([row(1, positive="[/red]\x1b[2J")], title="sex=[bold]\x1b[31m[/]")
     assert "\x1b" not in shown

@@ -1,0 +1,101 @@
+"""`tocsin decision MODEL`: which version or environment is better, by how much, or how many more events it takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from ..consumers.redis_store import TRANSIENT, connect
+from ..consumers.sentences import count
+from ..consumers.settings import load
+from ..core.errors import TransportError
+from ..core.keys import Keys
+from .scoreboard import printable
+
+_HIGHER_IS_BETTER: Final = {
+    "recall": True, "precision": True, "accuracy": True, "false_positive_rate": False,
+}  # fmt: skip
+"""Of others neither end is better."""
+
+Figures = Mapping[str, float]
+
+
+def run(config: Path | None, model: str, *, as_json: bool) -> int:
+    """Print the decisions of a model; 1 if there is none to make."""
+    settings = load(config)
+    client = connect(settings.redis.url)
+    try:
+        stored: Any = client.hgetall(Keys(settings.tenant).metrics)
+    except (*TRANSIENT, redis.ResponseError) as error:
+        raise TransportError(f"Redis does not answer, is it running? {error}") from None
+    finally:
+        client.close()
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, figures in sorted(stored.items()):
+        of, _, _ = name.decode().rpartition("|")
+        if of.partition("@")[0] == model and (tests := decisions(json.loads(figures))):
+            found[name.decode()] = tests
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return int(not found)
+    if not found:
+        print(
+            f"nothing of {model} is compared yet: bias.segments names version or environment, and two of them "
+            "answer at the same time and have labels"
+        )
+        return 1
+    epsilon = settings.of(model).bias.epsilon
+    for name, tests in found.items():
+        if len(found) > 1:
+            of, _, partition = name.rpartition("|")
+            print(printable(f"{of}, partition {partition}"))
+        for subject, figures in tests.items():
+            print(printable(sentence(subject, figures, epsilon)))
+    return 0
+
+
+def decisions(figures: Figures) -> dict[str, dict[str, float]]:
+    """Return by the subject of a test what is told of it, of all figures of a model in an environment."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in figures.items():
+        if name.startswith("gap:"):
+            subject, _, figure = name.rpartition(":")
+            found.setdefault(subject, {})[figure] = value
+    return found
+
+
+def sentence(subject: str, of: Figures, epsilon: float) -> str:
+    """Return one line about a test.
+
+    Examples
+    --------
+    >>> of = {"gap": -0.08, "low": -0.11, "high": -0.05, "a": 2000, "b": 2100, "claimed": -1, "within": 0, "more": 0}
+    >>> sentence("gap:recall:version=v1|v2", of, 0.02)
+    'recall: v2 is better by 0.080 (0.050 to 0.110), version=v1|v2, 2,000 and 2,100 events'
+    >>> sentence("gap:recall:version=v1|v2", of | {"claimed": 0, "more": 5321.0}, 0.02)
+    'recall: not decided yet, about 5,000 more events, gap -0.080 (-0.110 to -0.050), version=v1|v2, 2,000 and 2,100 events'
+    """
+    _, metric, segment = subject.split(":", 2)
+    first, _, second = segment.partition("=")[2].partition("|")
+    gap, low, high = of["gap"], of["low"], of["high"]
+    told = f"gap {gap:+.3f} ({low:+.3f} to {high:+.3f})"
+    if of["claimed"]:
+        higher = _HIGHER_IS_BETTER.get(metric)
+        ahead = first if (of["claimed"] > 0) == (higher is not False) else second
+        if higher is None:
+            said = f"{first if of['claimed'] > 0 else second} has more, {told}"
+        else:
+            sign = 1 if of["claimed"] > 0 else -1
+            ends = sorted((sign * low, sign * high))
+            said = f"{ahead} is better by {sign * gap:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    elif of["within"]:
+        said = f"no difference above {epsilon:g}, {told}"
+    elif "more" in of:
+        said = f"not decided yet, about {count(of['more'])} more events, {told}"
+    else:
+        said = f"not decided yet, too near {epsilon:g} to say when, {told}"
+    return f"{metric}: {said}, {segment}, {of['a']:,.0f} and {of['b']:,.0f} events"
