@@ -18,7 +18,7 @@ from ..detectors import (
     binary_counts,
     cbpe,
 )
-from ..detectors.binary_metrics import Metric, wilson
+from ..detectors.binary_metrics import Metric
 from ..detectors.calibration import Calibration
 from ..detectors.compiled import compiled
 from ..detectors.late_labels import (
@@ -246,14 +246,10 @@ class Cohorts:
         wide[: min(len(row), len(wide))] = row[: len(wide)]
         if self.is_regression is None:
             return {}
-        found = metrics_of(
-            wide[_PARTS:], self.classes, self._columns, name, is_regression=self.is_regression
-        )
-        if "accuracy" in found and len(self.classes) == MOST_CLASSES - 1:
-            pairs = int(wide[_PARTS : _PARTS + CONFUSION].sum())
-            hits = int(wide[HITS])  # among other classes a pair is not always right
-            found["accuracy"] = Metric(hits / pairs, *wilson(hits, pairs))
-        return found
+        return metrics_of(
+            wide[_PARTS:], int(wide[HITS]), self.classes, self._columns, name,
+            is_regression=self.is_regression,
+        )  # fmt: skip
 
     def positive_name(self, name: Callable[[float], str]) -> str:
         """Return the name of the class that metrics are about; empty where they are of more than two, or of none."""
