@@ -43,6 +43,7 @@ from .pair_metrics import (
     two_by_two,
     width_of,
 )
+from .row_counts import RowCounts, packed, packed_estimates
 from .score_columns import MOST_CLASSES, ScoreColumns
 
 PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
@@ -250,6 +251,27 @@ class Cohorts:
             wide[_PARTS:], int(wide[HITS]), self.classes, self._columns, name,
             is_regression=self.is_regression,
         )  # fmt: skip
+
+    def counts(
+        self, row: Ints, name: Callable[[float], str], expected: Expected | None
+    ) -> RowCounts:
+        """Return what the numbers of a row follow from, so that it can be added to others."""
+        of_estimates = row[_PARTS + self._width :]
+        is_cbpe = len(self._columns) == 1 and len(of_estimates) == cbpe.WIDTH
+        is_cbpe = is_cbpe and bool(of_estimates.any())  # as before there was room for them
+        return RowCounts(
+            parts=row[:_PARTS].tolist(),
+            is_regression=self.is_regression,
+            classes=self.classes,
+            names=[name(number) for number in self.classes],
+            columns=list(self._columns.names),
+            positive=self._columns.positive,
+            asked=self._columns.asked,
+            pairs=b"" if self.is_regression is None else packed(row[_PARTS : _PARTS + self._width]),
+            estimates=packed_estimates(of_estimates) if is_cbpe else b"",
+            expected=[] if expected is None else [part.tolist() for part in expected],
+            unlabelled_are_negative=self.settings.unlabelled == "negative",
+        )
 
     def positive_name(self, name: Callable[[float], str]) -> str:
         """Return the name of the class that metrics are about; empty where they are of more than two, or of none."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
@@ -15,8 +16,9 @@ from ..core.events import ENVIRONMENTS
 from ..core.metric_row import MetricRow, encode
 from ..core.snapshot import reading
 from ..detectors import gaps
-from ..detectors.late_labels import Expected
+from ..detectors.late_labels import Expected, total
 from ..detectors.late_labels import metrics as corrected
+from . import row_counts as counts
 from .cohort_table import Cohort
 from .cohorts import LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts, Seen
 from .groups import ALL, CROSS, Groups
@@ -24,11 +26,13 @@ from .join import Correction, Pairs, Predictions
 from .model_settings import PerformanceSettings
 from .pending import widened
 from .score_columns import ScoreColumns
+from .windows import FIELD, Windows
 
 _WAITING: Final = 16_384
 """Events that wait to be counted at most: some 2 MB."""
 _ROWS: Final = 50
-"""Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again."""
+"""Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again. Windows have half of
+them at most, so that neither holds up the others."""
 
 Name = Callable[[float], str]
 
@@ -61,6 +65,7 @@ class Performance:
         self._newest = 0
         self._stored = (-1, -1)
         self._unwritten: dict[tuple[int, Cohort], None] = {}  # in the order in which they changed
+        self._windows = Windows(settings.window_cohorts)
         self._gone: list[tuple[int, Cohort]] = []
         self._stale: set[str] = set()  # fields of what could not be read
         self._seen: list[tuple[Seen, Ints]] = []  # with the environment of each, -1 for none
@@ -141,7 +146,7 @@ class Performance:
     @property
     def is_behind(self) -> bool:
         """Whether there is more to write than a commit takes."""
-        return bool(self._unwritten)
+        return bool(self._unwritten or self._windows)
 
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields to store since the last call, None for those to delete; to be called after `flush`."""
@@ -155,6 +160,7 @@ class Performance:
         for code, cohorts in self._cohorts.items():
             changed, gone = cohorts.table.changed()
             self._unwritten.update(((code, cohort), None) for cohort in changed)
+            self._windows.note(code, cohorts.table, changed)
             for cohort in gone:
                 self._unwritten.pop((code, cohort), None)
                 self._gone.append((code, cohort))
@@ -178,20 +184,45 @@ class Performance:
                 gaps = (self._field(code, cohort.span, name) for name, _ in self._pairs(code))
                 found.update((field, None) for field in gaps)
         self._gone = []
-        rows = list(self._unwritten)[:_ROWS]
-        expected = self._expected({(code, cohort.group) for code, cohort in rows}, now)
+        windows = self._windows.take(_ROWS // 2)
+        rows = list(self._unwritten)[: _ROWS - len(windows)]
+        expected = self._expected(
+            {(code, cohort.group) for code, cohort in rows} | set(windows), now
+        )
         for code, cohort in rows:
             del self._unwritten[code, cohort]
             row = self._cohorts[code].table.get(cohort)
             if row is not None:
                 of = expected.get((code, cohort.group), {}).get(cohort.span)
-                told = self._row(code, cohort, row, name, of)
+                told = self._row(code, [(cohort, row)], name, [] if of is None else [of])
                 found[self._field(code, cohort.span, told.group)] = encode(told)
+        for code, group in windows:
+            field = self._field(code, None, self.groups.name(group))
+            found[field] = self._of_window(code, group, name, expected.get((code, group), {}))
         spans = {(code, cohort.span) for code, cohort in rows if self._compared}
         for code, span in sorted(spans):
-            for told in self._gaps(code, span):
+            for told in self._gaps(code, range(span, span + 1)):
                 found[self._field(code, span, told.group)] = encode(told)
+        for code in (code for code, group in windows if self._compared and group == ALL):
+            for pair, _ in self._pairs(code):
+                found[self._field(code, None, pair)] = None
+            for told in self._gaps(code, self._windows.spans(self._cohorts[code].table)):
+                found[self._field(code, None, told.group)] = encode(replace(told, window=True))
         return found
+
+    def _of_window(
+        self, code: int, group: int, name: Name, expected: dict[int, Expected]
+    ) -> bytes | None:
+        """Return the row of a group's window, None where it has no predictions in it."""
+        table = self._cohorts[code].table
+        rows = list(self._windows.rows(table, group))
+        if not rows:
+            return None
+        known = [expected[cohort.span] for cohort, _ in rows if cohort.span in expected]
+        told = self._row(code, rows, name, known)
+        spans = self._windows.spans(table)
+        begin, end = (_time(span * table.span) for span in (spans.start, spans.stop))
+        return encode(replace(told, begin=begin, end=end, window=True))
 
     def _expected(
         self, groups: set[tuple[int, int]], now: int
@@ -204,9 +235,10 @@ class Performance:
             if (of := curves[code]) is not None
         }
 
-    def _field(self, environment: int, span: int, group: str) -> str:
-        begin = span * self._cohorts[environment].table.span
-        return f"{ENVIRONMENTS[environment]}|{_time(begin)}|{group}"
+    def _field(self, environment: int, span: int | None, group: str) -> str:
+        """Return the name of the field of a cohort's row, or of the window's where `span` is None."""
+        begin = None if span is None else _time(span * self._cohorts[environment].table.span)
+        return f"{ENVIRONMENTS[environment]}|{begin or FIELD}|{group}"
 
     def _pairs(self, environment: int) -> list[tuple[str, tuple[list[int], list[int]]]]:
         """Return the names of what is compared, and the groups on either side."""
@@ -224,12 +256,12 @@ class Performance:
                 found.append((f"{','.join(names)}={a}|{'rest' if b is None else b}", sides))
         return found
 
-    def _gaps(self, environment: int, span: int) -> Iterator[MetricRow]:
-        """Yield the gaps between groups in a cohort; of two classes, or one against all others."""
+    def _gaps(self, environment: int, spans: range) -> Iterator[MetricRow]:
+        """Yield the gaps between groups in some cohorts; of two classes, or one against all others."""
         cohorts = self._cohorts[environment]
         for name, sides in self._pairs(environment):
             both = [
-                sum((row for group in side if (row := cohorts.table.get(Cohort(span, group))) is not None),
+                sum((row for span in spans for group in side if (row := cohorts.table.get(Cohort(span, group))) is not None),
                     start=np.zeros(cohorts.table.counts.shape[1], np.int64))
                 for side in sides
             ]  # fmt: skip
@@ -244,52 +276,58 @@ class Performance:
             yield MetricRow(
                 environment=ENVIRONMENTS[environment],
                 group=name,
-                begin=_time(span * cohorts.table.span),
-                end=_time((span + 1) * cohorts.table.span),
+                begin=_time(spans.start * cohorts.table.span),
+                end=_time(spans.stop * cohorts.table.span),
                 predictions=predictions,
                 labels=labels,
                 label_coverage_ratio=labels / predictions,
                 closed=False,
                 revised=0,
                 metrics=of,
+                counts=counts.encode(
+                    counts.GapCounts(
+                        sides=(counts.packed(a), counts.packed(b)), said=(said[0], said[1])
+                    )
+                ),
             )
 
     def _row(
         self,
         environment: int,
-        cohort: Cohort,
-        row: Ints,
+        rows: list[tuple[Cohort, Ints]],
         name: Name,
-        expected: Expected | None,
+        expected: list[Expected],
     ) -> MetricRow:
-        """Return a row of the series."""
+        """Return a row of the series: of one cohort, or of several of one group."""
         cohorts = self._cohorts[environment]
         span = cohorts.table.span
-        end = (cohort.span + 1) * span
+        ruled = [cohorts.with_rule(cohort, row, self._newest) for cohort, row in rows]
+        row = ruled[0] if len(rows) == 1 else np.asarray(np.sum(ruled, axis=0))
         predictions, labels = int(row[PREDICTIONS]), int(row[LABELS])
-        coverage = labels / predictions if predictions else 0.0
-        is_old = self._newest - end > self.settings.close_after * 1e9
+        known = total(expected) if len(expected) == len(rows) else None
+        is_negative = self.settings.unlabelled == "negative"
         return MetricRow(
             environment=ENVIRONMENTS[environment],
-            group=self.groups.name(cohort.group),
-            begin=_time(cohort.span * span),
-            end=_time(end),
+            group=self.groups.name(rows[0][0].group),
+            begin=_time(rows[0][0].span * span),
+            end=_time((rows[-1][0].span + 1) * span),
             predictions=predictions,
             labels=labels,
-            label_coverage_ratio=coverage,
-            closed=is_old or (self._newest >= end and coverage >= self.settings.close_coverage),
+            label_coverage_ratio=labels / predictions if predictions else 0.0,
+            closed=all(self._is_closed(cohort, one, span) for cohort, one in rows),
             revised=int(row[REVISED]),
             positive=cohorts.positive_name(name),
-            metrics={**cohorts.figures(cohorts.with_rule(cohort, row, self._newest), name)},
+            metrics={**cohorts.figures(row, name)},
             estimated={**cohorts.estimated(row)},
-            corrected={}
-            if expected is None
-            else {
-                **corrected(
-                    expected, unlabelled_are_negative=self.settings.unlabelled == "negative"
-                )
-            },
+            corrected={**corrected(known, unlabelled_are_negative=is_negative)} if known else {},
+            counts=counts.encode(cohorts.counts(row, name, known)),
         )
+
+    def _is_closed(self, cohort: Cohort, row: Ints, span: int) -> bool:
+        end = (cohort.span + 1) * span
+        coverage = row[LABELS] / max(row[PREDICTIONS], 1)
+        is_old = self._newest - end > self.settings.close_after * 1e9
+        return bool(is_old or (self._newest >= end and coverage >= self.settings.close_coverage))
 
     def restore(self, fields: dict[str, bytes], own: dict[int, dict[str, bytes]]) -> None:
         """Go on from the model's stored fields and those of each environment, of an object that is new.
@@ -317,6 +355,7 @@ class Performance:
     def _write_all(self) -> None:
         for code, cohorts in self._cohorts.items():
             self._unwritten.update(((code, cohort), None) for cohort, _ in cohorts.table.cohorts())
+            self._windows.note_all(code, cohorts.table)
 
 
 def _time(nanoseconds: int) -> str:

@@ -14,7 +14,6 @@ from ..core.columns import Floats, Ints
 from .binary_metrics import Metric, Z, wilson
 from .compiled import compiled
 
-
 RATES: Final = ("precision", "recall", "f1")
 """What each class has, and averages of all."""
 
