@@ -50,6 +50,8 @@ PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
 """Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, pairs that are equal,
 predictions of another class than the one that is asked about, and of that class."""
 _PARTS: Final = 6
+TOGETHER: Final = -1
+"""Of the cohorts in a window, in place of a span."""
 
 
 @compiled
@@ -310,10 +312,12 @@ class Cohorts:
     def _matures_at(self) -> float:
         return (self.settings.maturity or 0) * 1e9 / self._window * DELAYS
 
-    def expected(self, group: int, curves: list[Arrival | None], now: int) -> dict[int, Expected]:
+    def expected(
+        self, group: int, curves: list[Arrival | None], now: int, window: range
+    ) -> dict[int, Expected]:
         """Return what the pairs of a group's cohorts are expected to be once all labels are there, as far as it can be told.
 
-        By the number of a cohort's span. Empty for more than two classes.
+        By the number of a cohort's span; of those in the window together by `TOGETHER`. Empty for more than two classes.
         """
         if self.is_regression or len(self.classes) > 2 or self.table.counts.shape[1] <= _PARTS:
             return {}
@@ -330,6 +334,15 @@ class Cohorts:
             )
             if told is not None:
                 found[cohort.span] = told
+        inside = [k for k, (cohort, _) in enumerate(of) if cohort.span in window]
+        both = said[inside].sum(axis=0)
+        weight = said[inside][:, [0, 0, 1, 1]]
+        mean = (shares[inside] * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1)
+        told = expected(
+            pairs[inside].sum(axis=0), both, mean, curves, rates, unlabelled_are_negative=rule
+        )
+        if told is not None:
+            found[TOGETHER] = told
         return found
 
     def _shares(self, cohort: Cohort, curves: list[Arrival | None], now: int) -> list[float]:

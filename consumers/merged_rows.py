@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -16,7 +16,7 @@ from ..detectors.binary_metrics import Metric
 from ..detectors.calibration import Calibration
 from .cohorts import HITS
 from .pair_metrics import CONFUSION, asked_about, metrics_of, width_of
-from .row_counts import GapCounts, RowCounts, decode, unpacked, unpacked_estimates
+from .row_counts import GapCounts, RowCounts, decode, encode, unpacked, unpacked_estimates
 from .score_columns import MOST_CLASSES, ScoreColumns
 
 _UNSURE: Final = "?"
@@ -71,6 +71,31 @@ def merged(parts: Sequence[Part]) -> MetricRow | None:
         estimated=_estimated(parts, of_pairs),
         corrected=_corrected(parts, of_pairs),
     )
+
+
+def aligned(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield rows in which any two groups are compared in one order, that of the first who does.
+
+    Partitions compare groups in the order in which these came to each.
+    """
+    known: dict[tuple[str, str, str], str] = {}
+    for part in parts:
+        counts = decode(part.row.counts) if part.row.counts else None
+        if isinstance(counts, GapCounts):
+            segment, a, b = counts.of
+            if (segment, b, a) in known:
+                (x, y), (said_x, said_y) = counts.sides, counts.said
+                turned = GapCounts(of=(segment, b, a), sides=(y, x), said=(said_y, said_x))
+                row = msgspec.structs.replace(
+                    part.row,
+                    group=known[segment, b, a],
+                    metrics=_gaps([turned]),
+                    counts=encode(turned),
+                )
+                yield Part(part.partition, row)
+                continue
+            known[counts.of] = part.row.group
+        yield part
 
 
 def _gaps(counts: list[GapCounts]) -> dict[str, Value]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ..core.errors import TransportError
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow, decode
-from .merged_rows import Part, merged
+from .merged_rows import Part, aligned, merged
 from .redis_store import TRANSIENT
 
 
@@ -69,12 +69,9 @@ def read(
         found: Any = client.hgetall(keys.series(model))
     except (*TRANSIENT, redis.ResponseError) as error:
         raise TransportError(f"Redis does not answer, is it running? {error}") from None
-    parts = (
-        part
-        for part in parts_of(found)
-        if environment in (None, part.row.environment) and group in (None, part.row.group)
-    )
-    return rows_of(parts, window=window)
+    parts = (part for part in parts_of(found) if environment in (None, part.row.environment))
+    rows = rows_of(parts, window=window)
+    return [row for row in rows if group in (None, row.group)]
 
 
 def parts_of(fields: Mapping[bytes, bytes]) -> Iterator[Part]:
@@ -88,7 +85,10 @@ def rows_of(parts: Iterable[Part], *, window: bool = False) -> list[MetricRow]:
     """Return one row of each cohort, or of the latest window, and group."""
     cohorts: dict[tuple[str, str, str], list[Part]] = {}
     windows: dict[tuple[str, str], list[Part]] = {}
-    for part in parts:
+    written = list(parts)
+    if len({part.partition for part in written}) > 1:
+        written = list(aligned(written))
+    for part in written:
         row = part.row
         if row.window:
             windows.setdefault((row.environment, row.group), []).append(part)

@@ -16,11 +16,20 @@ from ..core.events import ENVIRONMENTS
 from ..core.metric_row import MetricRow, encode
 from ..core.snapshot import reading
 from ..detectors import gaps
-from ..detectors.late_labels import Expected, total
+from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
 from . import row_counts as counts
 from .cohort_table import Cohort
-from .cohorts import LABELS, PREDICTIONS, REVISED, SAID_OTHER, SAID_POSITIVE, Cohorts, Seen
+from .cohorts import (
+    LABELS,
+    PREDICTIONS,
+    REVISED,
+    SAID_OTHER,
+    SAID_POSITIVE,
+    TOGETHER,
+    Cohorts,
+    Seen,
+)
 from .groups import ALL, CROSS, Groups
 from .join import Correction, Pairs, Predictions
 from .model_settings import PerformanceSettings
@@ -194,7 +203,7 @@ class Performance:
             row = self._cohorts[code].table.get(cohort)
             if row is not None:
                 of = expected.get((code, cohort.group), {}).get(cohort.span)
-                told = self._row(code, [(cohort, row)], name, [] if of is None else [of])
+                told = self._row(code, [(cohort, row)], name, of)
                 found[self._field(code, cohort.span, told.group)] = encode(told)
         for code, group in windows:
             field = self._field(code, None, self.groups.name(group))
@@ -218,8 +227,7 @@ class Performance:
         rows = list(self._windows.rows(table, group))
         if not rows:
             return None
-        known = [expected[cohort.span] for cohort, _ in rows if cohort.span in expected]
-        told = self._row(code, rows, name, known)
+        told = self._row(code, rows, name, expected.get(TOGETHER))
         spans = self._windows.spans(table)
         begin, end = (_time(span * table.span) for span in (spans.start, spans.stop))
         return encode(replace(told, begin=begin, end=end, window=True))
@@ -230,7 +238,9 @@ class Performance:
         """Return by environment and group what cohorts are expected to be once their labels are there."""
         curves = {code: self._cohorts[code].curves(now) for code, _ in groups}
         return {
-            (code, group): self._cohorts[code].expected(group, of, now)
+            (code, group): self._cohorts[code].expected(
+                group, of, now, self._windows.spans(self._cohorts[code].table)
+            )
             for code, group in groups
             if (of := curves[code]) is not None
         }
@@ -286,7 +296,9 @@ class Performance:
                 metrics=of,
                 counts=counts.encode(
                     counts.GapCounts(
-                        sides=(counts.packed(a), counts.packed(b)), said=(said[0], said[1])
+                        of=counts.compared(name),
+                        sides=(counts.packed(a), counts.packed(b)),
+                        said=(said[0], said[1]),
                     )
                 ),
             )
@@ -296,7 +308,7 @@ class Performance:
         environment: int,
         rows: list[tuple[Cohort, Ints]],
         name: Name,
-        expected: list[Expected],
+        expected: Expected | None,
     ) -> MetricRow:
         """Return a row of the series: of one cohort, or of several of one group."""
         cohorts = self._cohorts[environment]
@@ -304,7 +316,6 @@ class Performance:
         ruled = [cohorts.with_rule(cohort, row, self._newest) for cohort, row in rows]
         row = ruled[0] if len(rows) == 1 else np.asarray(np.sum(ruled, axis=0))
         predictions, labels = int(row[PREDICTIONS]), int(row[LABELS])
-        known = total(expected) if len(expected) == len(rows) else None
         is_negative = self.settings.unlabelled == "negative"
         return MetricRow(
             environment=ENVIRONMENTS[environment],
@@ -319,8 +330,10 @@ class Performance:
             positive=cohorts.positive_name(name),
             metrics={**cohorts.figures(row, name)},
             estimated={**cohorts.estimated(row)},
-            corrected={**corrected(known, unlabelled_are_negative=is_negative)} if known else {},
-            counts=counts.encode(cohorts.counts(row, name, known)),
+            corrected={}
+            if expected is None
+            else {**corrected(expected, unlabelled_are_negative=is_negative)},
+            counts=counts.encode(cohorts.counts(row, name, expected)),
         )
 
     def _is_closed(self, cohort: Cohort, row: Ints, span: int) -> bool:

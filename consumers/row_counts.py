@@ -56,14 +56,30 @@ class GapCounts(msgspec.Struct, frozen=True, kw_only=True, tag="gap", array_like
 
     Parameters
     ----------
+    of
+        Of which segments, or crossing, and the values of either group.
     sides
         Packed, of `binary_counts.WIDTH`, of either.
     said
         Of either how many predictions were positive, and how many there were.
     """
 
+    of: tuple[str, str, str]
     sides: tuple[bytes, bytes]
     said: tuple[tuple[int, int], tuple[int, int]]
+
+
+def compared(name: str) -> tuple[str, str, str]:
+    """Return a row's segment, and the groups that are compared in it.
+
+    Examples
+    --------
+    >>> compared("sex,race=F,1|M,1")
+    ('sex,race', 'F,1', 'M,1')
+    """
+    segment, _, both = name.partition("=")
+    a, _, b = both.partition("|")
+    return segment, a, b
 
 
 encode = msgspec.msgpack.Encoder().encode
