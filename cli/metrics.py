@@ -77,10 +77,10 @@ def run(
         for of in dict.fromkeys(row.group for row in rows)
     }
     if as_json:
-        found = [msgspec.structs.asdict(row) for of in by_group.values() for row in of]
-        for one in found:
+        figures = [msgspec.structs.asdict(row) for of in by_group.values() for row in of]
+        for one in figures:
             del one["counts"]  # of no use to people
-        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        print(msgspec.json.format(msgspec.json.encode(figures)).decode())
         return 0 if rows else 1
     if not rows:
         where = f" of {group}" if group and group != "all" else ""

@@ -18,6 +18,7 @@ from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
+from .label_watch import LabelWatch, Looked
 from .pending import UNLABELLED, PendingTable
 
 BLOCK: Final = 1024
@@ -150,6 +151,9 @@ class Join:
         self._places = [0] * len(ENVIRONMENTS)
         self.fresh = np.empty(0, np.bool_)
         """Of the predictions of the last update, which came for the first time."""
+        self.watch = LabelWatch(self.window)
+        self.looked: list[Looked] = []
+        """What was seen in the last update of predictions that have come to the age at which labels are looked for."""
 
     @property
     def watermark(self) -> int:
@@ -162,6 +166,7 @@ class Join:
         """Take events in; return new pairs, and corrections of pairs that this or an earlier call gave."""
         out = _Outcome()
         self.fresh = np.zeros(len(predictions.offsets), np.bool_)
+        self.looked = []
         begin = label_begin = 0
         while begin < len(predictions.offsets) or label_begin < len(labels.offsets):
             end, label_end = self._end(predictions, begin, labels, label_begin)
@@ -212,6 +217,9 @@ class Join:
         if len(found.pending):
             self._label(found, out)
         if new and self.counts.predictions % BLOCK == 0:
+            at = int(predictions.offsets[-1]), int(predictions.rows[-1])
+            looked = self.watch.look(self.table, self.counts.labels_joined, self._watermark, at)
+            self.looked += [] if looked is None else [looked]
             self._expire()
         if len(labels.offsets) and self._labels % BLOCK == 0:
             self._expire_early()
@@ -388,6 +396,7 @@ class Join:
             "waiting": waiting,
             "early": self._early,
             "places": self._places,
+            "watch": self.watch.state(),
             "first_row": self.table.first,
             "fields": self.table.fields,
         }
@@ -411,6 +420,8 @@ class Join:
         self._watermark = meta["watermark"]
         self._waiting.restore(Strings.of(meta["waiting"]), meta["first"])
         self._places = meta["places"]
+        if "watch" in meta:  # since there is one
+            self.watch.load(meta["watch"])
         self._early = [None if e is None else _Early(*e) for e in meta["early"]]
 
 

@@ -32,6 +32,7 @@ from .estimates import ESTIMATE
 from .groups import Groups
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
+from .label_watch import MISSING, OF_LABELS, Looked
 from .model_settings import DriftSettings, ModelSettings
 from .rates import RATES, Rates
 from .score_columns import ScoreColumns, is_regression, score
@@ -150,7 +151,7 @@ class Series:
         share = _SHARES[name]
         if name == "errors" and self.settings.bias.segments:
             share -= _OF_BIAS
-        sparse = frozenset([*RATES, ESTIMATE] if name == "errors" else [])
+        sparse = frozenset([*RATES, ESTIMATE, *OF_LABELS] if name == "errors" else [])
         return _stream_monitor(self.settings.drift, share, reference, sparse)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
@@ -280,6 +281,11 @@ class Series:
             )
             found += self._run("errors", self.errors, watched)
         return found
+
+    def follow(self, looked: Looked) -> list[Verdict]:
+        """Run the detector of errors over what has become of predictions of one age, all of this environment."""
+        found = self._run("errors", self.errors, looked.observations())
+        return [msgspec.structs.replace(verdict, row=looked.row) for verdict in found]
 
     def compare(self, events: Seen | Pairs) -> list[Verdict]:
         """Run the tests of gaps between groups over predictions, or over pairs."""
@@ -487,6 +493,6 @@ def _stream_monitor(
         ph_threshold=settings.page_hinkley_threshold,
         extra=settings.extra_detectors,
         sparse=sparse,
-        rising=frozenset(["error", *RATES]),
+        rising=frozenset(["error", *RATES, MISSING]),
         river=settings.engine == "river",
     )
