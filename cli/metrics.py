@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,17 +94,19 @@ def run(
     columns = _columns(rows, metrics)
     columns = columns if metrics else columns[:room]
     if window:
-        _print(
-            console,
-            rows,
-            columns,
-            f"{rows[0].begin[:16]} to {rows[0].end[:16]}".replace("T", " "),
-            draws=False,
-        )
+        _print(console, rows, columns, _span(rows[0]), draws=False)
         return 0
     for of, found in by_group.items():
         _print(console, found, columns, of or "all", draws=len(by_group) == 1)
     return 0
+
+
+def _span(row: MetricRow) -> str:
+    """Return from when to when a row is about: whole days with the last one, else with the end."""
+    begin, end = (datetime.fromisoformat(of) for of in (row.begin, row.end))
+    if (begin - end) % timedelta(days=1) or begin.time() != time():
+        return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
+    return f"{begin:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}"
 
 
 def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:

@@ -18,9 +18,17 @@ OF_LABELS: Final = (LAG, MISSING)
 _LEAST: Final = 1000
 """Labels that the age is learned from, at least: its share of labels is known within 0.02."""
 _SHARE: Final = 0.95
+_BEYOND: Final = 1.25
+"""Times the delay within which 95 % came: where labels come once a week the slowest lie side by side, and each week they would be news."""
 _ELAPSED: Final = 2.0
 """Times the age since the first prediction: before, labels that take longer cannot have come, and it would be too young."""
 _MORE: Final = 1.25  # times as many labels before it is tried again
+_A_DAY: Final = 8192
+"""Predictions a day of which each is looked at; of more every second, every third, and so on up to every 16th: a quarter of a day
+makes a reference then, and an event costs little."""
+_WIDEST: Final = 16
+_MOST: Final = 4096  # looked through at a time; of 1,024 that have come meanwhile
+_DAY: Final = 86_400 * 10**9
 _SHORTEST: Final = 1e-3  # s: what comes with its prediction took no time
 
 
@@ -57,7 +65,7 @@ class Looked(NamedTuple):
 
 
 class LabelWatch:
-    """Learns at which age 95 % of the labels that come are there, and looks at each prediction when it is that old.
+    """Learns at which age nearly all labels that come are there, and looks at predictions when they are that old.
 
     Parameters
     ----------
@@ -72,7 +80,7 @@ class LabelWatch:
     Notes
     -----
     By prediction and not by label: of the labels that came so far the quick ones are too many as long as a log is young, and
-    whenever it grows. State: two numbers, and where it has got to. Rows that the table has forgotten before are passed over.
+    whenever it grows. State: five numbers. Rows that the table has forgotten before are passed over.
     """
 
     def __init__(self, window: int) -> None:
@@ -81,6 +89,7 @@ class LabelWatch:
         self._begun = -1  # time of the first prediction
         self._next = 0  # row
         self._try_at = _LEAST
+        self._stride = 1
 
     def look(
         self, table: PendingTable, joined: int, watermark: int, at: tuple[int, int]
@@ -106,39 +115,45 @@ class LabelWatch:
         if not self.age:
             return None
         begin = max(self._next, table.first)
-        times = table["time"][begin - table.first :]
+        times = table["time"][begin - table.first :][:_MOST]
         young = np.flatnonzero(times + self.age > watermark)
         end = int(young[0]) if len(young) else len(times)
         self._next = begin + end
-        if not end:
+        numbers = np.arange(begin + -begin % self._stride, begin + end, self._stride)
+        if not len(numbers):
             return None
-        rows = slice(begin - table.first, begin - table.first + end)
-        lag = table["observed"][rows] - times[:end]
-        there = (table["revision"][rows] != UNLABELLED) & (lag <= self.age)
-        values = np.empty((end, 2))
+        times = table.at("time", numbers)
+        lag = table.at("observed", numbers) - times
+        there = (table.at("revision", numbers) != UNLABELLED) & (lag <= self.age)
+        values = np.empty((len(numbers), 2))
         values[:, 0] = np.where(there, np.log(np.maximum(lag / 1e9, _SHORTEST)), np.nan)
         values[:, 1] = ~there
-        numbers = begin + np.arange(end)
-        return Looked(
-            *at, table["environment"][rows].copy(), numbers, times[:end] + self.age, values
-        )
+        return Looked(*at, table.at("environment", numbers), numbers, times + self.age, values)
 
     def _learn(self, table: PendingTable, watermark: int) -> None:
         labelled = table["revision"] != UNLABELLED
         lags = (table["observed"] - table["time"])[labelled]
         if len(lags) < _LEAST:
             return
-        age = max(int(np.quantile(lags, _SHARE, method="higher")), 1)
-        if age <= self._window and watermark - self._begun >= _ELAPSED * age:
-            self.age = age
+        age = int(_BEYOND * max(float(np.quantile(lags, _SHARE)), 1.0))
+        elapsed = watermark - self._begun
+        if elapsed >= _ELAPSED * age:
+            self.age = min(age, self._window)
+            self._stride = min(max(int(table.count / elapsed * _DAY / _A_DAY), 1), _WIDEST)
 
-    def state(self) -> tuple[int, int, int, int]:
+    def state(self) -> tuple[int, ...]:
         """Return the whole state."""
-        return self.age, self._begun, self._next, self._try_at
+        return self.age, self._begun, self._next, self._try_at, self._stride
 
     def load(self, state: Any) -> None:
         """Go on from a state; a window that is shorter now than the age begins anew."""
-        age, begun, at, try_at = (int(number) for number in state)
-        if not 0 <= age <= self._window:
+        age, begun, at, try_at, stride = (int(number) for number in state)
+        if not (0 <= age <= self._window and 1 <= stride <= _WIDEST):
             return
-        self.age, self._begun, self._next, self._try_at = age, begun, at, try_at
+        self.age, self._begun, self._next, self._try_at, self._stride = (
+            age,
+            begun,
+            at,
+            try_at,
+            stride,
+        )
