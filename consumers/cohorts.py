@@ -313,7 +313,7 @@ class Cohorts:
         return (self.settings.maturity or 0) * 1e9 / self._window * DELAYS
 
     def expected(
-        self, group: int, curves: list[Arrival | None], now: int, window: range
+        self, group: int, curves: list[Arrival | None], now: int, window: range = range(0)
     ) -> dict[int, Expected]:
         """Return what the pairs of a group's cohorts are expected to be once all labels are there, as far as it can be told.
 
@@ -335,6 +335,8 @@ class Cohorts:
             if told is not None:
                 found[cohort.span] = told
         inside = [k for k, (cohort, _) in enumerate(of) if cohort.span in window]
+        if not inside:
+            return found
         both = said[inside].sum(axis=0)
         weight = said[inside][:, [0, 0, 1, 1]]
         mean = (shares[inside] * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1)

@@ -34,6 +34,11 @@ class Part(NamedTuple):
 def merged(parts: Sequence[Part]) -> MetricRow | None:
     """Return one row of several of one environment and group; None where one of them does not say what it follows from.
 
+    Raises
+    ------
+    ValueError
+        What one of them says is damaged.
+
     Notes
     -----
     What was counted is added up, so the metrics are exactly those of one partition that had all events, whatever became of the
@@ -41,10 +46,10 @@ def merged(parts: Sequence[Part]) -> MetricRow | None:
     each partition from its own labels: their counts are added up, what each is unsure of adds to the intervals, within a
     partition as something that its cohorts have in common.
     """
-    if not all(part.row.counts for part in parts):
-        return None
     rows = [part.row for part in parts]
     counts = [decode(row.counts) for row in rows]
+    if None in counts:
+        return None
     predictions, labels = (
         sum(getattr(row, of) for row in rows) for of in ("predictions", "labels")
     )
@@ -80,7 +85,7 @@ def aligned(parts: Iterable[Part]) -> Iterator[Part]:
     """
     known: dict[tuple[str, str, str], str] = {}
     for part in parts:
-        counts = decode(part.row.counts) if part.row.counts else None
+        counts = decode(part.row.counts)
         if isinstance(counts, GapCounts):
             segment, a, b = counts.of
             if (segment, b, a) in known:

@@ -58,12 +58,14 @@ def read(
     Notes
     -----
     Rows of a model whose events come in several partitions are merged into one of each cohort and group, see
-    `merged_rows.merged`; rows that cannot be, since a worker of an earlier version wrote them, stand side by side.
+    `merged_rows.merged`; rows that cannot be, since a worker of another version wrote them, stand side by side.
 
     Raises
     ------
     TransportError
         Redis does not answer.
+    ValueError
+        A row is damaged.
     """
     try:
         found: Any = client.hgetall(keys.series(model))

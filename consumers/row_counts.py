@@ -88,15 +88,12 @@ _decoder: msgspec.msgpack.Decoder[RowCounts | GapCounts] = msgspec.msgpack.Decod
 )
 
 
-def decode(counts: bytes) -> RowCounts | GapCounts:
-    """Return what `encode` was given.
-
-    Raises
-    ------
-    msgspec.MsgspecError
-        It is nothing of that kind.
-    """
-    return _decoder.decode(counts)
+def decode(counts: bytes) -> RowCounts | GapCounts | None:
+    """Return what `encode` was given; None for nothing, or what another version wrote."""
+    try:
+        return _decoder.decode(counts) if counts else None
+    except msgspec.MsgspecError:
+        return None
 
 
 def packed(row: Ints) -> bytes:
@@ -114,10 +111,13 @@ def unpacked(data: bytes, width: int) -> Ints:
     ValueError
         It was wider, or was not packed here.
     """
+    unzip = zlib.decompressobj()
     try:
-        planes = zlib.decompressobj().decompress(data, _WIDEST)
+        planes = unzip.decompress(data, _WIDEST)
     except zlib.error as error:
         raise ValueError(f"counts that cannot be unpacked: {error}") from None
+    if not unzip.eof:
+        raise ValueError("counts that cannot be unpacked: they are cut short, or are too many")
     table = np.frombuffer(planes, np.uint8).reshape(8, -1).T
     sparse = np.ascontiguousarray(table).view(np.int64).reshape(2, -1)
     at, found = np.cumsum(sparse[0]), np.zeros(width, np.int64)
