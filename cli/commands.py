@@ -375,6 +375,7 @@ def metrics(
     group: str | None = None,
     metric: list[str] | None = None,
     last: int = 30,
+    window: bool = False,
     json: bool = False,
     config: Config = None,
 ) -> int:
@@ -392,6 +393,8 @@ def metrics(
         What to show; may be given several times. The usual ones where not given.
     last
         So many of the latest cohorts.
+    window
+        Their latest few together, a week of days (performance.window), one line a group, instead of cohorts.
     json
         All figures, as JSON.
     config
@@ -406,6 +409,7 @@ def metrics(
         group=group,
         metrics=metric or [],
         last=last,
+        window=window,
         as_json=json,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -15,7 +16,7 @@ from ..consumers.redis_store import connect
 from ..consumers.settings import load
 from ..core.errors import ConfigError
 from ..core.keys import Keys
-from ..core.metric_row import MetricRow
+from ..core.metric_row import MetricRow, Value
 from .scoreboard import printable
 
 _FIRST = (
@@ -29,9 +30,6 @@ _PIPE, _BESIDE, _COLUMN = (
     20,
 )  # characters: of a line, of what stands before the metrics, of a metric
 _HEIGHT = 8
-
-
-Value: TypeAlias = tuple[float, float, float, float]
 
 
 class Column(NamedTuple):
@@ -59,25 +57,32 @@ def run(
     group: str | None,
     metrics: list[str],
     last: int,
+    window: bool,
     as_json: bool,
 ) -> int:
-    """Print the rows of a model; 1 if there is none."""
+    """Print the rows of a model, of cohorts or of the window; 1 if there is none."""
     settings = load(config)
     client = connect(settings.redis.url)
     try:
-        rows = read(client, Keys(settings.tenant), model)
+        rows = read(
+            client,
+            Keys(settings.tenant),
+            model,
+            environment=environment,
+            group=None if group == "all" else group or "",
+            window=window,
+        )
     finally:
         client.close()
-    rows = [row for row in rows if row.environment == environment]
-    if group != "all":
-        rows = [row for row in rows if row.group == (group or "")]
     by_group = {
         of: [row for row in rows if row.group == of][-last:]
         for of in dict.fromkeys(row.group for row in rows)
     }
     if as_json:
-        found = [row for of in by_group.values() for row in of]
-        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        figures = [msgspec.structs.asdict(row) for of in by_group.values() for row in of]
+        for one in figures:
+            del one["counts"]  # of no use to people
+        print(msgspec.json.format(msgspec.json.encode(figures)).decode())
         return 0 if rows else 1
     if not rows:
         where = f" of {group}" if group and group != "all" else ""
@@ -89,9 +94,20 @@ def run(
     room = max(console.width - _BESIDE, _COLUMN) // _COLUMN
     columns = _columns(rows, metrics)
     columns = columns if metrics else columns[:room]
+    if window:
+        _print(console, rows, columns, _span(rows[0]), draws=False)
+        return 0
     for of, found in by_group.items():
         _print(console, found, columns, of or "all", draws=len(by_group) == 1)
     return 0
+
+
+def _span(row: MetricRow) -> str:
+    """Return from when to when a row is about: whole days with the last one, else with the end."""
+    begin, end = (datetime.fromisoformat(of) for of in (row.begin, row.end))
+    if (begin - end) % timedelta(days=1) or begin.time() != time():
+        return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
+    return f"{begin:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}"
 
 
 def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
@@ -131,15 +147,17 @@ def _print(
         header_style="bold",
         pad_edge=False,
     )
-    for name in ("begin", "predictions", "labels", ""):
-        table.add_column(name, justify="left" if name in ("begin", "") else "right", no_wrap=True)
+    first = "group" if rows[0].window else "begin"
+    for name in (first, "predictions", "labels", ""):
+        table.add_column(name, justify="left" if name in (first, "") else "right", no_wrap=True)
     for column in columns:
         table.add_column(Text(printable(column.title)), justify="right", no_wrap=True)
     is_daily = all("T00:00:00" in row.begin for row in rows)
     for row in rows:
         state = "closed" if row.closed else "open"
+        begin = row.begin[:10] if is_daily else row.begin[:16].replace("T", " ")
         table.add_row(
-            row.begin[:10] if is_daily else row.begin[:16].replace("T", " "), f"{row.predictions:,}",
+            Text(printable(row.group or "all")) if row.window else begin, f"{row.predictions:,}",
             f"{row.labels:,} {row.label_coverage_ratio:4.0%}",
             f"{state}, {row.revised:,} later" if row.revised else state,
             *(_cell(column.of(row)) for column in columns),

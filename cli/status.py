@@ -15,7 +15,7 @@ from ..core.errors import TransportError
 from ..core.keys import Keys
 
 _FIRST = (
-    "predictions", "labels_joined", "labels_unmatched", "accuracy", "f1", "mae", "open_incidents",
+    "predictions", "labels_joined", "labels_unmatched", "accuracy", "f1:macro", "mae", "open_incidents",
     "unusable_values", "unusable_vectors", "suspicious_ratio",
 )  # fmt: skip
 _IF_ANY = "detectors_set_aside"

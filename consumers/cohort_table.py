@@ -213,6 +213,11 @@ class CohortTable:
         row = int(self._rows[at, column])
         return None if row < 0 else self.counts[row]
 
+    @property
+    def newest(self) -> int:
+        """The number of the latest span; -1 for none."""
+        return int(self._spans[-1]) if len(self._spans) else -1
+
     def changed(self) -> tuple[list[Cohort], list[Cohort]]:
         """Return what has changed since the last call, and what is gone; they are to be stored, and deleted."""
         changed = sorted(self._of[row] for row in self._touched)

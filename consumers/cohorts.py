@@ -16,7 +16,7 @@ from ..core.columns import Floats, Ints, stack, take
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..detectors import binary_counts, cbpe, gaps
-from ..detectors.binary_metrics import Metric, wilson
+from ..detectors.binary_metrics import Metric
 from ..detectors.compiled import compiled
 from ..detectors.late_labels import (
     DELAYS,
@@ -42,6 +42,7 @@ from .pair_metrics import (
     two_by_two,
     width_of,
 )
+from .row_counts import RowCounts, packed, packed_estimates
 from .score_columns import MOST_CLASSES, ScoreColumns
 from .trained_estimates import Given
 from .training_rows import TrainingRows
@@ -51,6 +52,8 @@ PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
 predictions of another class than the one that is asked about, and of that class."""
 _PARTS: Final = 6
 _VERSION: Final = 2
+TOGETHER: Final = -1
+"""Of the cohorts in a window, in place of a span."""
 
 
 @compiled
@@ -265,14 +268,31 @@ class Cohorts:
         wide[: min(len(row), len(wide))] = row[: len(wide)]
         if self.is_regression is None:
             return {}
-        found = metrics_of(
-            wide[_PARTS:], self.classes, self._columns, name, is_regression=self.is_regression
+        return metrics_of(
+            wide[_PARTS:], int(wide[HITS]), self.classes, self._columns, name,
+            is_regression=self.is_regression,
+        )  # fmt: skip
+
+    def counts(
+        self, row: Ints, name: Callable[[float], str], expected: Expected | None
+    ) -> RowCounts:
+        """Return what the numbers of a row follow from, so that it can be added to others."""
+        of_estimates = row[_PARTS + self._width :]
+        is_cbpe = isinstance(self._estimator, OfTwo) and len(of_estimates) >= cbpe.WIDTH
+        is_cbpe = is_cbpe and bool(of_estimates.any())  # as before there was room for them
+        return RowCounts(
+            parts=row[:_PARTS].tolist(),
+            is_regression=self.is_regression,
+            classes=self.classes,
+            names=[name(number) for number in self.classes],
+            columns=list(self._columns.names),
+            positive=self._columns.positive,
+            asked=self._columns.asked,
+            pairs=b"" if self.is_regression is None else packed(row[_PARTS : _PARTS + self._width]),
+            estimates=packed_estimates(of_estimates[: cbpe.WIDTH]) if is_cbpe else b"",
+            expected=[] if expected is None else [part.tolist() for part in expected],
+            unlabelled_are_negative=self.settings.unlabelled == "negative",
         )
-        if "accuracy" in found and len(self.classes) == MOST_CLASSES - 1:
-            pairs = int(wide[_PARTS : _PARTS + CONFUSION].sum())
-            hits = int(wide[HITS])  # among other classes a pair is not always right
-            found["accuracy"] = Metric(hits / pairs, *wilson(hits, pairs))
-        return found
 
     def positive_name(self, name: Callable[[float], str]) -> str:
         """Return the name of the class that metrics are about; empty where they are of more than two, or of none."""
@@ -312,11 +332,15 @@ class Cohorts:
         return (self.settings.maturity or 0) * 1e9 / self._window * DELAYS
 
     def expected(
-        self, some: Iterable[Cohort], curves: list[Arrival | None], now: int
+        self,
+        some: Iterable[Cohort],
+        curves: list[Arrival | None],
+        now: int,
+        window: range = range(0),
     ) -> dict[Cohort, Expected]:
         """Return what the pairs of some cohorts are expected to be once all labels are there, as far as it can be told.
 
-        Empty for more than two classes.
+        A cohort whose span is `TOGETHER` is all of the window. Empty for more than two classes.
         """
         if self.is_regression or len(self.classes) > 2 or self.table.counts.shape[1] <= _PARTS:
             return {}
@@ -332,12 +356,21 @@ class Cohorts:
             pairs, said = self.two_by_two(counts), counts[:, [SAID_OTHER, SAID_POSITIVE]]
             shares = np.array([came[span] for span in of.tolist()]).reshape(-1, 4)
             rates = [rate(pairs[:, k], said[:, k // 2] * shares[:, k]) for k in range(4)]
-            for k in np.searchsorted(of, wanted).tolist():
-                told = expected(
-                    pairs[k], said[k], shares[k], curves, rates, unlabelled_are_negative=rule
+            for span in wanted:
+                inside = (
+                    (of >= window.start) & (of < window.stop) if span == TOGETHER else of == span
                 )
+                if not inside.any():
+                    continue
+                weight = said[inside][:, [0, 0, 1, 1]]
+                share = (shares[inside] * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1)
+                told = expected(
+                    pairs[inside].sum(axis=0), said[inside].sum(axis=0),
+                    shares[inside][0] if inside.sum() == 1 else share,
+                    curves, rates, unlabelled_are_negative=rule,
+                )  # fmt: skip
                 if told is not None:
-                    found[Cohort(int(of[k]), group)] = told
+                    found[Cohort(span, group)] = told
         return found
 
     def _shares(self, span: int, curves: list[Arrival | None], now: int) -> list[float]:

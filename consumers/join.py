@@ -1,7 +1,7 @@
 """Labels to predictions: late, out of order, twice, corrected or never; the result depends on the log only.
 
-Between two multiples of 2,048 predictions nothing is forgotten, but for labels that wait, at multiples of
-2,048 labels; so what joins with what does not depend on how the log was cut into batches. A joined pair
+Between two multiples of 1,024 predictions nothing is forgotten, but for labels that wait, at multiples of
+1,024 labels; so what joins with what does not depend on how the log was cut into batches. A joined pair
 takes its place at the later of its two events.
 """
 
@@ -18,11 +18,12 @@ from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
+from .label_watch import LabelWatch, Looked
 from .pending import UNLABELLED, PendingTable
 
 T = TypeVar("T", "Predictions", "Labels")
 
-BLOCK: Final = 2048
+BLOCK: Final = 1024
 """Predictions, or labels, between two looks at what is too old or too much."""
 
 
@@ -120,13 +121,13 @@ class Join:
     Parameters
     ----------
     max_pending
-        Predictions kept, up to 2,047 more for a while; beyond, the oldest goes.
+        Predictions kept, up to 1,023 more for a while; beyond, the oldest goes.
     window_seconds
         A label observed more than this after its prediction is late: counted, not joined.
     early_seconds
         How long a label waits for its prediction, in event time.
     max_early
-        Labels that may wait so, up to 2,047 more for a while; beyond, the first of them goes.
+        Labels that may wait so, up to 1,023 more for a while; beyond, the first of them goes.
     """
 
     def __init__(
@@ -153,6 +154,9 @@ class Join:
         self._places = [0] * len(ENVIRONMENTS)
         self.fresh = np.empty(0, np.bool_)
         """Of the predictions of the last update, which came for the first time."""
+        self.watch = LabelWatch(self.window)
+        self.looked: list[Looked] = []
+        """What was seen in the last update of predictions that have come to the age at which labels are looked for."""
 
     @property
     def watermark(self) -> int:
@@ -165,6 +169,7 @@ class Join:
         """Take events in; return new pairs, and corrections of pairs that this or an earlier call gave."""
         out = _Outcome()
         self.fresh = np.zeros(len(predictions.offsets), np.bool_)
+        self.looked = []
         begin = label_begin = 0
         while begin < len(predictions.offsets) or label_begin < len(labels.offsets):
             end, label_end = self._end(predictions, begin, labels, label_begin)
@@ -215,6 +220,9 @@ class Join:
         if len(found.pending):
             self._label(found, out)
         if new and self.counts.predictions % BLOCK == 0:
+            at = int(predictions.offsets[-1]), int(predictions.rows[-1])
+            looked = self.watch.look(self.table, self.counts.labels_joined, self._watermark, at)
+            self.looked += [] if looked is None else [looked]
             self._expire()
         if len(labels.offsets) and self._labels % BLOCK == 0:
             self._expire_early()
@@ -400,6 +408,7 @@ class Join:
             "waiting": waiting,
             "early": self._early,
             "places": self._places,
+            "watch": self.watch.state(),
             "first_row": self.table.first,
             "fields": self.table.fields,
         }
@@ -423,6 +432,8 @@ class Join:
         self._watermark = meta["watermark"]
         self._waiting.restore(Strings.of(meta["waiting"]), meta["first"])
         self._places = meta["places"]
+        if "watch" in meta:  # since there is one
+            self.watch.load(meta["watch"])
         self._early = [None if e is None else _Early(*e) for e in meta["early"]]
 
 

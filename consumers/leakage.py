@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -87,12 +88,13 @@ class Leakage:
             np.add.at(self._table.counts[:, self._losses + k], of[of >= 0], sign)
         self._table.touch(rows)
 
-    def figures(self, cohort: Cohort) -> dict[str, Metric]:
-        """Return the metrics of a cohort and group; what is not known has no entry."""
-        row = self._table.get(cohort)
+    def figures(self, cohorts: Sequence[Cohort]) -> dict[str, Metric]:
+        """Return the metrics of some cohorts of one group together; what is not known has no entry."""
+        rows = [row for cohort in cohorts if (row := self._table.get(cohort)) is not None]
         found: dict[str, Metric] = {}
-        if row is None:
+        if not rows:
             return found
+        row = np.sum(rows, axis=0)
         for k, (kind, (law, every)) in enumerate(self._training.laws.items()):
             leak = served_counts.leak(row[k * served_counts.WIDTH :], law, every)
             if leak is not None:

@@ -2,29 +2,152 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 import redis
+from msgspec.structs import replace
 
 from ..core.errors import TransportError
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow, decode
+from .merged_rows import Part, aligned, merged
 from .redis_store import TRANSIENT
 
 
-def read(client: redis.Redis, keys: Keys, model: str) -> list[MetricRow]:
-    """Return all rows of a model, by environment, group and time; empty for a model that has none.
+class Point(NamedTuple):
+    """A metric at one time.
 
-    A model whose events come in several partitions has rows of each.
+    Parameters
+    ----------
+    time
+        The begin of the cohort, UTC; of a window its end.
+    value, low, high
+        The metric and its interval at 95 %.
+    """
+
+    time: datetime
+    value: float
+    low: float
+    high: float
+
+
+def read(
+    client: redis.Redis,
+    keys: Keys,
+    model: str,
+    *,
+    environment: str | None = None,
+    group: str | None = None,
+    window: bool = False,
+) -> list[MetricRow]:
+    """Return the rows of a model's cohorts, by environment, group and time; empty for a model that has none.
+
+    Parameters
+    ----------
+    client, keys
+        Where they are, and the tenant's names there.
+    model
+        The model.
+    environment, group
+        Only these; all where not given. The group of all predictions is the empty one.
+    window
+        The window that ends with the newest cohort, one row a group, instead of cohorts.
+
+    Notes
+    -----
+    Rows of a model whose events come in several partitions are merged into one of each cohort and group, see
+    `merged_rows.merged`; rows that cannot be, since a worker of another version wrote them, stand side by side.
 
     Raises
     ------
     TransportError
         Redis does not answer.
+    ValueError
+        A row is damaged.
     """
     try:
         found: Any = client.hgetall(keys.series(model))
     except (*TRANSIENT, redis.ResponseError) as error:
         raise TransportError(f"Redis does not answer, is it running? {error}") from None
-    rows = [decode(row) for _, row in sorted(found.items())]
-    return sorted(rows, key=lambda row: (row.environment, row.group, row.begin))
+    parts = (part for part in parts_of(found) if environment in (None, part.row.environment))
+    rows = rows_of(parts, window=window)
+    return [row for row in rows if group in (None, row.group)]
+
+
+def parts_of(fields: Mapping[bytes, bytes]) -> Iterator[Part]:
+    """Yield the rows as they are stored, in the order of their partitions."""
+    numbered = ((int(field.partition(b"|")[0]), field) for field in fields)
+    for partition, field in sorted(numbered):
+        yield Part(partition, decode(fields[field]))
+
+
+def rows_of(parts: Iterable[Part], *, window: bool = False) -> list[MetricRow]:
+    """Return one row of each cohort, or of the latest window, and group."""
+    cohorts: dict[tuple[str, str, str], list[Part]] = {}
+    windows: dict[tuple[str, str], list[Part]] = {}
+    written = list(parts)
+    if len({part.partition for part in written}) > 1:
+        written = list(aligned(written))
+    for part in written:
+        row = part.row
+        if row.window:
+            windows.setdefault((row.environment, row.group), []).append(part)
+        else:
+            cohorts.setdefault((row.environment, row.group, row.begin), []).append(part)
+    found = (
+        [row for of in windows.values() for row in _window(of, cohorts)]
+        if window
+        else [row for of in cohorts.values() for row in _one(of)]
+    )
+    return sorted(found, key=lambda row: (row.environment, row.group, row.begin))
+
+
+def _one(parts: list[Part]) -> list[MetricRow]:
+    """Return the row of several partitions; a single one is as it was written."""
+    whole = merged(parts) if len(parts) > 1 else None
+    return [replace(part.row, counts=b"") for part in parts] if whole is None else [whole]
+
+
+def _window(
+    windows: list[Part], cohorts: dict[tuple[str, str, str], list[Part]]
+) -> list[MetricRow]:
+    """Return the latest window of a group: where partitions have got to different ones, of the cohorts that are in it."""
+    last = max((part.row for part in windows), key=lambda row: row.end)
+    if all(part.row.end == last.end for part in windows):
+        return _one(windows)
+    own = [
+        part
+        for (environment, group, begin), of in cohorts.items()
+        if (environment, group) == (last.environment, last.group) and begin >= last.begin
+        for part in of
+    ]
+    whole = merged(own)
+    if whole is None:
+        return _one([part for part in windows if part.row.end == last.end])
+    return [replace(whole, begin=last.begin, end=last.end, window=True)]
+
+
+def over_time(
+    rows: Iterable[MetricRow],
+    metric: str,
+    kind: Literal["metrics", "corrected", "estimated"] = "metrics",
+) -> list[Point]:
+    """Return a metric by time, of rows of one environment and group; where it is not known there is no point.
+
+    Parameters
+    ----------
+    rows
+        From `read`.
+    metric
+        Its name, as `recall`.
+    kind
+        As it is, as it will be once late labels are there, or as scores say.
+    """
+    told = ((row, getattr(row, kind).get(metric)) for row in rows)
+    return [
+        Point(datetime.fromisoformat(row.end if row.window else row.begin), *value[:3])
+        for row, value in told
+        if value is not None
+    ]

@@ -24,7 +24,8 @@ from .environments import EnvironmentGaps
 from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .estimators import Seen
 from .incidents import Claim, Moment
-from .join import Join, Labels, Predictions
+from .join import Join, Labels, Pairs, Predictions
+from .label_watch import Looked
 from .leakage import STREAM
 from .model_settings import ModelSettings
 from .performance import Performance
@@ -182,15 +183,20 @@ class ModelMonitor:
         """
         pairs, corrections = self.join.update(predictions, self._join_labels(labels))
         self.performance.add(predictions, self.join.fresh, pairs, corrections)
+        looked: dict[int, list[Looked]] = {}
+        for look in self.join.looked:
+            for code, of in groups(look.environment):
+                every = len(of) == len(look.times)
+                looked.setdefault(code, []).append(look if every else look.take(of))
         for pair in pairs:
             for code, of in groups(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
-                series = self._of(code)
-                differences = self.performance.differences(
-                    code, part, is_regression=series.is_regression
-                )
-                found = series.judge(part, differences)
-                yield code, _position(part.offsets, part.rows), found + series.compare(part)
+                position = _position(part.offsets, part.rows)
+                found = self._watch(code, part, position, looked.pop(code, []))
+                yield code, position, found + self._of(code).compare(part)
+        for code, looks in looked.items():
+            found = [verdict for look in looks for verdict in self._of(code).follow(look)]
+            yield code, np.empty(0, np.int64), found
         for correction in corrections:
             self._of(int(correction.pair.environment[0])).correct(correction)
         if self._between is not None:
@@ -205,6 +211,24 @@ class ModelMonitor:
                     yield code, np.empty(0, np.int64), self._of(code).compare(events)
         if self.performance.is_full:
             self._count()
+
+    def _watch(self, code: int, pairs: Pairs, position: Ints, looks: list[Looked]) -> list[Verdict]:
+        """Run what watches errors over pairs of one environment, and over predictions of an age where these are looked at."""
+        series = self._of(code)
+        differences = self.performance.differences(code, pairs, is_regression=series.is_regression)
+        found: list[Verdict] = []
+        begin = 0
+        for look in looks:
+            end = _count(position, (look.offset << ROW_BITS) + look.row)
+            if end > begin:
+                rows = slice(begin, end)
+                found += series.judge(take(pairs, rows), differences[rows])
+            found += series.follow(look)
+            begin = end
+        rest = slice(begin, None)
+        if begin < len(position):
+            found += series.judge(take(pairs, rest) if begin else pairs, differences[rest])
+        return found
 
     def _count(self) -> None:
         """Count performance, as far as it waits."""
@@ -279,8 +303,9 @@ class ModelMonitor:
 
         for verdict in sorted(verdicts, key=lambda v: (v.offset, v.row, v.subject, v.detector)):
             claim = _claim(
-                series, self._names.tell(series.environment, verdict), clocks, predictions, labels
-            )
+                series, self._names.tell(series.environment, verdict), clocks, predictions, labels,
+                self.join.watch.age,
+            )  # fmt: skip
             end(claim.clock)
             opened = series.incidents.claim(claim)
             if opened is not None:
@@ -418,6 +443,7 @@ def _claim(
     clocks: _Clocks,
     predictions: _Events,
     labels: _Events,
+    label_age: int,
 ) -> Claim:
     """Put a verdict into its context: the event that decided it, and when the change began."""
     position = (verdict.offset << ROW_BITS) + verdict.row
@@ -437,7 +463,7 @@ def _claim(
         clock=clock,
         verdict=verdict,
         kind=kind,
-        summary=sentences.changed(verdict, is_regression=series.is_regression),
+        summary=sentences.changed(verdict, is_regression=series.is_regression, label_age=label_age),
         time=int(events.times[row]),
         started=line.since(verdict, number, (int(events.times[row]), verdict.offset)),
         prediction_id=events.ids[row],

@@ -172,6 +172,9 @@ class PerformanceSettings(Group):
         Predictions of so long a time make one cohort.
     cohorts
         Cohorts kept; a new one beyond takes the place of the earliest.
+    window
+        What `tocsin metrics MODEL --window` tells of ends with the newest cohort and is so long, in whole cohorts: seven of them where
+        not given.
     segments
         `all`: the first ten segments that events have, their version among them. Or a list of names, and of names with `*`
         between them for their crossing: `[sex, race, sex*race]`.
@@ -193,6 +196,7 @@ class PerformanceSettings(Group):
 
     cohort: Annotated[Seconds, Field(ge=60)] = 86400.0
     cohorts: int = Field(default=90, gt=0, le=10_000)
+    window: Seconds | None = None
     segments: Literal["all"] | list[str] = "all"
     positive: str | None = None
     close_after: Seconds = 7 * 86400.0
@@ -200,6 +204,23 @@ class PerformanceSettings(Group):
     maturity: Seconds | None = None
     unlabelled: Literal["unknown", "negative"] = "unknown"
     calibration_pairs: int = Field(default=2000, ge=300)
+
+    @property
+    def window_cohorts(self) -> int:
+        """How many cohorts a window has."""
+        return 7 if self.window is None else round(self.window / self.cohort)
+
+    @model_validator(mode="after")
+    def _of_whole_cohorts(self) -> PerformanceSettings:
+        if self.window is not None and self.window != self.window_cohorts * self.cohort:
+            raise ValueError(
+                f"window is {self.window:g} s, cohort {self.cohort:g} s: a window is of whole cohorts, so make it a multiple"
+            )
+        if self.window is not None and self.window_cohorts > self.cohorts:
+            raise ValueError(
+                f"window is {self.window_cohorts} cohorts long, but cohorts, how many are kept, is {self.cohorts}: raise it"
+            )
+        return self
 
     @field_validator("segments")
     @classmethod

@@ -68,16 +68,18 @@ def count_pairs(
 
 def metrics_of(
     row: Ints,
+    hits: int,
     classes: list[float],
     columns: ScoreColumns,
     name: Callable[[float], str],
     *,
     is_regression: bool,
 ) -> dict[str, Metric]:
-    """Return the metrics that follow from one row of `width_of` whole numbers.
+    """Return the metrics that follow from one row of `width_of` whole numbers, and pairs that are equal.
 
     Of two classes those of `binary_metrics`, for the class that is asked about: that of the score, or the one whose name sorts
-    last. Of more those of `class_counts` and `class_scores`, with names of classes for their numbers.
+    last. Of more those of `class_counts` and `class_scores`, with names of classes for their numbers. The order of classes
+    changes nothing.
     """
     if is_regression:
         return regression_sums.metrics(row)
@@ -89,8 +91,11 @@ def metrics_of(
         of_scores = of_scores.copy()
         of_scores[: binary_counts.SCORED] = two_by_two(confusion, place)
         return binary_metrics.metrics(of_scores)
-    found = class_counts.metrics(confusion)
-    names = [name(number) for number in classes]
+    order = [*np.argsort(classes).tolist(), *range(len(classes), MOST_CLASSES)]
+    found = class_counts.metrics(confusion[np.ix_(order, order)])
+    if found and len(classes) == MOST_CLASSES - 1:  # among other classes a pair is not always right
+        found |= class_counts.micro(hits, int(confusion.sum()))
+    names = [name(number) for number in sorted(classes)]
     names += [OTHER] * (MOST_CLASSES - len(names))
     shown = {named(key, names): metric for key, metric in found.items()}
     if len(columns) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -37,6 +38,20 @@ class ScoreColumns:
         self.positive = math.nan
         """The number of the class that is asked about: that of the score if the first prediction has one, else as set, or 1."""
         self.changes = 0
+
+    @classmethod
+    def known(cls, names: Sequence[str], positive: float, asked: str | None) -> ScoreColumns:
+        """Return those of a model of which it is known what they are."""
+        columns = cls(asked)
+        if names:
+            columns._take(tuple(names))
+        columns.positive = positive
+        return columns
+
+    @property
+    def asked(self) -> str | None:
+        """The class that is asked about, as somebody has said."""
+        return self._positive
 
     @property
     def is_set(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from ..core.verdict import Summary, Verdict
 from .estimates import ESTIMATE, ESTIMATED_ERROR
+from .label_watch import LAG, MISSING, OF_LABELS
 from .leakage import STREAM
 from .rates import RATES
 
 _SHOWN: Final = 3  # categories in a line
 _WIDE: Final = 50  # events that an onset may be uncertain by without a word
+_NAMES: Final = {LAG: "delay of labels", MISSING: "missing labels"}
 _OUTCOMES: Final = {
     "returned": "back to what it was",
     "new regime": "at rest at a new level, which is the reference now",
@@ -22,8 +25,8 @@ _OUTCOMES: Final = {
 }
 
 
-def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
-    """Return one line about a change."""
+def changed(verdict: Verdict, *, is_regression: bool | None, label_age: int = 0) -> str:
+    """Return one line about a change; `label_age` is that of predictions whose labels are looked for, in nanoseconds."""
     name, since = name_of(verdict.subject), _since(verdict)
     before, now = verdict.reference, verdict.current
     if verdict.subject.startswith("gap:"):
@@ -57,6 +60,8 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
     if verdict.subject in RATES:
         metric = RATES[verdict.subject]
         return f"{metric} {1 - before.mean:.2f} -> {1 - now.mean:.2f} on the last {now.count} labels that it is about{since}"
+    if verdict.subject in OF_LABELS:
+        return _of_labels(verdict, before, now, time(label_age / 1e9)) + since
     if verdict.subject == ESTIMATE:
         return f"accuracy as estimated from scores, less accuracy: {before.mean:+.3f} -> {now.mean:+.3f}, estimates are off{since}"
     if verdict.subject == ESTIMATED_ERROR:
@@ -70,6 +75,42 @@ def changed(verdict: Verdict, *, is_regression: bool | None) -> str:
     if verdict.unit == "natural sizes":
         sigmas = f" ({verdict.evidence})"
     return f"{name}: {change}mean {before.mean:.4g} -> {now.mean:.4g}{sigmas}{since}"
+
+
+def _of_labels(verdict: Verdict, before: Summary, now: Summary, age: str) -> str:
+    """Return how labels come now and how they came before."""
+    if verdict.subject == MISSING:
+        there, usual = 1 - (now.mean or 0.0), 1 - (before.mean or 0.0)
+        more = "fewer" if there < usual else "more"
+        return f"{more} predictions have a label after {age}: {there:.0%}, before {usual:.0%}"
+    took, usual = _median(now), _median(before)
+    if verdict.change.startswith("location"):
+        how = "later" if took > usual else "sooner"
+    else:
+        how = f"in another way than before ({verdict.change or 'changed'})"
+    return f"labels come {how}: median {time(math.exp(took))}, before {time(math.exp(usual))}"
+
+
+def _median(of: Summary) -> float:
+    """Return the median of a histogram."""
+    upto = np.concatenate([[0.0], np.cumsum(of.counts)])
+    if len(of.edges) != len(upto) or not upto[-1]:
+        return of.mean or 0.0
+    return float(np.interp(upto[-1] / 2, upto, of.edges))
+
+
+def time(seconds: float) -> str:
+    """Return a length of time in the unit that is read most easily.
+
+    Examples
+    --------
+    >>> [time(s) for s in (0.25, 90, 50_400, 181_440)]
+    ['0.25 s', '1.5 min', '14 h', '2.1 d']
+    """
+    units = (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 0.0))
+    unit, length = next((unit, length) for unit, length in units if seconds >= length)
+    count = seconds / (length or 1.0)
+    return f"{count:.2g} {unit}" if count < 10 else f"{count:.0f} {unit}"
 
 
 def ended(
@@ -121,6 +162,10 @@ def _level(subject: str, change: str, now: Summary) -> str:
             if len(now.counts) == 2
             else f"absolute error {now.mean:.4g}"
         )
+    if subject == MISSING:
+        return f"{1 - now.mean:.0%} have a label"
+    if subject == LAG:
+        return f"median {time(math.exp(_median(now)))}"
     if subject in RATES:
         return f"{RATES[subject]} {1 - now.mean:.2f}"
     spread = f", spread {now.std:.4g}" if change.startswith(("scale", "shape")) and now.std else ""
@@ -144,7 +189,7 @@ def name_of(subject: str) -> str:
     """
     kind, colon, name = subject.removeprefix("missing:").partition(":")
     if not colon:
-        return kind
+        return _NAMES.get(kind, kind)
     return name if kind in ("feature", "category", "client") else f"{kind} {name}"
 
 

@@ -32,6 +32,7 @@ from .estimators import Seen
 from .groups import Groups
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
+from .label_watch import LAG, OF_LABELS, Looked
 from .leakage import ServedStreams
 from .model_settings import DriftSettings, ModelSettings
 from .rates import RATES, Rates
@@ -151,7 +152,7 @@ class Series:
         share = _SHARES[name]
         if name == "errors" and self.settings.bias.segments:
             share -= SHARE
-        of_errors = (*RATES, ESTIMATE, ESTIMATED_ERROR)
+        of_errors = (*RATES, ESTIMATE, ESTIMATED_ERROR, *OF_LABELS)
         sparse = frozenset(of_errors if name == "errors" else self._served.samples)
         return _stream_monitor(self.settings.drift, share, reference, sparse)
 
@@ -283,6 +284,11 @@ class Series:
             )
             found += self._run("errors", self.errors, watched)
         return found
+
+    def follow(self, looked: Looked) -> list[Verdict]:
+        """Run the detector of errors over what has become of predictions of one age, all of this environment."""
+        found = self._run("errors", self.errors, looked.observations())
+        return [msgspec.structs.replace(verdict, row=looked.row) for verdict in found]
 
     def compare(self, events: Seen | Pairs) -> list[Verdict]:
         """Run the tests of gaps between groups over predictions, or over pairs."""
@@ -490,6 +496,6 @@ def _stream_monitor(
         ph_threshold=settings.page_hinkley_threshold,
         extra=settings.extra_detectors,
         sparse=sparse,
-        rising=frozenset(["error", *RATES, *sparse]) - {ESTIMATE},
+        rising=frozenset(["error", *RATES, *sparse]) - {ESTIMATE, LAG},
         river=settings.engine == "river",
     )

@@ -34,7 +34,7 @@ class Keys:
         return f"{self.prefix}:state:{topic}:{partition}"
 
     def series(self, model: str) -> str:
-        """Return the hash with a model's series: `partition|environment|begin of a cohort|group` to a row as JSON."""
+        """Return the hash with a model's series: `partition|environment|begin of a cohort, or window|group` to a row as JSON."""
         return f"{self.prefix}:series:{model}"
 
     def cursor(self, subscriber: str) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import msgspec
+
+Value: TypeAlias = tuple[float, float, float, float]
+"""A metric: itself, the lower and the upper end of its interval at 95 %, and what bins of scores may cost."""
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +21,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
         `sex=F` or `sex=F race=2`; empty for all predictions.
     begin, end
         The span, ISO 8601, UTC; `end` is not part of it.
+    window
+        Whether the span is the window that ends with the newest cohort; else it is a cohort.
     predictions, labels
         Predictions in the span, and how many of them have a label now.
     label_coverage_ratio
@@ -38,6 +45,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     too_small
         Of gaps between groups those that cannot be judged, since a group has too few events that the metric is about:
         its rate is not known within `bias.epsilon`, or 0.05 where that is less.
+    counts
+        What all this follows from, for whoever adds rows up; see `consumers/row_counts.py`.
     """
 
     environment: str
@@ -50,10 +59,12 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     closed: bool
     revised: int
     positive: str = ""
-    metrics: dict[str, tuple[float, float, float, float]]
-    estimated: dict[str, tuple[float, float, float, float]] = {}
-    corrected: dict[str, tuple[float, float, float, float]] = {}
+    metrics: dict[str, Value]
+    estimated: dict[str, Value] = {}
+    corrected: dict[str, Value] = {}
     too_small: list[str] = []
+    window: bool = False
+    counts: bytes = b""
 
 
 _encoder = msgspec.json.Encoder()

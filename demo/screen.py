@@ -101,9 +101,9 @@ class Screen:
         for figure in figures:
             if "accuracy" in figure:
                 self._console.print(
-                    f"  now      accuracy {figure['accuracy']:.2f}, precision "
-                    f"{figure['precision']:.2f}, recall {figure['recall']:.2f}, F1 "
-                    f"{figure['f1']:.2f} on the last {figure['pairs']:.0f} labels (coverage "
+                    f"  now      accuracy {figure['accuracy']:.2f}, macro averages of "
+                    f"precision {figure['precision:macro']:.2f}, recall {figure['recall:macro']:.2f}, "
+                    f"F1 {figure['f1:macro']:.2f} on the last {figure['pairs']:.0f} labels (coverage "
                     f"{figure['label_coverage_ratio']:.0%})"
                 )
         for problem in problems:

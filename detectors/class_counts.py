@@ -6,11 +6,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from ..core.columns import Floats, Ints
 from .binary_metrics import Metric, Z, wilson
 from .compiled import compiled
+
+RATES: Final = ("precision", "recall", "f1")
+"""What each class has, and averages of all."""
 
 
 @compiled
@@ -38,16 +43,16 @@ def count(table: Ints, cells: Ints, predicted: Ints, label: Ints, sign: int) -> 
 def metrics(confusion: Ints) -> dict[str, Metric]:
     """Return what follows from one (classes, classes) part of a table; a metric that is not known has no entry.
 
-    `accuracy`, which is the micro average of all three; `precision`, `recall` and `f1` as `:macro`, the mean over the
-    classes that have one, as `:weighted`, by how often each is true, and as `:0`, `:1`, ... of each class. A class that
-    was never predicted has no precision, one that was never true no recall, as with scikit-learn's
-    `zero_division=nan`.
+    `accuracy`; `precision`, `recall` and `f1` as `:micro`, of all classes' hits and misses together, which of one label a
+    prediction is the accuracy, as `:macro`, the mean over the classes that have one, as `:weighted`, by how often each is
+    true, and as `:0`, `:1`, ... of each class. A class that was never predicted has no precision, one that was never true
+    no recall, as with scikit-learn's `zero_division=nan`.
     """
     hits, true, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     pairs, right = int(true.sum()), int(hits.sum())
     if not pairs:
         return {}
-    found = {"accuracy": Metric(right / pairs, *wilson(right, pairs))}
+    found = micro(right, pairs)
     smoothed = _smoothed(confusion)
     for name, of in (("precision", said), ("recall", true), ("f1", said + true)):
         twice = 2 if name == "f1" else 1
@@ -71,6 +76,12 @@ def metrics(confusion: Ints) -> dict[str, Metric]:
                     value, max(value - half, 0.0), min(value + half, 1.0)
                 )
     return found
+
+
+def micro(hits: int, pairs: int) -> dict[str, Metric]:
+    """Return the accuracy, by that name and by those of the micro averages: a miss of one class is one of another."""
+    accuracy = Metric(hits / pairs, *wilson(hits, pairs))
+    return {"accuracy": accuracy, **{f"{name}:micro": accuracy for name in RATES}}
 
 
 def _smoothed(confusion: Ints) -> Floats:

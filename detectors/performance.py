@@ -1,4 +1,4 @@
-"""Performance over the latest joined pairs: accuracy, precision, recall, F1, or MAE and RMSE."""
+"""Performance over the latest joined pairs: accuracy, macro averages of precision, recall and F1, or MAE and RMSE."""
 
 from __future__ import annotations
 
@@ -58,11 +58,10 @@ class PerformanceWindow:
         return self._predicted[known], self._label[known]
 
     def classification(self) -> dict[str, float]:
-        """Return accuracy and macro-averaged precision, recall and F1; empty without pairs.
+        """Return accuracy, and precision, recall and F1 as means over classes (`:macro`); empty without pairs.
 
-        Macro averages are over the classes that were predicted or true in the window; a class that
-        was never predicted has precision 0, one that was never true recall 0, as scikit-learn's
-        `precision_recall_fscore_support(average="macro", zero_division=0)` has them.
+        A class that was never predicted has no precision, one that was never true no recall: they are not in the mean, as with
+        scikit-learn's `zero_division=nan`.
         """
         predicted, label = self._pairs()
         if not len(label):
@@ -74,9 +73,9 @@ class PerformanceWindow:
         true = np.bincount(t, minlength=len(classes))
         return {
             "accuracy": float((p == t).mean()),
-            "precision": float((hits / np.maximum(said, 1)).mean()),
-            "recall": float((hits / np.maximum(true, 1)).mean()),
-            "f1": float((2 * hits / np.maximum(said + true, 1)).mean()),
+            "precision:macro": float((hits[said > 0] / said[said > 0]).mean()),
+            "recall:macro": float((hits[true > 0] / true[true > 0]).mean()),
+            "f1:macro": float((2 * hits / (said + true)).mean()),
             "pairs": float(len(label)),
             "label_lag_seconds": self._median_lag(),
         }

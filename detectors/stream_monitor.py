@@ -145,7 +145,7 @@ class StreamMonitor:
         self.changes += 1
         self._streams.numbers(batch.names)
         found: list[Verdict] = []
-        is_clean = bool(np.abs(self._dense(batch)).max() <= HUGE)
+        is_clean = bool(np.abs(self._dense(batch)).max(initial=0.0) <= HUGE)
         begin = 0
         while begin < len(batch):
             is_known = is_clean and not self._awaited

@@ -65,11 +65,13 @@ def test_the_readme_shows_the_first_of_them(environment: dict[str, str]) -> None
 
 
 def test_python_reads_the_series(environment: dict[str, str]) -> None:
-    ((call, answer),) = re.findall(r"`(weakest\(.*?\))` returns `(.*?)`", PAGE)
-    code = f"{READ}\nprint({call})".replace(
-        "redis://localhost:6379/0", environment["TOCSIN_REDIS__URL"]
-    )
-    eventually(f"python -c '{code}'", environment, answer)
+    calls = re.findall(r"`(\w+\(redis.*?\))` returns `(.*?)`", PAGE)
+    assert len(calls) == 2
+    for call, answer in calls:
+        code = f"{READ}\nprint({call})".replace(
+            "redis://localhost:6379/0", environment["TOCSIN_REDIS__URL"]
+        )
+        eventually(f"python -c '{code}'", environment, answer)
 
 
 @pytest.mark.parametrize("page", ["performance.md", "late_labels.md"])

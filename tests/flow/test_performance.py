@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from sklearn import metrics as reference
 
 from tocsin.consumers.estimates import ESTIMATE
+from tocsin.consumers.metric_series import parts_of, rows_of
 from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
 from tocsin.core.cloudevents import LINES
 from tocsin.core.events import Label, Prediction
 from tocsin.core.metric_row import MetricRow, decode
+from tocsin.core.metric_row import encode as row_encode
 from tocsin.core.wire import encode
 
 START = datetime(2026, 1, 1, 5, tzinfo=UTC)
@@ -92,13 +95,13 @@ class Log:
             label = value + float(rng.normal())
         return {"event": event, "day": day, "label": label}
 
-    def records(self) -> list[PlainRecord]:
-        headers = [("content-type", LINES.encode())]
+    def records(self, lines: Sequence[bytes] | None = None) -> list[PlainRecord]:
+        lines, headers = lines or self.lines, [("content-type", LINES.encode())]
         return [
             PlainRecord(
                 k, int((START + 365 * DAY).timestamp() * 1e9), b"m", b"\n".join(part), headers
             )
-            for k, part in enumerate(self.lines[i : i + 7] for i in range(0, len(self.lines), 7))
+            for k, part in enumerate(lines[i : i + 7] for i in range(0, len(lines), 7))
         ]
 
     def of(self, span: int, group: str) -> list[dict[str, Any]]:
@@ -123,7 +126,20 @@ def run(
     restarts: bool = False,
     **performance: Any,
 ) -> dict[str, MetricRow]:
-    """Return the series after all records, taken in at these cuts."""
+    """Return the cohorts of the series after all records, taken in at these cuts."""
+    series = everything(records, cuts, restarts=restarts, **performance)
+    return {name: row for name, row in series.items() if not row.window}
+
+
+def everything(
+    records: Sequence[PlainRecord],
+    cuts: Sequence[int],
+    *,
+    restarts: bool = False,
+    bias: Sequence[str] = (),
+    **performance: Any,
+) -> dict[str, MetricRow]:
+    """Return the series with the windows."""
     segments = ["sex", "age", "version", "sex*age"]
     settings = ModelSettings(
         performance={
@@ -133,6 +149,7 @@ def run(
             **performance,
         },
         labels={"window": "90d"},
+        bias={"segments": list(bias)},
     )
 
     def fresh() -> PartitionPipeline:
@@ -216,10 +233,10 @@ def truth(kind: str, pairs: list[dict[str, Any]]) -> dict[str, float]:
 def test_cuts_and_restarts_change_nothing_in_the_series(kind: str) -> None:
     log = Log(2, kind, 600)
     records = log.records()
-    expected = run(records, [])
+    expected = everything(records, [])
     every = list(range(1, len(records)))
-    assert run(records, every) == expected
-    assert run(records, every[::11], restarts=True) == expected
+    assert everything(records, every) == expected
+    assert everything(records, every[::11], restarts=True) == expected
 
 
 def test_a_cohort_is_closed_by_age_or_coverage_and_says_what_changed_afterwards() -> None:
@@ -307,3 +324,123 @@ def test_scores_that_promise_too_much_raise_an_alert_although_accuracy_stays() -
     told = {alert.subject: alert.summary for alert in alerts if alert.state == "firing"}
     assert "accuracy as estimated from scores, less accuracy: " in told[ESTIMATE]
     assert "error" not in told
+
+
+def halves(log: Log) -> list[list[PlainRecord]]:
+    """Return the records of two partitions: each prediction and its labels in one of them."""
+    parts: list[list[bytes]] = [[], []]
+    for line in log.lines:
+        found = re.search(rb'"prediction_id":"(\d+)"', line)
+        assert found
+        parts[int(found[1]) * 7 % 11 % 2].append(line)
+    return [log.records(lines) for lines in parts]
+
+
+def in_redis(series: Sequence[dict[str, MetricRow]]) -> dict[bytes, bytes]:
+    return {
+        f"{number}|{name}".encode(): row_encode(row)
+        for number, of in enumerate(series)
+        for name, row in of.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes", "words", "numbers"])
+def test_rows_of_two_partitions_are_those_of_one_that_had_all_events(kind: str) -> None:
+    log = Log(7, kind, 900)
+    one = everything(log.records(), [], bias=["sex"])
+    two = [everything(records, [], bias=["sex"]) for records in halves(log)]
+    compared = 0
+    for window in (False, True):
+        expected = rows_of(parts_of(in_redis([one])), window=window)
+        found = rows_of(parts_of(in_redis(two)), window=window)
+        assert len(found) == len(expected)
+        for merged, whole in zip(found, expected, strict=True):
+            for name in ("environment", "group", "begin", "end", "predictions", "labels",
+                         "label_coverage_ratio", "revised", "positive", "metrics", "window", "counts"):  # fmt: skip
+                assert getattr(merged, name) == getattr(whole, name), (
+                    name,
+                    whole.group,
+                    whole.begin,
+                )
+            assert merged.closed <= whole.closed
+            compared += len(whole.metrics)
+    assert compared > 400
+    if kind == "binary":
+        assert {"sex=F|M", "sex=M|F"} & {row.group for row in found}
+
+
+def test_what_scores_and_late_labels_say_of_two_partitions_is_about_what_it_is_of_one() -> None:
+    log = Log(8, "binary", 5000)
+    settings: dict[str, Any] = {"positive": "1", "maturity": "6d"}
+    one = everything(log.records(), [], **settings)
+    two = [everything(records, [], **settings) for records in halves(log)]
+    expected = {row.begin: row for row in rows_of(parts_of(in_redis([one]))) if not row.group}
+    compared = 0
+    for row in rows_of(parts_of(in_redis(two))):
+        if row.group:
+            continue
+        whole = expected[row.begin]
+        if row.begin > "2026-01-05":  # every partition has learned what scores mean
+            assert set(row.estimated) == set(whole.estimated)
+        for kind, off in (("estimated", 0.06), ("corrected", 0.06)):
+            for name in getattr(row, kind).keys() & getattr(whole, kind).keys():
+                value, low, high, _ = getattr(row, kind)[name]
+                other, at, to, _ = getattr(whole, kind)[name]
+                assert value == pytest.approx(other, abs=off), (name, row.begin)
+                assert low <= value <= high
+                assert 0.6 * (to - at) - 0.01 < high - low < 2 * (to - at) + 0.02, (name, row.begin)
+                compared += 1
+    assert compared > 100
+
+
+@pytest.mark.parametrize("kind", ["binary", "numbers"])
+def test_a_window_is_what_scikit_learn_says_of_the_pairs_of_its_days(kind: str) -> None:
+    log = Log(9, kind)
+    series = everything(log.records(), [400], window="3d")
+    windows = {name: row for name, row in series.items() if row.window}
+    assert len(windows) == len({row.group for row in series.values()}) - 1  # version 1 has gone
+    for name, row in windows.items():
+        assert name == f"production|window|{row.group}"
+        assert (row.begin[:10], row.end[:10]) == ("2026-01-09", "2026-01-12")
+        rows = [one for span in (8, 9, 10) for one in log.of(span, row.group)]
+        pairs = [one for one in rows if one["label"] is not None]
+        assert (row.predictions, row.labels) == (len(rows), len(pairs))
+        for metric, value in truth(kind, pairs).items():
+            found = row.metrics[metric]
+            assert abs(found[0] - value) <= found[3] + 1e-9, (metric, row.group)
+            assert found[1] <= found[0] <= found[2]
+        cohorts = [one for one in series.values() if not one.window and one.group == row.group]
+        inside = [one for one in cohorts if one.begin >= row.begin]
+        assert row.revised == sum(one.revised for one in inside)
+        assert row.closed == all(one.closed for one in inside)
+
+
+def test_a_window_without_labels_or_of_one_class_is_unknown_and_no_zero() -> None:
+    log = Log(10, "binary", 300)
+    predictions = [line for line in log.lines if b'"type":"label"' not in line]
+    windows = [row for row in everything(log.records(predictions), []).values() if row.window]
+    assert windows
+    assert all((row.labels, row.metrics) == (0, {}) for row in windows)
+    lines = [line.replace(b'"label":1', b'"label":0') for line in log.lines]
+    (row,) = [
+        row for row in everything(log.records(lines), []).values() if row.window and not row.group
+    ]
+    assert row.labels > 100
+    assert row.metrics["specificity"][0] > 0.2
+    assert not {"recall", "roc_auc", "average_precision"} & set(row.metrics)
+
+
+def test_groups_that_change_all_the_time_hold_up_no_window() -> None:
+    log = Log(11, "binary", 1500)
+    settings = ModelSettings(performance={"segments": ["sex", "age", "version", "sex*age"]})
+    pipeline = PartitionPipeline(PARTITION, lambda _: settings)
+    written: dict[str, int] = {}
+    for turn, record in enumerate(log.records()):
+        pipeline.process(Records.of(PARTITION, [record]))
+        pipeline.dirty()
+        for name in pipeline.series().get("m", {}):
+            written[name] = turn
+    last = max(written.values())
+    now = [name for name, turn in written.items() if turn > last - 20]
+    assert sum("|window|" in name for name in now) == 14
+    assert sum("|2026-01-11" in name for name in now) > 8

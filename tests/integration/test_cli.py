@@ -95,7 +95,7 @@ def test_status_says_what_is_known_of_each_model(
     shown = site.run("status").stdout
     assert shown.startswith("m  predictions 900  labels_joined 900")
     found = json.loads(site.run("status", "--json").stdout)["m"]
-    assert {"accuracy", "precision", "recall", "f1"} <= set(found)
+    assert {"accuracy", "precision:macro", "recall:macro", "f1:macro"} <= set(found)
     assert f"accuracy {found['accuracy']:.4g}" in shown
 
 

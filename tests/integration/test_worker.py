@@ -166,7 +166,7 @@ def test_labels_join_and_wrong_ones_become_concept_drift(site: Any) -> None:
     figures = site.metrics()["m"]
     assert figures["labels_joined"] == 2000
     assert 0.4 < figures["accuracy"] < 0.9
-    assert {"precision", "recall", "f1"} <= set(figures)
+    assert {"precision:macro", "recall:macro", "f1:macro"} <= set(figures)
 
 
 def test_offsets_are_committed_to_kafka_too_for_lag_tools(site: Any, wait_until: Wait) -> None:

@@ -248,7 +248,7 @@ def expected(log: Sequence[Event], **bounds: Any) -> str:
 
 def case(seed: int) -> tuple[Random, list[Event], dict[str, Any]]:
     rng = Random(seed)
-    count = rng.choice([50, 800, 6000])
+    count = rng.choice([50, 800, 4000])
     log = events(rng, count, rng.choice([30, count, 20 * count]))
     bounds = {
         "max_pending": rng.choice([100, 1500, 10_000]), "window_seconds": rng.choice([50.0, 5000.0]),

@@ -31,7 +31,7 @@ def test_they_are_scikit_learns(seed: int) -> None:
     expected = {"accuracy": accuracy_score(label, predicted)}
     seen = np.unique(np.concatenate([predicted, label]))
     names = ("precision", "recall", "f1")
-    for average in ("macro", "weighted", None):
+    for average in ("micro", "macro", "weighted", None):
         of = precision_recall_fscore_support(
             label, predicted, average=average, labels=seen, zero_division=np.nan
         )[:3]

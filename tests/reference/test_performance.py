@@ -78,13 +78,13 @@ class Pairs:
 def figures_of_scikit_learn(truth: list, predicted: list) -> dict[str, float]:
     truth, predicted = [str(t) for t in truth], [str(p) for p in predicted]
     precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, predicted, average="macro", zero_division=0
+        truth, predicted, average="macro", zero_division=np.nan
     )
     return {
         "accuracy": accuracy_score(truth, predicted),
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
+        "precision:macro": precision,
+        "recall:macro": recall,
+        "f1:macro": f1,
         "pairs": len(truth),
     }
 

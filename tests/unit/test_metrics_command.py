@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tocsin.cli.metrics import Column, _columns, _print
+from tocsin.cli.metrics import Column, _columns, _print, _span
 from tocsin.core.errors import ConfigError
 from tocsin.core.metric_row import MetricRow
 
@@ -65,3 +65,17 @@ def test_names_are_neither_markup_nor_escape_codes() -> None:
 def test_a_metric_that_no_row_has_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match="no row has 'racall'; there are: recall"):
         _columns([row(1)], ["racall"])
+
+
+def test_a_window_has_one_line_a_group() -> None:
+    shown = printed([row(1, window=True), row(1, window=True, group="sex=F")], title="window")
+    lines = [line.split() for line in shown.splitlines()]
+    assert lines[1][0] == "group"
+    assert [line[0] for line in lines[2:4]] == ["all", "sex=F"]
+
+
+def test_a_span_is_told_in_days_where_it_is_of_days() -> None:
+    assert _span(row(1)) == "2026-01-01 to 2026-01-01"
+    assert (
+        _span(row(1, begin="2026-01-01T12:00:00+00:00")) == "2026-01-01 12:00 to 2026-01-02 00:00"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tocsin.consumers.model_settings import ModelSettings
+from tocsin.consumers.model_settings import ModelSettings, PerformanceSettings
 from tocsin.consumers.settings import Settings, load
 from tocsin.core.errors import ConfigError
 from tocsin.core.limits import Limits
@@ -295,3 +295,12 @@ def test_a_named_model_inherits_the_defaults(read: Load) -> None:
     assert fraud.labels.window == 60 * 86400
     assert fraud.features == ["a"]
     assert found.of("other").features == "all"
+
+
+def test_a_window_is_of_whole_cohorts_that_are_kept() -> None:
+    assert PerformanceSettings().window_cohorts == 7
+    assert PerformanceSettings(cohort="12h", window="3d").window_cohorts == 6
+    with pytest.raises(ValueError, match=r"window is 100 s, cohort 60 s: .* make it a multiple"):
+        PerformanceSettings(cohort="60s", window="100s")
+    with pytest.raises(ValueError, match=r"window is 30 cohorts long, .* is 10: raise it"):
+        PerformanceSettings(cohorts=10, window="30d")
