@@ -29,7 +29,7 @@ def run(file: Path, out: Path, columns: Columns, model: str | None, config: Path
     if not streams.rows:
         raise ConfigError(f"{file.name} has no rows")
     left_out = training_reference.write(
-        out, streams.values(), streams.rows, streams.categories(), streams.names()
+        out, streams.values(), streams.rows, streams.categories(), streams.names(), streams.parts()
     )
     written = training_reference.read(out)
     print(f"{out}: {streams.rows:,} rows of {file.name}, {len(written.samples)} streams:")

@@ -14,6 +14,7 @@ from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import reading
 from ..core.verdict import Verdict
+from ..detectors.leak_verdicts import FEATURES, LEAK, SAME_AS_LABEL
 from ..detectors.natural_size import SURPRISE
 from . import sentences
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
@@ -22,6 +23,7 @@ from .cohorts import FIELDS, Seen
 from .estimates import ESTIMATE
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
+from .leakage import Leakage
 from .model_settings import ModelSettings
 from .performance import Performance
 from .rates import RATES
@@ -76,6 +78,7 @@ class ModelMonitor:
         self._names_stored = -1
         self._series: dict[int, Series] = {}
         self.performance = self._new_performance()
+        self.leakage = Leakage(model, settings)
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
@@ -97,10 +100,16 @@ class ModelMonitor:
         for batch, predicted in zip(batches, classes, strict=True):
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
         segments, scores = self.performance.columns(batches)
+        begin = 0
         for batch, predicted in zip(batches, classes, strict=True):
             for code, rows in groups(batch.environment):
-                part = batch if len(rows) == len(batch) else batch.take(rows)
-                verdicts.setdefault(code, []).extend(self._of(code).observe(part, predicted[rows]))
+                part, series = (
+                    batch if len(rows) == len(batch) else batch.take(rows),
+                    self._of(code),
+                )
+                verdicts.setdefault(code, []).extend(series.observe(part, predicted[rows]))
+                self.leakage.observe(code, part, series, begin + rows)
+            begin += len(batch)
         pairs: dict[int, list[Ints]] = {}
         new = self._join_predictions(batches, classes, segments, scores)
         for code, place, found in self._judge(new, labels):
@@ -138,6 +147,8 @@ class ModelMonitor:
         """
         pairs, corrections = self.join.update(predictions, self._join_labels(labels))
         self.performance.add(predictions, self.join.fresh, pairs, corrections)
+        for code, found in self.leakage.update(self.join, pairs, self._of):
+            yield code, np.empty(0, np.int64), found
         for pair in pairs:
             for code, of in groups(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
@@ -253,7 +264,7 @@ class ModelMonitor:
             self._names_stored = self._names.changes
             fields["names"] = self._names.snapshot()
         self._count()
-        fields |= self.performance.dirty()
+        fields |= self.performance.dirty() | self.leakage.dirty()
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
         return fields
@@ -265,6 +276,7 @@ class ModelMonitor:
             group, slash, rest = name.partition("/")
             groups.setdefault(group if slash else "", {})[rest or name] = state
         lost: list[str] = []
+        is_joined = True
         try:
             with reading("join"):
                 join = self._new_join()
@@ -272,6 +284,7 @@ class ModelMonitor:
                 self.join = join
         except StateError as error:
             lost.append(f"join: {error}")
+            is_joined = False
         try:
             with reading("names"):
                 self._names.restore(fields["names"])
@@ -292,6 +305,9 @@ class ModelMonitor:
             self.performance.replace(counted)
         for code, of in own.items():
             lost += self._of(code).restore(of)
+            if leaks := self.leakage.restore(code, of, is_joined=is_joined):
+                self._of(code).incidents.let_go("leakage")
+                lost += leaks
         return lost
 
     def series(self) -> dict[str, bytes | None]:
@@ -303,7 +319,7 @@ class ModelMonitor:
                 "?" if is_text(np.array([number]))[0] else f"{number:.15g}"
             )
 
-        return self.performance.series(name, self.join.watermark)
+        return self.performance.series(name, self.join.watermark, self.leakage.told)
 
 
 _COUNTS = (
@@ -354,7 +370,7 @@ def _claim(
         events, row = labels, int(np.searchsorted(labels.position, position))
     clock = clocks.predictions_before + _count(clocks.predictions, position)
     kind = _kind(verdict.subject)
-    if kind == "concept drift":
+    if kind == "concept drift" or verdict.detector in (FEATURES, SAME_AS_LABEL):
         line, number = series.pairs, clocks.pairs_before + _count(clocks.pairs, position)
     else:
         line, number = series.events, clock
@@ -393,6 +409,8 @@ def _kind(subject: str) -> Kind:
         return "prediction drift"
     if what in ("error", ESTIMATE) or what in RATES or subject == SURPRISE:
         return "concept drift"
+    if what == LEAK:
+        return "leakage"
     if what == "gap":
         return "bias"
     return "adversarial input" if what == "client" else "pipeline"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
@@ -31,6 +32,8 @@ _ROWS: Final = 50
 """Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again."""
 
 Name = Callable[[float], str]
+Beside = Callable[[int, int], Mapping[str, tuple[float, float, float, float]]]
+"""What else is told of an environment and the number of its cohort's span."""
 
 
 class Performance:
@@ -161,11 +164,11 @@ class Performance:
             fields.update((f"{code}/{name}", f) for name, f in cohorts.dirty(changed, gone).items())
         return fields
 
-    def series(self, name: Name, now: int) -> dict[str, bytes | None]:
+    def series(self, name: Name, now: int, beside: Beside | None = None) -> dict[str, bytes | None]:
         """Return what has changed of the series since the last call, as far as one commit takes it; None for what is gone.
 
         To be called after `dirty`. `name` returns the name of a class by its number, `now` is the time of the latest
-        prediction, ns since 1970.
+        prediction, ns since 1970; `beside` what goes into the rows of all predictions.
         """
         found: dict[str, bytes | None] = {}
         span = int(self.settings.cohort * 1e9)
@@ -186,6 +189,8 @@ class Performance:
             if row is not None:
                 of = expected.get((code, cohort.group), {}).get(cohort.span)
                 told = self._row(code, cohort, row, name, of)
+                if beside is not None and cohort.group == ALL:
+                    told = replace(told, metrics={**told.metrics, **beside(code, cohort.span)})
                 found[self._field(code, cohort.span, told.group)] = encode(told)
         spans = {(code, cohort.span) for code, cohort in rows if self._compared}
         for code, span in sorted(spans):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any, Final, Literal
@@ -120,6 +120,8 @@ class Series:
         """Detectors that were set aside, and why; another version of tocsin begins them anew."""
         self._stored: dict[str, int] = {}
         self._watched: dict[str, int] = {}
+        self.latest: tuple[tuple[str, ...], Floats] = ((), np.empty((0, 0)))
+        """What `columns` returned of the predictions that were observed last."""
         self._classes = ClassNumbers()
         self._names = names or ClassNames()
         columns = ScoreColumns() if columns is None else columns
@@ -179,6 +181,11 @@ class Series:
             found += self._run("adversarial", self.attack, batch)
         return found
 
+    @property
+    def watched(self) -> Mapping[str, int]:
+        """The streams of predictions, in the order of their first values."""
+        return self._watched
+
     def decide(self, batch: EventBatch) -> None:
         """Decide by the first prediction whether this is a regression, where nobody has said so."""
         if self.is_regression is None:
@@ -190,7 +197,7 @@ class Series:
         From there on the stream is watched: a row without a value misses it. What else came in the same
         batch does not matter.
         """
-        names, values = self.columns(batch, predicted)
+        names, values = self.latest = self.columns(batch, predicted)
         missed: dict[int, list[str]] = {}
         for piece in pieces(names, values, self._watched, _MAX_STREAMS, missed):
             yield self._observations(batch, piece.names, piece.values, piece.rows)

@@ -13,7 +13,13 @@ from .verdict import Summary
 
 Severity: TypeAlias = Literal["info", "warning", "critical"]
 Kind: TypeAlias = Literal[
-    "data drift", "prediction drift", "concept drift", "bias", "adversarial input", "pipeline"
+    "data drift",
+    "prediction drift",
+    "concept drift",
+    "bias",
+    "leakage",
+    "adversarial input",
+    "pipeline",
 ]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WORDS: Final = {
     "data drift": "DRIFT", "prediction drift": "SCORES", "concept drift": "ACCURACY", "bias": "BIAS",
+    "leakage": "LEAK",
     "adversarial input": "ATTACK", "pipeline": "PIPELINE",
 }  # fmt: skip
 _COLOURS: Final = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
