@@ -24,17 +24,39 @@ COLUMNS: Final = 64
 _LEFT: Final = (
     0.75  # of the rows, at most, when all that is too old has gone; else every other row goes
 )
+_NONE: Final = np.empty(0, np.int64)
 _ROOM: Final = 1024  # rows that have left and may lie in stored segments, beside as many as wait
 
 Singles: TypeAlias = NDArray[np.float32]
 
 
 class Part(NamedTuple):
-    """Features of some rows: (n, c) values, and which of these columns become which of the sample's."""
+    """New rows, (n,) each but the values: their numbers, ascending, where in the log they are, and their times.
 
+    Of the (n, c) `values` the columns `source` become the features `target`.
+    """
+
+    pending: Ints
+    positions: Ints
+    times: Ints
     values: Floats
     source: Ints
     target: Ints
+
+
+@compiled
+def _put(kept: Singles, begin: int, values: Floats, source: Ints, target: Ints) -> None:
+    for i in range(len(values)):
+        kept[begin + i, :] = np.nan
+        for c in range(len(source)):
+            kept[begin + i, target[c]] = values[i, source[c]]
+
+
+@compiled
+def _get(kept: Singles, slots: Ints, found: Singles) -> None:
+    for i in range(len(slots)):
+        for c in range(kept.shape[1]):
+            found[c, i] = kept[slots[i], c]
 
 
 @compiled
@@ -138,51 +160,42 @@ class FeatureSample:
         return float(0.5 ** self._figures[1])
 
     def update(
-        self,
-        pending: Ints,
-        positions: Ints,
-        times: Ints,
-        parts: Sequence[Part],
-        taken: Ints,
-        taken_at: Ints,
+        self, parts: Sequence[Part], taken: Ints, taken_at: Ints
     ) -> tuple[Singles, NDArray[np.bool_]]:
-        """Take new rows in and let others go; return the features of those, as far as they were kept, and which.
+        """Take new rows in and let others go; return the (k, m) features of those, as far as they were kept, and which.
 
         Parameters
         ----------
-        pending, positions, times
-            (n,) numbers of new rows, ascending, where in the log they are, and their times.
         parts
-            The features of these rows, one part after another.
+            New rows, one part after another.
         taken, taken_at
             (m,) numbers of the rows whose label has come, and where in the log that is, ascending.
         """
-        if not len(pending) and not len(taken):
-            return self._values[:0], np.empty(0, np.bool_)
+        count = sum(len(part.pending) for part in parts)
+        if not count and not len(taken):
+            return self._values[:0].T, np.empty(0, np.bool_)
         self.changes += 1
         width = max((int(p.target.max(initial=-1)) + 1 for p in parts), default=0)
-        self._reserve(len(pending), width)
-        begin, end = self._end, self._end + len(pending)
-        self._pending[begin:end], self._time[begin:end] = pending, times
-        self._waits[begin:end] = False
-        self._values[begin:end] = np.nan
-        at = begin
+        self._reserve(count, width)
+        begin = self._end
         for part in parts:
-            rows = self._values[at : at + len(part.values)]
-            with np.errstate(over="ignore"):  # what is beyond single precision is infinite
-                if np.array_equal(part.target, np.arange(part.values.shape[1])):
-                    rows[:, : len(part.target)] = part.values
-                elif len(part.target):
-                    rows[:, part.target] = part.values[:, part.source]
-            at += len(part.values)
-        self._end = end
+            end = self._end + len(part.pending)
+            self._pending[self._end : end], self._time[self._end : end] = part.pending, part.times
+            _put(self._values, self._end, part.values, part.source, part.target)
+            self._end = end
+        self._waits[begin : self._end] = False
+        positions = [part.positions for part in parts] or [_NONE]
         slots = np.empty(len(taken), np.int64)
         _step(
-            self._pending, self._time, self._waits, self._figures, self._key, begin, positions, taken, taken_at,
-            slots,
+            self._pending, self._time, self._waits, self._figures, self._key, begin,
+            positions[0] if len(positions) == 1 else np.concatenate(positions), taken, taken_at, slots,
         )  # fmt: skip
         kept = slots >= 0
-        return self._values[slots if kept.all() else slots[kept]], kept
+        if not kept.all():
+            slots = slots[kept]
+        found = np.empty((self._values.shape[1], len(slots)), np.float32)
+        _get(self._values, slots, found)
+        return found, kept
 
     def _reserve(self, count: int, width: int) -> None:
         """Make room for rows and columns; what has gone makes room first."""
@@ -191,7 +204,7 @@ class FeatureSample:
         if self._end + count <= len(self._pending):
             return
         kept = np.flatnonzero(self._waits[: self._end])
-        room = max(len(self._pending), 2 * (len(kept) + count))
+        room = max(len(self._pending), _ROOM, 2 * (len(kept) + count))
         for name in _ARRAYS:
             array: NDArray[Any] = getattr(self, name)
             moved = np.zeros((room, *array.shape[1:]), array.dtype)

@@ -32,6 +32,13 @@ _OF_LABELS: Final = 2 / 3  # of the error; the rest is that of times
 _ROW_BITS: Final = 20  # as in `model_monitor`, which imports this module
 
 
+_NONE: Final = np.empty(0, np.int64)
+
+
+def _positions(offsets: Ints, rows: Ints) -> Ints:
+    return (offsets << _ROW_BITS) + rows
+
+
 class _Seen(NamedTuple):
     """A part of an update's predictions, all of one environment: (n, k) values of streams, and which they are."""
 
@@ -142,7 +149,7 @@ class Leakage:
         found: dict[int, tuple[Pairs, Ints]] = {}
         for pair, rows in zip(pairs, join.paired, strict=True):
             for code, of in groups(pair.environment):
-                found[code] = take(pair, of), rows[of]
+                found[code] = (pair, rows) if len(of) == len(rows) else (take(pair, of), rows[of])
         for code in sorted({*seen, *found}):
             verdicts = self._update(
                 self._of(code), seen.get(code, []), join.fresh, pending, found.get(code), series(code)
@@ -159,32 +166,29 @@ class Leakage:
         found: tuple[Pairs, Ints] | None,
         series: Series,
     ) -> list[Verdict]:
-        none = np.empty(0, np.int64)
         parts: list[Part] = []
-        numbers, positions, times, verdicts = [none], [none], [none], list[Verdict]()
+        verdicts: list[Verdict] = []
         for one in seen:
             source, target = own.columns(one, series)
             is_new = fresh[one.places]
             rows = slice(None) if is_new.all() else np.flatnonzero(is_new)
-            batch = one.batch
-            parts.append(Part(one.values[rows], source, target))
-            numbers.append(pending[one.places[rows]])
-            positions.append((batch.offsets[rows] << _ROW_BITS) + batch.rows[rows])
-            times.append(batch.times[rows])
+            at = _positions(one.batch.offsets[rows], one.batch.rows[rows])
+            times, numbers = one.batch.times[rows], pending[one.places[rows]]
+            parts.append(Part(numbers, at, times, one.values[rows], source, target))
             verdicts += self._compare_times(own, one, source, rows)
-        pairs, taken = found or (None, none)
-        at = none if pairs is None else (pairs.offsets << _ROW_BITS) + pairs.rows
-        features, kept = own.sample.update(
-            np.concatenate(numbers), np.concatenate(positions), np.concatenate(times), parts, taken, at
-        )  # fmt: skip
-        if pairs is None or not len(features):
+        if found is None:
+            own.sample.update(parts, _NONE, _NONE)
+            return verdicts
+        pairs, taken = found
+        features, kept = own.sample.update(parts, taken, _positions(pairs.offsets, pairs.rows))
+        if not features.shape[1]:
             return verdicts
         own.changes += 1
-        of = slice(None) if kept.all() else np.flatnonzero(kept)
-        spans = (pairs.times[of] - pairs.lag[of]) // self._span
+        if not kept.all():
+            pairs = take(pairs, kept)
+        spans = (pairs.times - pairs.lag) // self._span
         return verdicts + own.labels.add(
-            features, pairs.label[of], pairs.offsets[of], pairs.rows[of], spans,
-            is_regression=bool(series.is_regression),
+            features, pairs.label, pairs.offsets, pairs.rows, spans, is_regression=bool(series.is_regression)
         )  # fmt: skip
 
     def _compare_times(

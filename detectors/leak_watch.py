@@ -180,7 +180,7 @@ class LeakWatch:
         Parameters
         ----------
         values
-            (n, k) the features, NaN for none.
+            (k, n) the features, NaN for none.
         labels
             (n,) as `ClassNumbers` has them.
         offsets, rows, spans
@@ -215,11 +215,11 @@ class LeakWatch:
         labels, at = np.empty(size), 0
         while at < size:
             part, known = self._held.pop(0)
-            end = min(at + len(part), size)
-            values[: part.shape[1], at:end] = part[: end - at].T
+            end = min(at + len(known), size)
+            values[: len(part), at:end] = part[:, : end - at]
             labels[at:end] = known[: end - at]
-            if end - at < len(part):
-                self._held.insert(0, (part[end - at :], known[end - at :]))
+            if end - at < len(known):
+                self._held.insert(0, (part[:, end - at :], known[end - at :]))
             at = end
         self._waiting -= size
         y = self._numbers(labels) if self._is_known else np.full(size, -1)
@@ -249,18 +249,14 @@ class LeakWatch:
         """Return (n,) numbers of classes, new ones in the order in which they come."""
         if self.middle is not None:
             return np.where(np.isnan(labels), -1, labels > self.middle).astype(np.int64)
-        known = np.array(self.classes, np.float64)
-        new = labels[~np.isin(labels, known) & ~np.isnan(labels)]
+        found = np.full(len(labels), -1)
+        for number, label in enumerate(self.classes):
+            found[labels == label] = number
+        new = labels[(found < 0) & ~np.isnan(labels)]
         if len(new) and len(self.classes) < MOST_CLASSES:
-            found, first = np.unique(new, return_index=True)
-            room = MOST_CLASSES - len(self.classes)
-            self.classes += found[np.argsort(first)][:room].tolist()
-            known = np.array(self.classes)
-        if not len(known):
-            return np.full(len(labels), -1)
-        order = np.argsort(known)
-        place = np.minimum(np.searchsorted(known[order], labels), len(known) - 1)
-        return np.where(known[order][place] == labels, order[place], -1).astype(np.int64)
+            self.classes.append(float(new[0]))
+            return self._numbers(labels)
+        return found
 
     def _close(self, at: tuple[int, int], span: int, *, is_regression: bool) -> list[Verdict]:
         """End a block: give new features their quantiles, look at the windows that end here, and go on."""
@@ -371,10 +367,12 @@ class LeakWatch:
         """Return which features are equal to the label in a window."""
         self._looks[1] += 1
         equal, found = window.equal, list[Verdict]()
+        alike = np.flatnonzero(equal[:, EQUAL] >= np.maximum(SAME * equal[:, VALUES], 1))
+        if not len(alike):
+            return found
         z = -float(
             ndtri(self._error / (self._looks[1] * (self._looks[1] + 1)) / max(len(self.names), 1))
         )
-        alike = np.flatnonzero(equal[:, EQUAL] >= np.maximum(SAME * equal[:, VALUES], 1))
         for j in alike.tolist():
             name = self.names[j]
             agrees = agreement(equal[j], window.same, z)

@@ -17,7 +17,7 @@ from ..core.columns import Floats, Ints
 from ..core.snapshot import check, pack, reading, unpack
 from .binary_metrics import Metric, Z, wilson
 from .compiled import compiled
-from .leaky_kernel import AREA, INFORMATION, measure
+from .leaky_kernel import AREA, INFORMATION, LOGS, measure
 
 EDGES: Final = 16
 """Quantiles of the reference between which the values of a feature are told apart."""
@@ -253,7 +253,7 @@ def _values(
 def measured(table: Ints) -> Floats:
     """Return `area` and `information` of (k, CELLS, classes) counts, (k, 4) with variances; NaN where it is not known."""
     found = np.empty((len(table), 4))
-    measure(table, FEWEST, found)
+    measure(table, FEWEST, LOGS, found)
     return found
 
 

@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints
-from .compiled import compiled
+from .compiled import compiled, inlined
 
 VALUES, EQUAL, BEFORE = range(3)
 """Columns of `equal`: rows with a value, those where it is the label, those where it is the label of the row before."""
+LOGS: Final = np.log(np.maximum(np.arange(1 << 12), 1))
+"""Logarithms of the counts that are common."""
 AREA, AREA_VARIANCE, INFORMATION, INFORMATION_VARIANCE = range(4)
 """Columns of what `measure` fills."""
 Singles: TypeAlias = NDArray[np.float32]
@@ -86,16 +88,16 @@ def tally(
 
 
 @compiled
-def measure(table: Ints, fewest: int, found: Floats) -> None:
-    """Fill (k, 4) `found`, see `AREA`, from (k, 34, c) counts; NaN where it is not known.
+def measure(table: Ints, fewest: int, logs: Floats, found: Floats) -> None:
+    """Fill (k, 4) `found`, see `AREA`, from (k, 34, c) counts; NaN where it is not known. `logs` is `LOGS`.
 
     The numbers are those of `leaky_features.area` and `information`, for all features at once.
     """
     cells, many = table.shape[1], table.shape[2]
-    sums = np.empty(many, np.float64)
+    sums = np.empty(many, np.int64)
     for j in range(table.shape[0]):
         found[j, :] = np.nan
-        sums[:] = 0.0
+        sums[:] = 0
         for x in range(cells):
             for y in range(many):
                 sums[y] += table[j, x, y]
@@ -106,7 +108,7 @@ def measure(table: Ints, fewest: int, found: Floats) -> None:
             continue
         if many == 2:
             _area(table[j], fewest, found[j])
-        _information(table[j], sums, found[j])
+        _information(table[j], sums, logs, found[j])
 
 
 @compiled
@@ -134,9 +136,14 @@ def _area(counts: Ints, fewest: int, found: Floats) -> None:
     found[1] = max(of_p / (p * (p - 1)) + of_n / (n * (n - 1)), 1 / (4 * min(n, p) ** 2))
 
 
+@inlined
+def _log(count: int, logs: Floats) -> float:
+    return float(logs[count] if count < len(logs) else np.log(count))
+
+
 @compiled
-def _information(counts: Ints, sums: Floats, found: Floats) -> None:
-    n, least = 0.0, np.inf
+def _information(counts: Ints, sums: Ints, logs: Floats, found: Floats) -> None:
+    n, least = 0, np.inf
     columns, rows, cells = 0, 0, 0
     for y in range(len(sums)):
         if sums[y] > 0:
@@ -146,7 +153,7 @@ def _information(counts: Ints, sums: Floats, found: Floats) -> None:
     bits, entropy, bits_squared = np.zeros(len(sums)), 0.0, 0.0
     for y in range(len(sums)):
         if sums[y] > 0:
-            bits[y] = -np.log(sums[y] / n)
+            bits[y] = _log(n, logs) - _log(sums[y], logs)
             entropy += sums[y] / n * bits[y]
             bits_squared += sums[y] / n * bits[y] ** 2
     gains, squares, crossed = (
@@ -155,19 +162,21 @@ def _information(counts: Ints, sums: Floats, found: Floats) -> None:
         0.0,
     )  # of what a cell tells; with what its class would have told
     for x in range(len(counts)):
-        total = 0.0
+        total = 0
         for y in range(len(sums)):
             total += counts[x, y]
         if total == 0:
             continue
         rows += 1
+        row = _log(n, logs) - _log(total, logs)
         for y in range(len(sums)):
             if counts[x, y] > 0:
                 cells += 1
-                share, gain = counts[x, y] / n, np.log(counts[x, y] * n / (total * sums[y]))
-                gains += share * gain
-                squares += share * gain**2
-                crossed += share * gain * bits[y]
+                gain = row + _log(counts[x, y], logs) - _log(sums[y], logs)
+                gains += counts[x, y] * gain
+                squares += counts[x, y] * gain**2
+                crossed += counts[x, y] * gain * bits[y]
+    gains, squares, crossed = gains / n, squares / n, crossed / n
     mutual = gains
     value = mutual / entropy
     variance = max(squares - 2 * value * crossed + value**2 * bits_squared, 0.0)
