@@ -58,7 +58,7 @@ class _Environment:
         names = None if own.times == "auto" else own.times
         self.times = FeatureTimes(names, own.clock_skew, (1 - _OF_LABELS) * own.error, spans)
         self.changes = 0
-        self.stored = (-1, -1, -1)
+        self.stored: tuple[int, int, int] = (-1, -1, -1)
         self._streams = -1
         self._columns: tuple[tuple[str, ...], Ints, Ints] = (
             (),

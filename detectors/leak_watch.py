@@ -10,9 +10,10 @@ from scipy.special import ndtri
 
 from ..core.columns import Floats, Ints
 from ..core.errors import StateError
-from ..core.snapshot import check, pack, unpack
+from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .binary_metrics import Metric, Z
+from .label_windows import Window, checked
 from .leak_verdicts import (
     FEATURES,
     SAME,
@@ -50,33 +51,6 @@ class Trained(NamedTuple):
     counts: LabelCounts
     classes: list[float]
     middle: float | None
-
-
-class _Window(NamedTuple):
-    """Counts of some labels; see `leaky_kernel.tally`."""
-
-    table: Ints
-    equal: Ints
-    same: Ints
-
-    @classmethod
-    def empty(cls, features: int, classes: int) -> _Window:
-        return cls(
-            np.zeros((features, CELLS, classes), np.int64), np.zeros((features, 3), np.int64),
-            np.zeros(2, np.int64),
-        )  # fmt: skip
-
-    def padded(self, features: int, classes: int) -> _Window:
-        k, _, c = self.table.shape
-        if (k, c) == (features, classes):
-            return self
-        more = ((0, features - k), (0, 0))
-        return _Window(
-            np.pad(self.table, (*more, (0, classes - c))), np.pad(self.equal, more), self.same
-        )
-
-    def __add__(self, other: Any) -> _Window:
-        return _Window(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class LeakWatch:
@@ -121,8 +95,9 @@ class LeakWatch:
         self._quiet = np.empty(0, np.float32)  # the only value so far of features without quantiles
         self._learned = np.empty(0, np.int64)  # blocks in the reference of each feature
         self._reference = np.empty((0, CELLS, 2), np.int64)
-        self._block = _Window.empty(0, 2)
-        self._levels: list[_Window | None] = [None] * LEVELS
+        self._block = Window.empty(0, 2)
+        self._marked = Window.empty(0, 0)  # what `equal` and `same` were at the last step
+        self._levels: list[Window | None] = [None] * LEVELS
         self._then: Floats | None = None  # what the reference tells, as far as it is complete
         self._before = np.nan
         self._open: dict[tuple[str, str], int] = {}
@@ -197,7 +172,7 @@ class LeakWatch:
             last = size - first - 1
             at = int(offsets[last]), int(rows[last])
             self._take(size)
-            found += self._look_for_equal(self._block, at)
+            found += self._look_for_equal(self._step(), at)
             if self.count % BLOCK == 0:
                 found += self._close(at, int(spans[last]), is_regression=is_regression)
             first -= size
@@ -267,8 +242,7 @@ class LeakWatch:
         window = block
         for level in range(LEVELS):
             found += self._look(window, level, at, span)
-            if level:
-                found += self._look_for_equal(window, at)
+            found += self._look_for_equal(window, at)
             before = self._levels[level]
             if number >> level & 1 or before is None:
                 self._levels[level] = window
@@ -278,7 +252,8 @@ class LeakWatch:
         self._reference[learns] += block.table[learns]
         self._learned[learns] += 1
         self._then = None
-        self._block = _Window.empty(len(self.names), block.table.shape[2])
+        self._block = Window.empty(len(self.names), block.table.shape[2])
+        self._marked = Window.empty(len(self.names), 0)
         self.changes += 1
         return found
 
@@ -319,7 +294,7 @@ class LeakWatch:
             found, counts = np.unique(known, return_counts=True)
             self.classes = found[np.argsort(-counts, kind="stable")][:MOST_CLASSES].tolist()
 
-    def _look(self, window: _Window, level: int, at: tuple[int, int], span: int) -> list[Verdict]:
+    def _look(self, window: Window, level: int, at: tuple[int, int], span: int) -> list[Verdict]:
         """Return what a window of 2**level blocks shows."""
         self._looks[0] += 1
         found: list[Verdict] = []
@@ -363,7 +338,13 @@ class LeakWatch:
         """Return the share of the label's information that the best features tell, of a cohort."""
         return self._told.get(span, (0, {}))[1]
 
-    def _look_for_equal(self, window: _Window, at: tuple[int, int]) -> list[Verdict]:
+    def _step(self) -> Window:
+        """Return what was counted since the last step, but for the table, and begin another."""
+        block, begun = self._block, self._marked.padded(len(self.names), 0)
+        self._marked = Window(begun.table, block.equal.copy(), block.same.copy())
+        return Window(begun.table, block.equal - begun.equal, block.same - begun.same)
+
+    def _look_for_equal(self, window: Window, at: tuple[int, int]) -> list[Verdict]:
         """Return which features are equal to the label in a window."""
         self._looks[1] += 1
         equal, found = window.equal, list[Verdict]()
@@ -402,9 +383,8 @@ class LeakWatch:
             for v, _ in self._new
         ]
         arrays: dict[str, NDArray[Any]] = {
-            "table": self._block.table.astype(np.int16), "equal": self._block.equal, "same": self._block.same,
-            "new": np.concatenate([*new, np.empty((0, width), np.float32)]),
-            "quiet": self._quiet,
+            "quiet": self._quiet, "new": np.concatenate([*new, np.empty((0, width), np.float32)]),
+            **self._block.arrays("", np.int16), **self._marked.padded(len(self.names), 0).arrays(" marked", np.int16),
             "new_labels": np.concatenate([*(y for _, y in self._new), np.empty(0)]),
         }  # fmt: skip
         meta = {
@@ -422,10 +402,7 @@ class LeakWatch:
         }  # fmt: skip
         for level, window in enumerate(self._levels):
             if window is not None:
-                arrays |= {
-                    f"table{level}": window.table.astype(np.int32),
-                    f"equal{level}": window.equal, f"same{level}": window.same,
-                }  # fmt: skip
+                arrays |= window.arrays(str(level), np.int32)
         told = [[span, level, dict(of)] for span, (level, of) in self._told.items()]
         return pack(_WINDOWS, 1, {"blocks": self.count // BLOCK, "told": told}, arrays)
 
@@ -454,41 +431,28 @@ class LeakWatch:
             for span, level, of in beside["told"]
         }
         k, c = len(self.names), max(len(self.classes), 2)
-        self._edges = _checked(stored, "edges", (k, EDGES), np.float32)
-        self._used = _checked(stored, "used", (k,), np.int64)
-        self._learned = _checked(stored, "learned", (k,), np.int64)
-        self._reference = _checked(stored, "reference", (k, CELLS, c), np.int64)
+        self._edges = checked(stored, "edges", (k, EDGES), np.float32)
+        self._used = checked(stored, "used", (k,), np.int64)
+        self._learned = checked(stored, "learned", (k,), np.int64)
+        self._reference = checked(stored, "reference", (k, CELLS, c), np.int64)
         if ((self._used < -1) | (self._used > EDGES)).any() or len(self._looks) != 2:
             raise StateError(
                 f"a feature has {self._used.min()} to {self._used.max()} quantiles, of 16"
             )
-        self._block = _window(arrays, "", k, c, np.int16)
+        self._block = Window.read(arrays, "", k, c, np.int16)
+        self._marked = Window.read(arrays, " marked", k, 0, np.int16)
         self._levels = [
-            _window(stored, str(level), k, c, np.int32) if f"table{level}" in stored else None
+            Window.read(stored, str(level), k, c, np.int32) if f"table{level}" in stored else None
             for level in range(LEVELS)
         ]
-        self._quiet = _checked(arrays, "quiet", (k,), np.float32)
+        self._quiet = checked(arrays, "quiet", (k,), np.float32)
         labels = arrays["new_labels"]
         width = int((self._used < 0).sum())
         new = arrays["new"]
-        _checked(arrays, "new", (len(labels), min(new.shape[1], width)), np.float32)
-        _checked(arrays, "new_labels", (len(new),), np.float64)
+        checked(arrays, "new", (len(labels), min(new.shape[1], width)), np.float32)
+        checked(arrays, "new_labels", (len(new),), np.float64)
         self._new = [(new, labels)] if len(labels) else []
 
 
 def _rank(level: int) -> int:
     return level if level <= _TELLS else -level
-
-
-def _checked(
-    arrays: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...], dtype: Any
-) -> NDArray[Any]:
-    check(arrays[name], name, shape, np.dtype(dtype))
-    return arrays[name]
-
-
-def _window(arrays: dict[str, NDArray[Any]], of: str, k: int, c: int, dtype: Any) -> _Window:
-    return _Window(
-        _checked(arrays, f"table{of}", (k, CELLS, c), dtype).astype(np.int64),
-        _checked(arrays, f"equal{of}", (k, 3), np.int64), _checked(arrays, f"same{of}", (2,), np.int64),
-    )  # fmt: skip
