@@ -207,9 +207,11 @@ class FeatureSample:
         room = max(len(self._pending), _ROOM, 2 * (len(kept) + count))
         for name in _ARRAYS:
             array: NDArray[Any] = getattr(self, name)
-            moved = np.zeros((room, *array.shape[1:]), array.dtype)
-            moved[: len(kept)] = array[kept]
-            setattr(self, name, moved)
+            rows = array[kept]
+            if room > len(array):
+                array = np.empty((room, *array.shape[1:]), array.dtype)
+                setattr(self, name, array)
+            array[: len(kept)] = rows
         self._end = len(kept)
 
     def kept(self) -> tuple[Ints, Ints, Singles]:

@@ -24,7 +24,7 @@ from .leak_verdicts import (
     tells_label,
 )
 from .leaky_features import CELLS, EDGES, LabelCounts, claims, high, measured
-from .leaky_kernel import EQUAL, INFORMATION, VALUES, Singles, tally
+from .leaky_kernel import EQUAL, INFORMATION, VALUES, Singles, places, tally
 
 BLOCK: Final = 1_000
 """Labels of the shortest window; a leak lies in a window of its own after twice as many at the latest."""
@@ -224,12 +224,10 @@ class LeakWatch:
         """Return (n,) numbers of classes, new ones in the order in which they come."""
         if self.middle is not None:
             return np.where(np.isnan(labels), -1, labels > self.middle).astype(np.int64)
-        found = np.full(len(labels), -1)
-        for number, label in enumerate(self.classes):
-            found[labels == label] = number
-        new = labels[(found < 0) & ~np.isnan(labels)]
-        if len(new) and len(self.classes) < MOST_CLASSES:
-            self.classes.append(float(new[0]))
+        found = np.empty(len(labels), np.int64)
+        new = places(labels, np.array(self.classes, np.float64), found)
+        if new < len(labels) and len(self.classes) < MOST_CLASSES:
+            self.classes.append(float(labels[new]))
             return self._numbers(labels)
         return found
 

@@ -88,6 +88,21 @@ def tally(
 
 
 @compiled
+def places(labels: Floats, known: Floats, found: Ints) -> int:
+    """Fill (n,) `found` with which of the known classes each label is, -1 for none; return the first that is new, or n."""
+    new = len(labels)
+    for i in range(len(labels)):
+        found[i] = -1
+        for y in range(len(known)):
+            if labels[i] == known[y]:
+                found[i] = y
+                break
+        if found[i] < 0 and new == len(labels) and not np.isnan(labels[i]):
+            new = i
+    return new
+
+
+@compiled
 def measure(table: Ints, fewest: int, logs: Floats, found: Floats) -> None:
     """Fill (k, 4) `found`, see `AREA`, from (k, 34, c) counts; NaN where it is not known. `logs` is `LOGS`.
 
