@@ -181,6 +181,19 @@ def test_cuts_and_restarts_change_nothing(restarts: bool) -> None:
     }
 
 
+def test_what_is_lost_is_told_and_lets_its_incidents_end() -> None:
+    records = log(0, 5_600, "number", 0)
+    found = Run(records)
+    for name in ("0/leakage|m", "0/leakage_windows|m", "0/leakage_times|m", "0/leakage_sample|m"):
+        whole, damaged = (PartitionPipeline(PARTITION, lambda _: ModelSettings()) for _ in "ab")
+        assert whole.restore(len(records), found.stored) == []
+        (lost,) = damaged.restore(len(records), found.stored | {name: found.stored[name][:-3]})
+        assert lost.startswith("m: leakage: ")
+        # What would settle it is gone.
+        assert whole._models["m"]._series[0].incidents.due(100_000) is None
+        assert damaged._models["m"]._series[0].incidents.due(100_000) is not None
+
+
 def test_nothing_is_kept_where_it_is_not_wanted() -> None:
     found = Run(log(0, 4_600, "number", 0), enabled=False)
     assert found.alerts == []
