@@ -23,7 +23,7 @@ from .cohorts import FIELDS, Seen
 from .estimates import ESTIMATE
 from .incidents import Claim, Moment
 from .join import Join, Labels, Predictions
-from .leakage import Leakage
+from .feature_leaks import FeatureLeaks
 from .model_settings import ModelSettings
 from .performance import Performance
 from .rates import RATES
@@ -78,7 +78,7 @@ class ModelMonitor:
         self._names_stored = -1
         self._series: dict[int, Series] = {}
         self.performance = self._new_performance()
-        self.leakage = Leakage(model, settings)
+        self._leaks = FeatureLeaks(model, settings)
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
@@ -108,7 +108,7 @@ class ModelMonitor:
                     self._of(code),
                 )
                 verdicts.setdefault(code, []).extend(series.observe(part, predicted[rows]))
-                self.leakage.observe(code, part, series, begin + rows)
+                self._leaks.observe(code, part, series, begin + rows)
             begin += len(batch)
         pairs: dict[int, list[Ints]] = {}
         new = self._join_predictions(batches, classes, segments, scores)
@@ -147,7 +147,7 @@ class ModelMonitor:
         """
         pairs, corrections = self.join.update(predictions, self._join_labels(labels))
         self.performance.add(predictions, self.join.fresh, pairs, corrections)
-        for code, found in self.leakage.update(self.join, pairs, self._of):
+        for code, found in self._leaks.update(self.join, pairs, self._of):
             yield code, np.empty(0, np.int64), found
         for pair in pairs:
             for code, of in groups(pair.environment):
@@ -264,7 +264,7 @@ class ModelMonitor:
             self._names_stored = self._names.changes
             fields["names"] = self._names.snapshot()
         self._count()
-        fields |= self.performance.dirty() | self.leakage.dirty()
+        fields |= self.performance.dirty() | self._leaks.dirty()
         for code, series in self._series.items():
             fields.update((f"{code}/{name}", state) for name, state in series.dirty().items())
         return fields
@@ -305,7 +305,7 @@ class ModelMonitor:
             self.performance.replace(counted)
         for code, of in own.items():
             lost += self._of(code).restore(of)
-            if leaks := self.leakage.restore(code, of, is_joined=is_joined):
+            if leaks := self._leaks.restore(code, of, is_joined=is_joined):
                 self._of(code).incidents.let_go("leakage")
                 lost += leaks
         return lost
@@ -319,7 +319,7 @@ class ModelMonitor:
                 "?" if is_text(np.array([number]))[0] else f"{number:.15g}"
             )
 
-        return self.performance.series(name, self.join.watermark, self.leakage.told)
+        return self.performance.series(name, self.join.watermark, self._leaks.told)
 
 
 _COUNTS = (

@@ -87,7 +87,7 @@ class _Environment:
         return self._columns[1:]
 
 
-class Leakage:
+class FeatureLeaks:
     """Watches for leaks in one model in one partition.
 
     Parameters

@@ -247,11 +247,11 @@ def test_another_reference_than_before_begins_anew_and_says_so(tmp_path: Path) -
 
 def test_a_part_of_a_reference_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:
     from tocsin.consumers import training_reference
-    from tocsin.consumers.leakage import Leakage
+    from tocsin.consumers.feature_leaks import FeatureLeaks
     from tocsin.consumers.training_labels import PART
 
     out = tmp_path / "broken.npz"
     values = {"feature:x": np.random.default_rng(0).normal(size=2_000)}
     training_reference.write(out, values, 2_000, parts={PART: b"no counts"})
     with pytest.raises(ConfigError, match=r"broken\.npz: write it anew with `tocsin reference`"):
-        Leakage("m", ModelSettings(drift={"reference": out}))
+        FeatureLeaks("m", ModelSettings(drift={"reference": out}))
