@@ -41,7 +41,7 @@ def run(
     if not streams.rows:
         raise ConfigError(f"{file.name} has no rows")
     rows = collector.rows(fingerprints=fingerprints)
-    parts, why_not = rows.parts(), ""
+    parts, why_not = rows.parts() | streams.parts(), ""
     try:
         parts |= {trained_estimates.PART: streams.estimates()}
     except ValueError as error:

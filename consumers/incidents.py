@@ -153,11 +153,11 @@ class Incidents:
         end = min(map(self._end_of, self._open), default=inf)
         return int(end) if end <= clock else None
 
-    def let_go(self) -> None:
-        """End the incidents of drifts with the next event: the detectors that would say when begin anew."""
+    def let_go(self, of: str = "drift") -> None:
+        """End the incidents of drifts, or of another kind, with the next event: what would say when begins anew."""
         self.changes += 1
-        if ("drift", "") in self._merging:
-            self._merging["drift", ""].rest()
+        if (of, "") in self._merging:
+            self._merging[of, ""].rest()
 
     def _end_of(self, incident: Incident) -> int | float:
         end = self._merging[incident.group].end_of(incident.number)

@@ -154,6 +154,10 @@ class Join:
         self._places = [0] * len(ENVIRONMENTS)
         self.fresh = np.empty(0, np.bool_)
         """Of the predictions of the last update, which came for the first time."""
+        self.begins = 0
+        """The row of the table that the first of these has; the others have those after it."""
+        self.paired: list[Ints] = []
+        """The rows of the table of the pairs of the last update, as these."""
         self.watch = LabelWatch(self.window)
         self.looked: list[Looked] = []
         """What was seen in the last update of predictions that have come to the age at which labels are looked for."""
@@ -169,7 +173,7 @@ class Join:
         """Take events in; return new pairs, and corrections of pairs that this or an earlier call gave."""
         out = _Outcome()
         self.fresh = np.zeros(len(predictions.offsets), np.bool_)
-        self.looked = []
+        self.looked, self.paired, self.begins = [], [], self.table.count
         begin = label_begin = 0
         while begin < len(predictions.offsets) or label_begin < len(labels.offsets):
             end, label_end = self._end(predictions, begin, labels, label_begin)
@@ -180,7 +184,10 @@ class Join:
                 out,
             )
             begin, label_begin = end, label_end
-        return [stack(out.pairs)] if len(out.pairs) > 1 else out.pairs, out.corrections
+        if len(out.pairs) > 1:
+            self.paired = [np.concatenate(self.paired)]
+            return [stack(out.pairs)], out.corrections
+        return out.pairs, out.corrections
 
     def _end(
         self, predictions: Predictions, begin: int, labels: Labels, label_begin: int
@@ -325,6 +332,7 @@ class Join:
             self.table.label(_rows(new.pending), new.label, new.revision, new.observed)
             self._number(new.pending)
             out.pairs.append(self._pairs(new))
+            self.paired.append(new.pending)
         for i in np.flatnonzero(~first).tolist():
             self._again(take(found, slice(i, i + 1)), out)
 

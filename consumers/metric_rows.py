@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ..core.columns import Ints
 from ..core.events import ENVIRONMENTS
-from ..core.metric_row import MetricRow, encode
+from ..core.metric_row import MetricRow, Value, encode
 from ..detectors import gaps
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
@@ -42,6 +42,8 @@ _HALF_WIDTH: Final = 0.05
 """A gap between groups is judged where either rate is known within so much: 381 events, see `gaps.events_needed`."""
 
 Name = Callable[[float], str]
+Beside = Callable[[int, int], Mapping[str, Value]]
+"""What else is told of an environment and the number of its cohort's span."""
 _Side = tuple[int, list[int]]  # an environment, and groups in it
 _Row = tuple[int, Cohort]  # an environment, and a cohort and group in it
 
@@ -142,10 +144,11 @@ class MetricRows:
         self._unwritten.update(((code, cohort), None) for cohort, _ in table.cohorts())
         self._windows.note_all(code, table)
 
-    def take(self, name: Name, now: int) -> dict[str, bytes | None]:
+    def take(self, name: Name, now: int, beside: Beside | None = None) -> dict[str, bytes | None]:
         """Return what is to be written by one commit, by its field; None for what is gone.
 
-        `name` returns the name of a class by its number, `now` is the time of the latest prediction, ns since 1970.
+        `name` returns the name of a class by its number, `now` is the time of the latest prediction, ns since 1970; `beside`
+        what goes into the rows of all predictions.
         """
         span = int(self._settings.cohort * 1e9)
         if now // span > self._newest // span:  # what is told of all depends on their age
@@ -167,6 +170,8 @@ class MetricRows:
             row = self._cohorts[code].table.get(cohort)
             if row is not None:
                 told = self._row(code, [(cohort, row)], name, expected.get((code, cohort)))
+                if beside is not None and cohort.group == ALL:
+                    told = replace(told, metrics={**told.metrics, **beside(code, cohort.span)})
                 found[self._field(code, cohort.span, told.group)] = encode(told)
         for code, window in together:
             field = self._field(code, None, self._groups.name(window.group))

@@ -3,62 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from ..core.alert import Alert, Kind
+from ..core.alert import Alert
 from ..core.batch import EventBatch, LabelBatch
 from ..core.columns import Floats, Ints, Strings, Values, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import reading
 from ..core.verdict import Verdict
-from ..detectors.natural_size import SURPRISE
-from . import sentences
-from .bias import OF_PREDICTIONS
+from .claims import (
+    ROW_BITS,
+    Clocks,
+    Events,
+    claim_of,
+    count_upto,
+    events_of,
+    labels_of,
+    moment_of,
+    position_of,
+)
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers, is_text
 from .cohorts import FIELDS
 from .environments import EnvironmentGaps
-from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .estimators import Seen
-from .incidents import Claim, Moment
+from .feature_leaks import FeatureLeaks
 from .join import Join, Labels, Pairs, Predictions
 from .label_watch import Looked
-from .leakage import STREAM
 from .model_settings import ModelSettings
 from .performance import Performance
-from .rates import RATES
 from .series import Fields, Series
 from .trained_estimates import given
 from .training_rows import read
 
-ROW_BITS = 20
-"""A position is offset * 2**20 + row, one 64-bit number that orders events as the log does."""
-
-
 _BETWEEN = -1
 """In the place of an environment's code: what is about several of them."""
-
-
-class _Events(NamedTuple):
-    """All events of one update, predictions or labels, (n,) each."""
-
-    position: Ints
-    times: Ints
-    ids: Strings
-    environment: Ints
-    version: Strings
-
-
-class _Clocks(NamedTuple):
-    """A series' events in one update, and how many there were before: predictions, joined pairs."""
-
-    predictions_before: int
-    predictions: Ints
-    pairs_before: int
-    pairs: Ints
 
 
 class ModelMonitor:
@@ -91,6 +72,7 @@ class ModelMonitor:
         self._series: dict[int, Series] = {}
         self.performance = self._new_performance()
         self._between = self._new_between()
+        self._leaks = FeatureLeaks(model, settings)
 
     def _new_join(self) -> Join:
         labels = self.settings.labels
@@ -125,11 +107,15 @@ class ModelMonitor:
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
         segments, scores = self.performance.columns(batches, classes)
         met = [self._met(batch) for batch in batches]
+        begin = 0
         for batch, predicted, codes in zip(batches, classes, met, strict=True):
             for code, rows in groups(batch.environment):
                 part = batch if len(rows) == len(batch) else batch.take(rows)
-                found = self._of(code).observe(part, predicted[rows], codes[rows])
+                series = self._of(code)
+                found = series.observe(part, predicted[rows], codes[rows])
                 verdicts.setdefault(code, []).extend(found)
+                self._leaks.observe(code, part, series, begin + rows)
+            begin += len(batch)
         pairs: dict[int, list[Ints]] = {}
         new = self._join_predictions(batches, classes, segments, scores, met)
         for code, place, found in self._judge(new, labels):
@@ -137,17 +123,17 @@ class ModelMonitor:
             pairs.setdefault(code, []).append(place)
         if not any(verdicts.values()) and not any(s.incidents.open for s in self._told()):
             return []
-        predictions, known = _predictions(batches), _labels(labels)
+        predictions, known = events_of(batches), labels_of(labels)
         alerts: list[Alert] = []
         if between is not None:
             all_pairs = np.concatenate([*pairs.get(_BETWEEN, ()), predictions.position[:0]])
-            clocks = _Clocks(
+            clocks = Clocks(
                 before[_BETWEEN], predictions.position, pairs_before[_BETWEEN], all_pairs
             )
             alerts += self._alerts(between, clocks, verdicts.get(_BETWEEN, []), predictions, known)
         for code, series in self._series.items():
             of = predictions.position[predictions.environment == code]
-            clocks = _Clocks(
+            clocks = Clocks(
                 before.get(code, 0), of, pairs_before.get(code, 0),
                 np.concatenate([*pairs.get(code, ()), of[:0]]),
             )  # fmt: skip
@@ -188,10 +174,12 @@ class ModelMonitor:
             for code, of in groups(look.environment):
                 every = len(of) == len(look.times)
                 looked.setdefault(code, []).append(look if every else look.take(of))
+        for code, found in self._leaks.update(self.join, pairs, self._of):
+            yield code, np.empty(0, np.int64), found
         for pair in pairs:
             for code, of in groups(pair.environment):
                 part = pair if len(of) == len(pair.place) else take(pair, of)
-                position = _position(part.offsets, part.rows)
+                position = position_of(part.offsets, part.rows)
                 found = self._watch(code, part, position, looked.pop(code, []))
                 yield code, position, found + self._of(code).compare(part)
         for code, looks in looked.items():
@@ -202,7 +190,7 @@ class ModelMonitor:
         if self._between is not None:
             regressions = {code: series.is_regression for code, series in self._series.items()}
             found = self._between.update(predictions, self.join.fresh, pairs, regressions)
-            yield from ((_BETWEEN, _position(pair.offsets, pair.rows), []) for pair in pairs)
+            yield from ((_BETWEEN, position_of(pair.offsets, pair.rows), []) for pair in pairs)
             yield _BETWEEN, np.empty(0, np.int64), found
         if self.settings.bias.within:
             for code, of in groups(np.where(self.join.fresh, predictions.environment, 255)):
@@ -219,7 +207,7 @@ class ModelMonitor:
         found: list[Verdict] = []
         begin = 0
         for look in looks:
-            end = _count(position, (look.offset << ROW_BITS) + look.row)
+            end = count_upto(position, (look.offset << ROW_BITS) + look.row)
             if end > begin:
                 rows = slice(begin, end)
                 found += series.judge(take(pairs, rows), differences[rows])
@@ -286,10 +274,10 @@ class ModelMonitor:
     def _alerts(
         self,
         series: Series | EnvironmentGaps,
-        clocks: _Clocks,
+        clocks: Clocks,
         verdicts: list[Verdict],
-        predictions: _Events,
-        labels: _Events,
+        predictions: Events,
+        labels: Events,
     ) -> list[Alert]:
         """Feed verdicts, and the ends of incidents between them, to the incidents in their order."""
         alerts: list[Alert] = []
@@ -299,10 +287,10 @@ class ModelMonitor:
             while upto > before and (due := series.incidents.due(upto)) is not None:
                 # What was due earlier, by settings that changed meanwhile, ends with the next prediction.
                 position = int(clocks.predictions[max(due - before, 1) - 1])
-                alerts.extend(series.incidents.end(due, _moment(predictions, position)))
+                alerts.extend(series.incidents.end(due, moment_of(predictions, position)))
 
         for verdict in sorted(verdicts, key=lambda v: (v.offset, v.row, v.subject, v.detector)):
-            claim = _claim(
+            claim = claim_of(
                 series, self._names.tell(series.environment, verdict), clocks, predictions, labels,
                 self.join.watch.age,
             )  # fmt: skip
@@ -338,7 +326,7 @@ class ModelMonitor:
             self._names_stored = self._names.changes
             fields["names"] = self._names.snapshot()
         self._count()
-        fields |= self.performance.dirty()
+        fields |= self.performance.dirty() | self._leaks.dirty()
         if self._between is not None and (state := self._between.dirty()) is not None:
             fields["environments"] = state
         for code, series in self._series.items():
@@ -352,6 +340,7 @@ class ModelMonitor:
             group, slash, rest = name.partition("/")
             groups.setdefault(group if slash else "", {})[rest or name] = state
         lost: list[str] = []
+        is_joined = True
         try:
             with reading("join"):
                 join = self._new_join()
@@ -359,6 +348,7 @@ class ModelMonitor:
                 self.join = join
         except StateError as error:
             lost.append(f"join: {error}")
+            is_joined = False
         try:
             with reading("names"):
                 self._names.restore(fields["names"])
@@ -379,6 +369,9 @@ class ModelMonitor:
             self.performance.replace(counted)
         for code, of in own.items():
             lost += self._of(code).restore(of)
+            if leaks := self._leaks.restore(code, of, is_joined=is_joined):
+                self._of(code).incidents.let_go("leakage")
+                lost += leaks
         self._between = self._new_between()
         if self._between is not None and "environments" in fields:
             try:
@@ -397,105 +390,10 @@ class ModelMonitor:
                 "?" if is_text(np.array([number]))[0] else f"{number:.15g}"
             )
 
-        return self.performance.series(name, self.join.watermark)
+        return self.performance.series(name, self.join.watermark, self._leaks.told)
 
 
 _COUNTS = (
     "predictions", "predictions_repeated", "predictions_expired", "labels", "labels_joined",
     "labels_repeated", "labels_corrected", "labels_early", "labels_late", "labels_unmatched",
 )  # fmt: skip
-
-
-def _position(offsets: Ints, rows: Ints) -> Ints:
-    return (offsets << ROW_BITS) + rows
-
-
-def _predictions(batches: Sequence[EventBatch]) -> _Events:
-    if not batches:
-        none = np.empty(0, np.int64)
-        return _Events(none, none, Strings.missing(0), none, Strings.missing(0))
-    return _Events(
-        np.concatenate([_position(batch.offsets, batch.rows) for batch in batches]),
-        np.concatenate([batch.times for batch in batches]),
-        Strings.concat([batch.prediction_id for batch in batches]),
-        np.concatenate([batch.environment for batch in batches]).astype(np.int64),
-        Strings.concat([batch.version for batch in batches]),
-    )
-
-
-def _labels(labels: Sequence[LabelBatch]) -> _Events:
-    none = np.empty(0, np.int64)
-    if not labels:
-        return _Events(none, none, Strings.missing(0), none, Strings.missing(0))
-    count = sum(map(len, labels))
-    return _Events(
-        np.concatenate([_position(label.offsets, label.rows) for label in labels]),
-        np.concatenate([label.times for label in labels]),
-        Strings.concat([label.prediction_id for label in labels]),
-        np.zeros(count, np.int64),
-        Strings.missing(count),
-    )
-
-
-def _claim(
-    series: Series | EnvironmentGaps,
-    verdict: Verdict,
-    clocks: _Clocks,
-    predictions: _Events,
-    labels: _Events,
-    label_age: int,
-) -> Claim:
-    """Put a verdict into its context: the event that decided it, and when the change began."""
-    position = (verdict.offset << ROW_BITS) + verdict.row
-    row = int(np.searchsorted(predictions.position, position))
-    events = predictions
-    if row == len(predictions.position) or predictions.position[row] != position:
-        events, row = labels, int(np.searchsorted(labels.position, position))
-    clock = clocks.predictions_before + _count(clocks.predictions, position)
-    kind = _kind(verdict.subject)
-    if kind == "concept drift" or (
-        kind == "bias" and verdict.subject.split(":")[1] != OF_PREDICTIONS
-    ):
-        line, number = series.pairs, clocks.pairs_before + _count(clocks.pairs, position)
-    else:
-        line, number = series.events, clock
-    return Claim(
-        clock=clock,
-        verdict=verdict,
-        kind=kind,
-        summary=sentences.changed(verdict, is_regression=series.is_regression, label_age=label_age),
-        time=int(events.times[row]),
-        started=line.since(verdict, number, (int(events.times[row]), verdict.offset)),
-        prediction_id=events.ids[row],
-        version=events.version[row],
-    )
-
-
-def _count(positions: Ints, upto: int) -> int:
-    """Return how many events stand at `upto` or before."""
-    return int(np.searchsorted(positions, upto, side="right"))
-
-
-def _moment(events: _Events, position: int) -> Moment:
-    row = int(np.searchsorted(events.position, position))
-    return Moment(
-        position >> ROW_BITS,
-        position & ((1 << ROW_BITS) - 1),
-        int(events.times[row]),
-        events.ids[row],
-    )
-
-
-def _kind(subject: str) -> Kind:
-    what = subject.removeprefix("missing:").partition(":")[0]
-    if what in ("feature", "category", "label", "embedding"):
-        return "data drift"
-    if what in ("score", "prediction", "logits"):
-        return "prediction drift"
-    if what in ("error", ESTIMATE, ESTIMATED_ERROR) or what in RATES or subject == SURPRISE:
-        return "concept drift"
-    if what == "gap":
-        return "bias"
-    if what == STREAM:
-        return "leakage"
-    return "adversarial input" if what == "client" else "pipeline"

@@ -269,6 +269,34 @@ class BiasSettings(Group):
         return [name for name in self.segments if ENVIRONMENT in name.split("*")]
 
 
+class LeakageSettings(Group):
+    """Which leaks are looked for while a model serves; see `tocsin.consumers.feature_leaks`.
+
+    Parameters
+    ----------
+    enabled
+        Whether any are; only the first 64 of the `features` that are watched are looked at.
+    rows
+        Predictions whose features are kept until their label comes; beyond, a sample of them.
+    reference_labels
+        A feature's first labels, which later ones are compared with; where `drift.reference` knows labels, training is.
+    times
+        Names of features that are times and must not be after the event; `auto` finds them: text, or numbers since 1970, near
+        the events' own times.
+    clock_skew
+        A feature may be so much later than its event.
+    error
+        The probability that ever a false alarm is raised, over all features and looks.
+    """
+
+    enabled: bool = True
+    rows: int = Field(default=10_000, ge=1_000, le=1_000_000)
+    reference_labels: int = Field(default=2_000, ge=500)
+    times: Literal["auto"] | list[str] = "auto"
+    clock_skew: Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=_LONGEST)] = 60.0
+    error: float = Field(default=0.01, gt=0, lt=1)
+
+
 class IncidentSettings(Group):
     """When claims make one incident, and when it is over.
 
@@ -311,6 +339,7 @@ class ModelSettings(Group):
     labels: LabelSettings = LabelSettings()
     performance: PerformanceSettings = PerformanceSettings()
     bias: BiasSettings = BiasSettings()
+    leakage: LeakageSettings = LeakageSettings()
     incidents: IncidentSettings = IncidentSettings()
 
     @model_validator(mode="after")

@@ -31,6 +31,8 @@ def changed(verdict: Verdict, *, is_regression: bool | None, label_age: int = 0)
     before, now = verdict.reference, verdict.current
     if verdict.subject.startswith("gap:"):
         return f"{verdict.subject.removeprefix('gap:').replace(':', ' of ', 1)}: {verdict.evidence}"
+    if verdict.subject.startswith("leak:"):
+        return f"{name}: {verdict.evidence}"
     if before is None or now is None:
         return f"{name}: {verdict.change} {verdict.evidence}"
     if before.categories:
@@ -190,7 +192,7 @@ def name_of(subject: str) -> str:
     kind, colon, name = subject.removeprefix("missing:").partition(":")
     if not colon:
         return _NAMES.get(kind, kind)
-    return name if kind in ("feature", "category", "client") else f"{kind} {name}"
+    return name if kind in ("feature", "category", "client", "leak") else f"{kind} {name}"
 
 
 def count(number: float) -> str:

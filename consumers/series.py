@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any, Final, Literal
@@ -18,13 +18,12 @@ from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
 from ..detectors.base import Observations, last_words
-from ..detectors.budget import Budget
 from ..detectors.performance import PerformanceWindow
 from ..detectors.reference import Reference
 from ..detectors.stream_monitor import StreamMonitor
 from . import training_reference
 from .attack import AttackMonitor
-from .bias import BUDGET_EVENTS, SHARE, Bias, budget_of
+from .bias import SHARE, Bias, budget_of
 from .class_names import ClassNames, feature_column
 from .class_numbers import ClassNumbers, numbers_only
 from .estimates import ESTIMATE, ESTIMATED_ERROR
@@ -32,11 +31,12 @@ from .estimators import Seen
 from .groups import Groups
 from .incidents import Incidents, Timeline
 from .join import Correction, Pairs
-from .label_watch import LAG, OF_LABELS, Looked
+from .label_watch import OF_LABELS, Looked
 from .leakage import ServedStreams
-from .model_settings import DriftSettings, ModelSettings
+from .model_settings import ModelSettings
 from .rates import RATES, Rates
 from .score_columns import ScoreColumns, is_regression, score
+from .stream_monitors import stream_monitor
 from .vectors import VectorMonitor, Vectors
 from .watched import pieces
 
@@ -121,6 +121,8 @@ class Series:
         """Detectors that were set aside, and why; another version of tocsin begins them anew."""
         self._stored: dict[str, int] = {}
         self._watched: dict[str, int] = {}
+        self.latest: tuple[tuple[str, ...], Floats] = ((), np.empty((0, 0)))
+        """What `columns` returned of the predictions that were observed last."""
         self._classes = ClassNumbers()
         self._names = names or ClassNames()
         columns = ScoreColumns() if columns is None else columns
@@ -154,11 +156,11 @@ class Series:
             share -= SHARE
         of_errors = (*RATES, ESTIMATE, ESTIMATED_ERROR, *OF_LABELS)
         sparse = frozenset(of_errors if name == "errors" else self._served.samples)
-        return _stream_monitor(self.settings.drift, share, reference, sparse)
+        return stream_monitor(self.settings.drift, share, reference, sparse)
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
         drift = self.settings.drift
-        return VectorMonitor(name, drift, _SHARES[name], partial(_stream_monitor, drift))
+        return VectorMonitor(name, drift, _SHARES[name], partial(stream_monitor, drift))
 
     def observe(
         self, batch: EventBatch, predicted: Floats, met: Ints | None = None
@@ -184,6 +186,11 @@ class Series:
             found += self._run("adversarial", self.attack, batch)
         return found
 
+    @property
+    def watched(self) -> Mapping[str, int]:
+        """The streams of predictions, in the order of their first values."""
+        return self._watched
+
     def decide(self, batch: EventBatch) -> None:
         """Decide by the first prediction whether this is a regression, where nobody has said so."""
         if self.is_regression is None:
@@ -197,7 +204,8 @@ class Series:
         From there on the stream is watched: a row without a value misses it. What else came in the same
         batch does not matter.
         """
-        names, values = self._served.beside(*self.columns(batch, predicted), met)
+        names, values = self.latest = self.columns(batch, predicted)
+        names, values = self._served.beside(names, values, met)
         missed: dict[int, list[str]] = {}
         for piece in pieces(names, values, self._watched, _MAX_STREAMS, missed):
             yield self._observations(batch, piece.names, piece.values, piece.rows)
@@ -469,33 +477,3 @@ class Series:
             if "adversarial" in mended
             else lost + self.attack.restore(meta["versions"], fields)
         )
-
-
-def _stream_monitor(
-    settings: DriftSettings,
-    share: float,
-    reference: Reference | None = None,
-    sparse: frozenset[str] = frozenset(),
-) -> StreamMonitor:
-    """Return what watches streams with a share of the model's budget."""
-    if settings.budget_days is not None:
-        budget = Budget(days=settings.budget_days / share)
-    else:
-        budget = Budget((settings.budget_events or BUDGET_EVENTS) / share)
-    return StreamMonitor(
-        reference or Reference(settings.warmup_values),
-        budget=budget,
-        tolerance=settings.tolerance,
-        rate_tolerance=settings.rate_tolerance,
-        policy=settings.policy,
-        learning=frozenset(["error"]) if settings.learning else frozenset(),
-        season_seconds=settings.season_seconds,
-        only_budget=settings.alarms == "budget",
-        adwin_delta=settings.adwin_delta,
-        ph_delta=settings.page_hinkley_delta,
-        ph_threshold=settings.page_hinkley_threshold,
-        extra=settings.extra_detectors,
-        sparse=sparse,
-        rising=frozenset(["error", *RATES, *sparse]) - {ESTIMATE, LAG},
-        river=settings.engine == "river",
-    )

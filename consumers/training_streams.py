@@ -12,6 +12,7 @@ from .class_numbers import ClassNumbers
 from .model_settings import ModelSettings
 from .series import OF_ERRORS, Series
 from .trained_estimates import TrainedEstimates
+from .training_labels import TrainingLabels
 
 
 class TrainingStreams:
@@ -31,6 +32,7 @@ class TrainingStreams:
         )
         self._classes = ClassNumbers()
         self._values: dict[str, list[Floats]] = {}
+        self._labels = TrainingLabels()
         self.rows = 0
         """How many were taken in."""
         self._estimates = TrainedEstimates(settings)
@@ -46,6 +48,8 @@ class TrainingStreams:
         pairs = self._series.error_and_label(predicted, label)
         features = [name.removeprefix("feature:") for name in names if name.startswith("feature:")]
         self._estimates.add(batch, predicted, label, features)
+        is_regression = bool(self._series.is_regression)
+        self._labels.add(names, values, pairs[:, 1], is_regression=is_regression)
         for name, column in zip((*names, *OF_ERRORS), [*values.T, *pairs.T], strict=True):
             self._values.setdefault(name, []).append(column[usable(column)])
 
@@ -57,6 +61,10 @@ class TrainingStreams:
     def categories(self) -> frozenset[str]:
         """Return which streams are of categories."""
         return self._series.categories(self._values)
+
+    def parts(self) -> dict[str, bytes]:
+        """Return what else is to be known of training, by its name."""
+        return self._labels.part(is_regression=bool(self._series.is_regression))
 
     def values(self) -> dict[str, Floats]:
         """Return stream to its (n,) usable values."""

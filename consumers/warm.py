@@ -15,6 +15,7 @@ from ..detectors import served_counts
 from ..detectors.base import Observations
 from ..detectors.e_process import ClientEvidence
 from ..detectors.embedding import EmbeddingStreams
+from ..detectors.leak_watch import BLOCK, LeakWatch
 from ..detectors.logit_streams import LogitStreams
 from ..detectors.stream_monitor import StreamMonitor
 from .decode import Decoder
@@ -23,6 +24,7 @@ from .pipeline import PartitionPipeline
 from .record_kernel import header_kinds, record_spans
 from .records import Partition, PlainRecord, Records
 from .row_collector import RowCollector
+from .time_kernel import times_of
 
 _EVENT = (
     b'{"prediction_id":"%d","features":{"a":%d.5,"b":true,"c":"x"},"prediction":"1","label":"0",'
@@ -81,6 +83,7 @@ def warm() -> None:
     pipeline = PartitionPipeline(Partition("warm", 0), lambda _: settings, decoder=Decoder())
     for records in warm_up_records():
         pipeline.process(records)
+    pipeline.dirty()
     day = 86_400.0
     performance = PerformanceSettings(calibration_pairs=300, maturity=day)
     judged = ModelSettings(performance=performance, bias=BiasSettings(segments=["s"]))
@@ -89,18 +92,24 @@ def warm() -> None:
         pipeline.process(judged_records(offset))
         pipeline.metrics()
         pipeline.dirty()
-        pipeline.series()
+        while pipeline.is_behind:
+            pipeline.series()
     for records in warm_up_records():
         warm_leakage(records)
     vectors, place = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60)
     EmbeddingStreams(50).update(vectors, None, place, place)
     LogitStreams(50).update(vectors, place, place)
     StreamMonitor().update(Observations.of(np.zeros((4, 2))))
+    leaks, place = LeakWatch(), np.arange(BLOCK)
+    leaks.see(["x"])
+    values, labels = np.stack([place]).astype(np.float32), (place % 2).astype(np.float64)
+    leaks.add(values, labels, place, place, place, is_regression=False)
     spans = np.empty((0, 8), np.int64)
     for buffer in (bytes(8), bytearray(8)):  # what was decompressed, and what came from a socket
         data = np.frombuffer(buffer, np.uint8)
         record_spans(data, 0, 8, 0, spans)
         header_kinds(data, spans)
+        times_of(data, place[:0], place[:0])
     ClientEvidence(0.01, 1e6).update(np.zeros(0, np.uint8), np.zeros(0, np.int64))
     # What is loaded by now stays; the collector need not go through it again and again, which took a
     # tenth of a busy worker's time.

@@ -17,6 +17,7 @@ from ..core.columns import Floats, Ints
 from ..core.snapshot import check, pack, reading, unpack
 from .binary_metrics import Metric, Z, wilson
 from .compiled import compiled
+from .leaky_kernel import AREA, INFORMATION, LOGS, measure
 
 EDGES: Final = 16
 """Quantiles of the reference between which the values of a feature are told apart."""
@@ -107,7 +108,7 @@ class LabelCounts:
             raise ValueError(f"expected edges of shape ({len(names)}, {EDGES}), got {edges.shape}")
         self.names = tuple(names)
         self.table = np.zeros((len(names), CELLS, classes), np.int64)
-        self._edges = np.ascontiguousarray(edges, np.float64)
+        self.edges = np.ascontiguousarray(edges, np.float64)
         self._used = np.isfinite(edges).sum(axis=1).astype(np.int64)
 
     @classmethod
@@ -127,7 +128,7 @@ class LabelCounts:
 
     def like(self) -> LabelCounts:
         """Return empty counts of the same features, parts and classes."""
-        return LabelCounts(self.names, self._edges, self.table.shape[2])
+        return LabelCounts(self.names, self.edges, self.table.shape[2])
 
     def add(self, values: Floats, labels: Ints, sign: int = 1) -> None:
         """Add n rows, or take them away.
@@ -146,21 +147,19 @@ class LabelCounts:
                 f"expected values of shape ({len(labels)}, {len(self.names)}), got {values.shape}"
             )
         _count(
-            self.table, np.ascontiguousarray(values, np.float64), self._edges, self._used,
+            self.table, np.ascontiguousarray(values, np.float64), self.edges, self._used,
             np.ascontiguousarray(labels, np.int64), sign,
         )  # fmt: skip
 
     def merge(self, other: LabelCounts) -> None:
         """Add what another has counted of the same features and parts."""
-        if self.names != other.names or not np.array_equal(
-            self._edges, other._edges, equal_nan=True
-        ):
+        if self.names != other.names or not np.array_equal(self.edges, other.edges, equal_nan=True):
             raise ValueError("expected counts of the same features with the same quantiles")
         self.table += other.table
 
     def snapshot(self) -> bytes:
         """Return the counts: versioned, checksummed, no pickle."""
-        arrays: dict[str, NDArray[Any]] = {"edges": self._edges, "table": self.table}
+        arrays: dict[str, NDArray[Any]] = {"edges": self.edges, "table": self.table}
         return pack(_KIND, _VERSION, {"names": self.names}, arrays)
 
     @classmethod
@@ -225,26 +224,44 @@ def information(counts: Ints) -> tuple[float, float] | None:
     return min(max(corrected, 0.0), 1.0), max(variance, 1 / (4 * n * fewest))
 
 
-_MEASURES: Final = {"auc": area, "information": information}
+_MEASURES: Final = {"auc": AREA, "information": INFORMATION}
 
 
 def told(counts: LabelCounts) -> dict[str, dict[str, Metric]]:
     """Return by `auc` (where there are two classes) and `information` how well each feature tells the label."""
     found: dict[str, dict[str, Metric]] = {}
-    for by, value in _values(counts).items():
+    values = _values(counts.names, measured(counts.table), two=counts.table.shape[2] == 2)
+    for by, value in values.items():
         found[by] = {name: _metric(*pair) for name, pair in value.items()}
     return found
 
 
-def _values(counts: LabelCounts) -> dict[str, dict[str, tuple[float, float]]]:
-    two = counts.table.shape[2] == 2
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for by, measure in _MEASURES.items():
-        if by == "auc" and not two:
-            continue
-        pairs = ((n, measure(table)) for n, table in zip(counts.names, counts.table, strict=True))
-        found[by] = {name: pair for name, pair in pairs if pair is not None}
+def _values(
+    names: Sequence[str], found: Floats, *, two: bool
+) -> dict[str, dict[str, tuple[float, float]]]:
+    return {
+        by: {
+            name: (float(row[at]), float(row[at + 1]))
+            for name, row in zip(names, found, strict=True)
+            if not np.isnan(row[at])
+        }
+        for by, at in _MEASURES.items()
+        if by != "auc" or two
+    }
+
+
+def measured(table: Ints) -> Floats:
+    """Return `area` and `information` of (k, CELLS, classes) counts, (k, 4) with variances; NaN where it is not known."""
+    found = np.empty((len(table), 4))
+    measure(table, FEWEST, LOGS, found)
     return found
+
+
+def high(found: Floats) -> NDArray[np.bool_]:
+    """Return (k,) which features tell so much, of what `measured` has returned, that they may be named."""
+    with np.errstate(invalid="ignore"):
+        by = [found[:, at] > HIGH[name] for name, at in _MEASURES.items()]
+    return np.asarray(by[0] | by[1])
 
 
 def leaky(
@@ -267,20 +284,37 @@ def leaky(
     others tell less than 0.9. It tells more than in the reference where the difference is surely above `GAIN`, and what
     it tells above `HIGH`.
     """
+    then = None if reference is None else measured(reference.table)
+    return claims(current.names, current.table, measured(current.table), then, error, look)
+
+
+def claims(
+    names: Sequence[str],
+    table: Ints,
+    found: Floats,
+    reference: Floats | None = None,
+    error: float = 0.01,
+    look: int = 1,
+) -> list[Leaky]:
+    """Return what `leaky` does, of counts that have been `measured`, and of a reference's that have."""
     if not 0 < error < 1 or look < 1:
         raise ValueError(
             f"expected an error within (0, 1) and a look of 1 or more, got {error}, {look}"
         )
-    now, then = _values(current), {} if reference is None else _values(reference)
+    two = table.shape[2] == 2
+    now = _values(names, found, two=two)
+    then = {} if reference is None else _values(names, reference, two=two)
     tests = 2 * max(sum(map(len, now.values())), 1)
     z = -float(ndtri(error / (look * (look + 1)) / tests))
-    found: dict[str, Leaky] = {}
+    named: dict[str, Leaky] = {}
     for by, pairs in now.items():
         for name, (value, variance) in pairs.items():
+            if value <= HIGH[by]:
+                continue
             before = then.get(by, {}).get(name)
             earlier = None if before is None else _metric(*before)
             others = [other for of, (other, _) in pairs.items() if of != name]
-            counts = current.table[current.names.index(name), : -1 if by == "auc" else None]
+            counts = table[names.index(name), : -1 if by == "auc" else None]
             labels = np.sort(counts.sum(axis=0))
             of = float(labels[-2] if by == "auc" else labels.sum())
             spread = z * np.sqrt(variance)
@@ -298,8 +332,8 @@ def leaky(
                 why = "more than in the reference"
             else:
                 continue
-            found.setdefault(name, Leaky(name, by, _metric(value, variance), earlier, why))
-    return list(found.values())
+            named.setdefault(name, Leaky(name, by, _metric(value, variance), earlier, why))
+    return list(named.values())
 
 
 def _bound(value: float, of: float, z: float) -> float:

@@ -157,8 +157,12 @@ class Run:
         assert self.pipeline.restore(position, self.stored) == []
 
     def state(self) -> dict[str, Any]:
-        """Return the fields; of the pending table what they hold, for how it is cut is free."""
-        fields = {n: s for n, s in self.stored.items() if not n.startswith("pending/")}
+        """Return the fields; of the pending table and the features what they hold, for how it is cut is free."""
+        free = (
+            "pending/",
+            *(f"{code}/leakage_{of}" for code in range(4) for of in ("waiting", "sample")),
+        )
+        fields = {n: s for n, s in self.stored.items() if not n.startswith(free)}
         held: dict[str, Any] = {}
         for model, monitor in self.pipeline._models.items():
             table = monitor.join.table
@@ -167,6 +171,11 @@ class Run:
             held[f"pending|{model}"] = repr((table.first, names, columns))
             held[f"join|{model}"], _ = unpack("join", 1, fields[f"join|{model}"])
             del held[f"join|{model}"]["fields"]
+            for code, own in monitor._leaks._environments.items():
+                pending, times, values = (column.tolist() for column in own.sample.kept())
+                held[f"features {code}|{model}"] = repr(
+                    (own.sample._figures.tolist(), pending, times, values)
+                )
         return fields | held
 
 

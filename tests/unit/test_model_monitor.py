@@ -166,6 +166,8 @@ PART_OF = {
     "series": "series", "inputs": "inputs", "inputs_reference": "inputs", "errors": "errors",
     "errors_reference": "errors", "performance": "performance", "incidents": "incidents",
     "attack//3": "attack//3", "attack_steady//3": "attack//3", "names": "names",
+    "leakage": "leakage", "leakage_sample": "leakage", "leakage_waiting": "leakage",
+    "leakage_windows": "leakage", "leakage_times": "leakage",
     "groups": "performance", "score_columns": "performance", "cohorts": "performance", "cohort": "performance", "served": "performance",
 }  # fmt: skip
 

@@ -164,7 +164,10 @@ def test_another_file_begins_anew_and_the_same_one_goes_on(reference: Path, tmp_
     fields = {name: state for name, state in first.dirty().items() if state is not None}
     same, none = series(reference), series(None)
     assert same.restore(fields) == []
-    assert none.restore(fields) == ["inputs and errors: drift.reference is another one than before"]
+    assert none.restore(fields) == [
+        f"{what}: drift.reference is another one than before"
+        for what in ("inputs and errors", "leakage")
+    ]
     rows = batches(made(4, 3000, shift=1.0), 3000)
     assert same.update(rows, []) == first.update(rows, []) != []
     assert none.update(batches(made(4, 3000), 6000), []) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tocsin.consumers.model_settings import BiasSettings, ModelSettings, PerformanceSettings
 from tocsin.consumers.pipeline import PartitionPipeline
+from tocsin.consumers.series import Fields
 from tocsin.consumers.warm import judged_records, warm_up_records
 from tocsin.core.metric_row import decode
 
@@ -26,7 +27,10 @@ def test_the_judged_events_of_the_warm_up_reach_all_that_counts() -> None:
     for offset in range(2):
         assert pipeline.process(judged_records(offset)).dead_letters == []
         pipeline.dirty()
-        series = pipeline.series()
+        series: dict[str, Fields] = {}
+        while pipeline.is_behind:
+            for model, fields in pipeline.series().items():
+                series.setdefault(model, {}).update(fields)
     rows = {model: [decode(row) for row in of.values() if row] for model, of in series.items()}
     assert set(rows) == {"two", "three", "numbers"}
     told = {model: {name for row in of for name in row.metrics} for model, of in rows.items()}

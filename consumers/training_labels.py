@@ -1,0 +1,114 @@
+"""How features told the label in training: the part of a training reference that live labels are compared with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from ..core.columns import Floats
+from ..core.errors import StateError
+from ..core.snapshot import pack, reading, unpack
+from ..detectors.leak_watch import MOST_CLASSES, Trained
+from ..detectors.leaky_features import LabelCounts
+from .feature_sample import COLUMNS
+
+PART: Final = "labels by feature"
+"""The part's name in the file."""
+_FIRST: Final = 10_000  # rows that quantiles are taken of
+_KIND: Final = "labels_by_feature"
+
+
+class TrainingLabels:
+    """Counts labels by feature in rows of training.
+
+    Notes
+    -----
+    The first 64 features that have a value, with the quantiles of the first 10,000 rows; in single precision, as a worker
+    keeps them.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, int] = {}
+        self._first: list[tuple[Floats, Floats]] = []
+        self._rows = 0
+        self._trained: Trained | None = None
+
+    def add(
+        self, names: tuple[str, ...], values: Floats, labels: Floats, *, is_regression: bool
+    ) -> None:
+        """Take in n rows: (n, k) values of these streams and (n,) labels, NaN for none."""
+        if np.isnan(labels).all():
+            return
+        has: list[bool] = np.any(~np.isnan(values), axis=0).tolist()
+        of = [c for c, n in enumerate(names) if n.startswith(("feature:", "category:")) and has[c]]
+        if self._trained is None:
+            for column in of:
+                if len(self._columns) < COLUMNS:
+                    self._columns.setdefault(names[column], len(self._columns))
+        of = [column for column in of if names[column] in self._columns]
+        rows = np.full((len(values), len(self._columns)), np.nan)
+        with np.errstate(over="ignore"):
+            rows[:, [self._columns[names[c]] for c in of]] = values[:, of].astype(np.float32)
+        if self._trained is not None:
+            _count(self._trained, rows, labels)
+            return
+        self._first.append((rows, labels))
+        self._rows += len(rows)
+        if self._rows >= _FIRST:
+            self._fit(is_regression=is_regression)
+
+    def _fit(self, *, is_regression: bool) -> None:
+        k = len(self._columns)
+        wide = [
+            np.pad(v, ((0, 0), (0, k - v.shape[1])), constant_values=np.nan) for v, _ in self._first
+        ]
+        values, labels = np.concatenate(wide), np.concatenate([of for _, of in self._first])
+        known = labels[~np.isnan(labels)]
+        middle = float(np.median(known)) if is_regression else None
+        classes: list[float] = []
+        if middle is None:
+            found, often = np.unique(known, return_counts=True)
+            classes = found[np.argsort(-often, kind="stable")][:MOST_CLASSES].tolist()
+        counts = LabelCounts.fit(tuple(self._columns), values, max(len(classes), 2))
+        self._trained = Trained(counts, classes, middle)
+        _count(self._trained, values, labels)
+        self._first = []
+
+    def part(self, *, is_regression: bool) -> dict[str, bytes]:
+        """Return the part by its name; none where no row had a label and a feature."""
+        if self._first and self._columns:
+            self._fit(is_regression=is_regression)
+        if self._trained is None:
+            return {}
+        counts, classes, middle = self._trained
+        meta = {"counts": counts.snapshot(), "classes": classes, "middle": middle}
+        return {PART: pack(_KIND, 1, meta, {})}
+
+
+def _count(trained: Trained, values: Floats, labels: Floats) -> None:
+    if trained.middle is not None:
+        y = np.where(np.isnan(labels), -1, labels > trained.middle).astype(np.int64)
+    else:
+        y = np.full(len(labels), -1)
+        for number, label in enumerate(trained.classes):
+            y[labels == label] = number
+    trained.counts.add(values, y)
+
+
+def read(part: bytes) -> Trained:
+    """Return what `TrainingLabels` has counted.
+
+    Raises
+    ------
+    StateError
+        The bytes are damaged.
+    """
+    with reading(PART):
+        meta, _ = unpack(_KIND, 1, part)
+        counts = LabelCounts.restore(meta["counts"])
+        classes = [float(number) for number in meta["classes"]]
+        middle = None if meta["middle"] is None else float(meta["middle"])
+        if len(counts.names) > COLUMNS or counts.table.shape[2] != max(len(classes), 2):
+            raise StateError(f"{len(counts.names)} features and {len(classes)} classes")
+        return Trained(counts, classes, middle)
