@@ -43,6 +43,10 @@ class ClassNumbers:
 
     def of_text(self, texts: Strings) -> Floats:
         """Return (n,) numbers of a column of text, NaN where a row has none."""
+        if len(texts) and (texts.end - texts.start == 1).all():
+            digits = texts.data[texts.start] - ord("0")
+            if (digits < 10).all():  # `0` and `1`, which need not be looked up
+                return digits.astype(np.float64)
         if len(self._index) > _REMEMBERED or self._index.size > _REMEMBERED_BYTES:
             self._index, self._values = StringIndex(), np.empty(0)
         codes = self._index.add(texts)

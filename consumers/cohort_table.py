@@ -88,9 +88,9 @@ class CohortTable:
 
     def open(self, times: Ints) -> Ints:
         """Make cohorts for predictions at (n,) times, ns since 1970; return (n,) places of these for `rows`, -1 beyond."""
-        spans = times // self.span
         found = self.place(times)
         if (found < 0).any():
+            spans = times // self.span
             new, first = np.unique(np.where(found < 0, spans, -1), return_index=True)
             counted = 0  # before their cohort was given up
             for at in np.sort(first[new >= 0]).tolist():
@@ -102,9 +102,14 @@ class CohortTable:
 
     def place(self, times: Ints) -> Ints:
         """Return (n,) places of the cohorts of (n,) times, -1 where there is none."""
+        if not len(self._spans) or not len(times):
+            return np.full(len(times), -1)
+        first, last = (int(time) // self.span for time in (times.min(), times.max()))
+        if first == last:  # a division for each would take longer than all that counts them
+            row = int(np.searchsorted(self._spans, first))
+            is_there = row < len(self._spans) and self._spans[row] == first
+            return np.full(len(times), row if is_there else -1)
         spans = times // self.span
-        if not len(self._spans):
-            return np.full(len(spans), -1)
         at = np.minimum(np.searchsorted(self._spans, spans), len(self._spans) - 1)
         return np.where(self._spans[at] == spans, at, -1)
 

@@ -228,7 +228,10 @@ class Join:
             self._label(found, out)
         if new and self.counts.predictions % BLOCK == 0:
             at = int(predictions.offsets[-1]), int(predictions.rows[-1])
-            looked = self.watch.look(self.table, self.counts.labels_joined, self._watermark, at)
+            looked = self.watch.look(
+                self.table, self.counts.labels_joined, self._watermark, at,
+                self.counts.predictions // BLOCK,
+            )  # fmt: skip
             self.looked += [] if looked is None else [looked]
             self._expire()
         if len(labels.offsets) and self._labels % BLOCK == 0:

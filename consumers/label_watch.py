@@ -24,8 +24,8 @@ _ELAPSED: Final = 2.0
 """Times the age since the first prediction: before, labels that take longer cannot have come, and it would be too young."""
 _MORE: Final = 1.25  # times as many labels before it is tried again
 _A_DAY: Final = 8192
-"""Predictions a day of which each is looked at; of more every second, every third, and so on up to every 16th: a quarter of a day
-makes a reference then, and an event costs little."""
+"""Predictions a day of which each is looked at; of more every second, every third, and so on up to every 16th, and as much more
+seldom: a quarter of a day makes a reference then, and an event costs little."""
 _WIDEST: Final = 16
 _MOST: Final = 4096  # looked through at a time; of 1,024 that have come meanwhile
 _DAY: Final = 86_400 * 10**9
@@ -92,7 +92,7 @@ class LabelWatch:
         self._stride = 1
 
     def look(
-        self, table: PendingTable, joined: int, watermark: int, at: tuple[int, int]
+        self, table: PendingTable, joined: int, watermark: int, at: tuple[int, int], turn: int
     ) -> Looked | None:
         """Return what has become of the predictions that have come to the age since the last call; None if there are none.
 
@@ -106,16 +106,18 @@ class LabelWatch:
             The time of the latest prediction.
         at
             Offset and row of the event at which this is called.
+        turn
+            The number of this call.
         """
         if self._begun < 0 and len(table):
             self._begun = int(table["time"].min())
         if not self.age and joined >= self._try_at:
             self._try_at = int(joined * _MORE)
             self._learn(table, watermark)
-        if not self.age:
+        if not self.age or turn % self._stride:
             return None
         begin = max(self._next, table.first)
-        times = table["time"][begin - table.first :][:_MOST]
+        times = table["time"][begin - table.first :][: _MOST * self._stride]
         young = np.flatnonzero(times + self.age > watermark)
         end = int(young[0]) if len(young) else len(times)
         self._next = begin + end

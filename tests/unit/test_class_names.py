@@ -69,7 +69,7 @@ def test_long_texts_are_cut() -> None:
 
 def run(shares: dict[str, float], restart: int | None, step: int = 100) -> list[Alert]:
     """Alerts of a model whose country, class and label have other shares from event 3,000 on."""
-    settings = ModelSettings(drift={"warmup_values": 40})
+    settings = ModelSettings(drift={"warmup_values": 40}, leakage={"enabled": False})
     monitor = ModelMonitor("m", 0, settings)
     stored: dict[str, bytes] = {}
     alerts = []
