@@ -218,10 +218,12 @@ class Worker:
         wait = _RETRY_SECONDS if self._halted else self.settings.worker.commit
         if now - self._last_commit < wait:
             return
-        self._last_commit = now
-        for partition, owned in list(self._owned.items()):
-            if owned.is_dirty and not self._try_commit(partition, owned) and self._halted:
-                return
+        try:
+            for partition, owned in list(self._owned.items()):
+                if owned.is_dirty and not self._try_commit(partition, owned) and self._halted:
+                    return
+        finally:
+            self._last_commit = time.monotonic()  # so that slow commits leave time for events
         if self._halted and not self._unclaimed:
             self._go_on()
         offsets = {p: owned.stored for p, owned in self._owned.items() if owned.stored is not None}
