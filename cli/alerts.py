@@ -44,4 +44,5 @@ def run(
 def line(alert: Alert) -> str:
     """Return an alert as one line."""
     when = f"{alert.resolved_at or alert.detected_at:%Y-%m-%d %H:%M:%S}"
-    return f"{when}  {alert.state:<8}  {alert.severity:<8}  {alert.model}  {alert.kind}: {alert.summary}"
+    where = "" if alert.environment == "production" else f"@{alert.environment}"
+    return f"{when}  {alert.state:<8}  {alert.severity:<8}  {alert.model}{where}  {alert.kind}: {alert.summary}"

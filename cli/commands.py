@@ -173,6 +173,9 @@ def reference(
     label: str | None = None,
     prediction: str | None = None,
     score: list[str] | None = None,
+    id: str | None = None,  # noqa: A002
+    time: str | None = None,
+    trained_on: Path | None = None,
     without_fingerprints: bool = False,
     model: str | None = None,
     config: Config = None,
@@ -192,6 +195,11 @@ def reference(
         The column with the model's answer.
     score
         Columns that hold scores; may be given several times.
+    id, time
+        The columns with the row's id and time, which are no features.
+    trained_on
+        The file with the rows that the model was fitted on, with the same columns: what tells rows of training, and losses
+        on them, is taken from it. All is taken from one file where not given.
     without_fingerprints
         Leave out what tells rows of training that are served later on: who holds it can test whether a row is one.
     model
@@ -201,8 +209,16 @@ def reference(
     """
     from .reference import Columns, run
 
-    columns = Columns(label=label, prediction=prediction, scores=score or [])
-    return run(file, out, columns, model, config, fingerprints=not without_fingerprints)
+    columns = Columns(label=label, prediction=prediction, id=id, time=time, scores=score or [])
+    return run(
+        file,
+        out,
+        columns,
+        model,
+        config,
+        trained_on=trained_on,
+        fingerprints=not without_fingerprints,
+    )
 
 
 @app.command

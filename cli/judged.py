@@ -107,7 +107,7 @@ def read(
     segments
         Columns or segments of events, with `*` between those that are crossed.
     positive
-        The class that is asked about; of two the one that is 1, or whose name sorts last, where not given.
+        The class that is asked about; where not given that of the score's name, or of two the one that is 1, or whose name sorts last.
 
     Raises
     ------
@@ -148,7 +148,11 @@ def read(
         name = file.name if file.name not in sizes else str(file)
         sizes[name] = len(answers) - begin
     predicted, true, classes = _numbered(answers, truths)
-    number = _positive(classes, positive)
+    number = _positive(classes, positive if positive is not None or score not in classes else score)
+    if number is not None and score in classes and score != classes[number]:
+        raise ConfigError(
+            f"--score {score} is named as another class than --positive {positive}: it would be taken for the probability of that"
+        )
     if number is not None:
         key = score or classes[number]
         of = np.array([found.get(key, np.nan) for found in scores], np.float64)

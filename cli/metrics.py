@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from ..consumers.metric_series import read
 from ..consumers.redis_store import connect
 from ..consumers.settings import load
 from ..core.errors import ConfigError
+from ..core.events import ENVIRONMENTS
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow, Value
 from .scoreboard import printable
@@ -61,6 +63,10 @@ def run(
     as_json: bool,
 ) -> int:
     """Print the rows of a model, of cohorts or of the window; 1 if there is none."""
+    if last < 1:
+        raise ConfigError(f"--last must be 1 or more, got {last}")
+    if environment not in ENVIRONMENTS:
+        raise ConfigError(f"--environment must be {', '.join(ENVIRONMENTS)}; got {environment!r}")
     settings = load(config)
     client = connect(settings.redis.url)
     try:
@@ -95,11 +101,25 @@ def run(
     columns = _columns(rows, metrics)
     columns = columns if metrics else columns[:room]
     if window:
-        _print(console, rows, columns, _span(rows[0]), draws=False)
-        return 0
+        by_group = {_span(rows[0]): rows}
     for of, found in by_group.items():
-        _print(console, found, columns, of or "all", draws=len(by_group) == 1)
+        for some in _that_fit(console.width, found, columns):
+            _print(console, found, some, of or "all", draws=len(by_group) == 1 and not window)
     return 0
+
+
+def _that_fit(width: int, rows: list[MetricRow], columns: list[Column]) -> Iterator[list[Column]]:
+    """Yield the columns in parts that a line has room for: a table each, so that no number is cut."""
+    part: list[Column] = []
+    left = room = width - _BESIDE - (max(len(row.group) for row in rows) if rows[0].window else 0)
+    for column in columns:
+        wide = max(len(column.title), *(_cell(column.of(row)).cell_len for row in rows)) + 2
+        if part and wide > left:
+            yield part
+            part, left = [], room
+        part.append(column)
+        left -= wide
+    yield part
 
 
 def _span(row: MetricRow) -> str:
@@ -194,7 +214,8 @@ def _cell(found: Value | None) -> Text:
     if found is None:
         return Text("unknown", style="dim")
     value, low, high, _ = found
-    return Text.assemble(_number(value), (f" {_number(low)}-{_number(high)}", "dim"))
+    upto = "-" if low >= 0 else " to "
+    return Text.assemble(_number(value), (f" {_number(low)}{upto}{_number(high)}", "dim"))
 
 
 def _number(value: float) -> str:

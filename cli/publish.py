@@ -51,6 +51,8 @@ def run(
                 raise
             events.flush(_FLUSH_SECONDS)
             raise ConfigError(f"{error}; the {published:,} rows before it are published") from None
+        if not published:
+            raise ConfigError(f"{file.name} has no rows")
         done = events.flush(_FLUSH_SECONDS)
         counts = events.counts
     seconds = time.monotonic() - begin

@@ -28,6 +28,7 @@ def run(
     model: str | None,
     config: Path | None,
     *,
+    trained_on: Path | None = None,
     fingerprints: bool = True,
 ) -> int:
     """Write what the streams of a file are like, and say which they are."""
@@ -37,7 +38,11 @@ def run(
     streams, collector = TrainingStreams(settings), RowCollector(settings)
     for batch in _batches(file, columns):
         streams.add(batch)
-        collector.add(batch)
+        if trained_on is None:
+            collector.add(batch)
+    if trained_on is not None:
+        for batch in _batches(trained_on, columns):
+            collector.add(batch)
     if not streams.rows:
         raise ConfigError(f"{file.name} has no rows")
     rows = collector.rows(fingerprints=fingerprints)

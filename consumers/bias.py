@@ -80,7 +80,9 @@ class GapMonitor:
 
     Notes
     -----
-    A group is compared from the first row that is in it, and shares of the budget are looked at anew there.
+    A group is compared from the first row that is in it, and shares of the budget are looked at anew there. Of pairs those
+    count whose prediction is not older than that row's: of older ones, which other groups have, only labels that take long are
+    still to come, and these may tell of other outcomes than quick ones.
     """
 
     def __init__(
@@ -98,6 +100,8 @@ class GapMonitor:
         self._metrics, self._groups, self._outcomes = metrics, groups, outcomes
         self._stratum = stratum
         self._known: dict[Names, list[int]] = {names: [] for names in segments}
+        self._since: dict[Names, int] = dict.fromkeys(self._known, 0)
+        """Time of the prediction from which on all groups that are known were there, ns since 1970."""
         self._watched: list[Pair] = []
         self._tests = GapTests(budget_events=budget_events, epsilon=epsilon)
 
@@ -127,6 +131,9 @@ class GapMonitor:
             for names, value in new.get(begin, ()):
                 if self._has_room(self._known[names], value):
                     self._known[names].append(value)
+                    if isinstance(events, Pairs):
+                        time = int(events.times[begin] - events.lag[begin])
+                        self._since[names] = max(self._since[names], time)
             if begin in new:
                 self._watch()
             rows = slice(begin, end)
@@ -172,6 +179,9 @@ class GapMonitor:
         names, columns = [], []
         for of, known in self._known.items():
             segment, group = ",".join(of), members[of][rows]
+            if isinstance(events, Pairs):
+                made = events.times[rows] - events.lag[rows]
+                group = np.where(made >= self._since[of], group, -1)
             for metric in self._metrics:
                 outcome = outcomes[metric][rows]
                 for number in known:
@@ -188,16 +198,17 @@ class GapMonitor:
 
     def snapshot(self) -> bytes:
         """Return the whole state."""
-        known = [[list(names), groups] for names, groups in self._known.items()]
-        return pack("gaps", 1, {"known": known, "tests": self._tests.snapshot()}, {})
+        known = [[list(names), of, self._since[names]] for names, of in self._known.items()]
+        return pack("gaps", 2, {"known": known, "tests": self._tests.snapshot()}, {})
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; segments that were not configured then begin."""
-        meta, _ = unpack("gaps", 1, state)
+        meta, _ = unpack("gaps", 2, state)
         self._tests.restore(meta["tests"])
-        for names, groups in meta["known"]:
+        for names, groups, since in meta["known"]:
             if tuple(names) in self._known:
                 self._known[tuple(names)] = [int(group) for group in groups]
+                self._since[tuple(names)] = int(since)
         self._watch()
 
 

@@ -345,6 +345,7 @@ class Series:
         )
         found = kind()
         found["predictions"] = float(self.events.count)
+        found["labels_joined"] = float(self.pairs.count)
         found["open_incidents"] = float(self.incidents.open)
         if self.attack.checked:
             found["suspicious_ratio"] = self.attack.flagged / self.attack.checked
