@@ -69,6 +69,11 @@ def _merged(batches: Sequence[B], which: Ints, place: Ints) -> B:
     columns: dict[str, Any] = {}
     for field in fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]
+        if field.name == "inputs" and any(found is not None for found in values):
+            values = [
+                np.full(len(part), None) if found is None else found
+                for found, part in zip(values, parts, strict=True)
+            ]
         first = values[0]
         if isinstance(first, (Strings, Values)):
             columns[field.name] = type(first).concat(values).take(order)
