@@ -69,11 +69,6 @@ def _merged(batches: Sequence[B], which: Ints, place: Ints) -> B:
     columns: dict[str, Any] = {}
     for field in fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]
-        if field.name == "inputs" and any(found is not None for found in values):
-            values = [
-                np.full(len(part), None) if found is None else found
-                for found, part in zip(values, parts, strict=True)
-            ]
         first = values[0]
         if isinstance(first, (Strings, Values)):
             columns[field.name] = type(first).concat(values).take(order)
@@ -92,6 +87,9 @@ def _merged(batches: Sequence[B], which: Ints, place: Ints) -> B:
         else:
             columns[field.name] = first
     if isinstance(parts[0], EventBatch):
+        if any(part.inputs is not None for part in parts):
+            inputs = [np.full(len(p), None) if p.inputs is None else p.inputs for p in parts]
+            columns["inputs"] = np.concatenate(inputs)[order]
         for names, of in (("feature_names", "features"), ("score_names", "scores")):
             columns[names], matrix = _union(parts, names, of)
             columns[of] = matrix[order]
