@@ -113,14 +113,15 @@ def vectors_of(inputs: Inputs, places: Ints, sizes: Collection[Size]) -> tuple[I
     An image of one grey, or with a number that is not finite, is none.
     """
     alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    every: list[Any] = inputs.tolist()
     for place in places.tolist():
-        image = inputs[place]
+        image = every[place]
         if size_of(image) in sizes:
             alike.setdefault((image.dtype, tuple(image.shape)), []).append(place)
     found = np.zeros((len(inputs) if alike else 0, IMAGE_WIDTH))
     for (dtype, shape), of in alike.items():
         for some in _cut(of, max(1, _ELEMENTS // math.prod(shape))):
-            images = np.frombuffer(b"".join(inputs[k].data for k in some), _DTYPES[dtype])
+            images = np.frombuffer(b"".join(every[k].data for k in some), _DTYPES[dtype])
             found[some] = _vectors(images.reshape(len(some), *shape))
     kept = np.flatnonzero(found.any(axis=1))
     return kept, found[kept]

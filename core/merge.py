@@ -82,7 +82,7 @@ def _merged(batches: Sequence[B], which: Ints, place: Ints) -> B:
                 ).take(order)
                 for name in dict.fromkeys(name for found in values for name in found)
             }
-        elif isinstance(first, np.ndarray) and field.name not in ("features", "scores"):
+        elif isinstance(first, np.ndarray) and field.name not in ("features", "scores", "inputs"):
             columns[field.name] = np.concatenate(values)[order]
         else:
             columns[field.name] = first
