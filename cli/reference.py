@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from ..producers import files
 from ..producers.files import Columns
 
 _AT_ONCE: Final = 10_000
+_BYTES: Final = 1 << 26  # of raw inputs
 
 
 def run(
@@ -88,8 +88,22 @@ def _settings(model: str | None, config: Path | None) -> ModelSettings:
 
 def _batches(file: Path, columns: Columns) -> Iterator[EventBatch]:
     events = (event for event in files.rows(file, columns) if isinstance(event, Prediction))
-    while some := list(islice(events, _AT_ONCE)):
+    for some in _parts(events):
         yield from EventBatch.of("", [(Origin(i, 0, 0), event) for i, event in enumerate(some)])
+
+
+def _parts(events: Iterable[Prediction]) -> Iterator[list[Prediction]]:
+    """Yield events, some at once: fewer where they bring much."""
+    some: list[Prediction] = []
+    size = 0
+    for event in events:
+        some.append(event)
+        size += 0 if event.input is None else len(event.input.data)
+        if len(some) == _AT_ONCE or size >= _BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 __all__ = ["Columns", "run"]

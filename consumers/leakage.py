@@ -47,7 +47,7 @@ class Leakage:
     Notes
     -----
     All is whole numbers, so that order, repeats, cuts and corrections leave what is true in the end. Bounded:
-    `settings.cohorts` times 64 groups times 0.8 kB: 35 numbers for each of exact, near and embedding, 2 of losses.
+    `settings.cohorts` times 64 groups times 1.1 kB: 35 numbers for each of exact, near, embedding and image, 2 of losses.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Leakage:
 
 
 class ServedStreams:
-    """The streams of whether a prediction meets a unique row of training: `served_from_training:near`, `...:embedding`.
+    """The streams of whether a prediction meets a unique row of training: `served_from_training:near`, `...:embedding`, `...:image`.
 
     Nearly, which exact ones do too. Where very many coincide by chance there is no stream.
 

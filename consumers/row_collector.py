@@ -9,6 +9,7 @@ from ..core.columns import Floats, Strings
 from ..detectors.fingerprints import Fingerprints
 from ..detectors.signatures import Signatures
 from .class_numbers import ClassNumbers
+from .images import ImageCollector
 from .model_settings import ModelSettings
 from .score_columns import ScoreColumns, is_regression
 from .training_rows import MemberLosses, RowsOfTables, TrainingRows, loss_of
@@ -34,6 +35,7 @@ class RowCollector:
         self._numbers: dict[str, list[tuple[int, Floats]]] = {}  # with the row at which each begins
         self._texts: dict[str, list[tuple[int, Strings]]] = {}
         self._embeddings: list[Floats] = []
+        self._images = ImageCollector()
         self._answers: list[tuple[Floats, Floats, Floats]] = []  # predictions, labels and scores
 
     def add(self, batch: EventBatch) -> None:
@@ -46,6 +48,8 @@ class RowCollector:
                 self._texts.setdefault(name, []).append((self._rows, texts))
         if batch.embedding is not None:
             self._embeddings.append(batch.embedding)
+        if batch.inputs is not None:
+            self._images.add(batch.inputs)
         if self._is_regression is None:
             self._is_regression = is_regression(batch)
         predicted, label = map(self._classes.numbers, (batch.prediction, batch.label))
@@ -60,7 +64,9 @@ class RowCollector:
         """Return what is kept of them; without `fingerprints` their losses alone, by which no row can be told."""
         if not fingerprints:
             return TrainingRows(losses=self._losses())
-        return TrainingRows(self._tables(), self._signatures(), self._losses())
+        return TrainingRows(
+            self._tables(), self._signatures(), self._images.images(), self._losses()
+        )
 
     def _tables(self) -> RowsOfTables | None:
         numbers, texts = {}, {}

@@ -24,11 +24,13 @@ from ..detectors.served_counts import NONE, UNKNOWN
 from ..detectors.signatures import Signatures
 from . import training_reference
 from .class_numbers import numbers_only
+from .images import Images, vectors_of
 from .model_settings import DriftSettings
 from .score_columns import ScoreColumns
 
 ROWS: Final = "rows"
 EMBEDDINGS: Final = "embeddings"
+IMAGES: Final = "images"
 LOSSES: Final = "losses"
 """The parts of a training reference."""
 SERVED: Final = tuple(ENVIRONMENTS.index(name) for name in ("production", "shadow"))
@@ -81,6 +83,8 @@ class TrainingRows:
         The keys of their features.
     embeddings
         The signatures of their embeddings.
+    images
+        Those of their inputs that are images.
     losses
         Their losses.
     checksum
@@ -91,6 +95,7 @@ class TrainingRows:
         self,
         tables: RowsOfTables | None = None,
         embeddings: Signatures | None = None,
+        images: Images | None = None,
         losses: MemberLosses | None = None,
         checksum: int = 0,
     ) -> None:
@@ -98,13 +103,17 @@ class TrainingRows:
         self.checksum = checksum
         self._tables = tables
         self._embeddings = embeddings
+        self._images = images
         self.laws: dict[str, tuple[Law, int]] = {}
-        """By what is looked up, `exact`, `near` and `embedding`: what is known of chance, and rows for one that is kept."""
+        """By what is looked up, `exact`, `near`, `embedding` and `image`: what is known of chance, and rows for one that is kept."""
         if tables is not None:
             self.laws["exact"] = tables.fingerprints.exact.law, 1
             self.laws["near"] = tables.fingerprints.near.law, 1
         if embeddings is not None:
             self.laws["embedding"] = embeddings.law, embeddings.every
+        if images is not None:
+            self.laws["image"] = images.signatures.law, images.signatures.every
+        self._column = {kind: k for k, kind in enumerate(self.laws)}
         self._asked: tuple[str, ...] = ()
         self._places: list[int] = []
 
@@ -115,7 +124,12 @@ class TrainingRows:
         if self._tables is not None:
             self._look_up(self._tables, batch, served, found)
         if self._embeddings is not None and batch.embedding is not None:
-            self._compare(self._embeddings, batch.embedding, served, found[:, -1])
+            column = found[:, self._column["embedding"]]
+            self._compare(self._embeddings, batch.embedding, served, column)
+        if self._images is not None and batch.inputs is not None:
+            known, places = self._images.signatures, np.flatnonzero(served)
+            places, vectors = vectors_of(batch.inputs, places, self._images.sizes)
+            found[places, self._column["image"]] = _coded(known.find(vectors), known.unique)
         return found
 
     def _look_up(
@@ -182,6 +196,8 @@ class TrainingRows:
             found[ROWS] = pack("training rows", 1, meta, {})
         if self._embeddings is not None:
             found[EMBEDDINGS] = self._embeddings.snapshot()
+        if self._images is not None:
+            found[IMAGES] = self._images.snapshot()
         if self.losses is not None:
             found[LOSSES] = pack("training losses", 1, self.losses._asdict(), {})
         return found
@@ -195,9 +211,9 @@ class TrainingRows:
         StateError
             A part is damaged.
         """
-        tables = embeddings = members = None
+        tables = embeddings = images = members = None
         checksum = 0
-        for name in (ROWS, EMBEDDINGS, LOSSES):
+        for name in (ROWS, EMBEDDINGS, LOSSES, IMAGES):
             checksum = zlib.crc32(parts.get(name, b""), checksum)
         if ROWS in parts:
             meta, _ = unpack("training rows", 1, parts[ROWS])
@@ -206,6 +222,8 @@ class TrainingRows:
                 tables = RowsOfTables(Fingerprints.restore(meta["fingerprints"]), required)
         if EMBEDDINGS in parts:
             embeddings = Signatures.restore(parts[EMBEDDINGS])
+        if IMAGES in parts:
+            images = Images.restore(parts[IMAGES])
         if LOSSES in parts:
             meta, _ = unpack("training losses", 1, parts[LOSSES])
             with reading("training losses"):
@@ -216,9 +234,9 @@ class TrainingRows:
                     raise StateError(
                         f"training losses: {members.below} of {members.rows} rows are below the mean"
                     )
-        if tables is None and embeddings is None and members is None:
+        if tables is None and embeddings is None and images is None and members is None:
             return None
-        return cls(tables, embeddings, members, checksum)
+        return cls(tables, embeddings, images, members, checksum)
 
 
 @cache

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..core.events import Tensor
 from ..core.wire import Kind
 from ..detectors import served_counts
 from ..detectors.base import Observations
@@ -68,7 +69,8 @@ def warm_leakage(records: Records) -> None:
     """Look events up among themselves, as if they were those of training."""
     for plain in Decoder().decode(records).predictions:
         embedding = np.random.default_rng(0).normal(size=(len(plain), 4))
-        batch = replace(plain, embedding=embedding)
+        image = Tensor(dtype="uint8", shape=[8, 8], data=bytes(range(64)))
+        batch = replace(plain, embedding=embedding, inputs=np.full(len(plain), image))
         collector = RowCollector(ModelSettings())
         collector.add(batch)
         codes = collector.rows().codes(batch)

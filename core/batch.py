@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .cloudevents import to_nanoseconds
 from .columns import Bytes, Floats, Ints, Strings, Values
@@ -57,6 +58,8 @@ class EventBatch:
         Name to (n,) text.
     sample_rate
         (n,) float64 in (0, 1].
+    inputs
+        (n,) raw inputs, `Tensor` or None; None where no row has one.
     """
 
     model: str
@@ -78,6 +81,7 @@ class EventBatch:
     embedding: Floats | None
     segments: dict[str, Strings]
     sample_rate: Floats
+    inputs: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -144,6 +148,7 @@ class EventBatch:
                 for name in segment_names
             },
             sample_rate=np.array([e.sample_rate for e in found]),
+            inputs=_inputs(found),
         )
 
 
@@ -246,6 +251,14 @@ def _matrix(events: list[Prediction], names: Sequence[str] | dict[str, None], of
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _inputs(events: list[Prediction]) -> NDArray[np.object_] | None:
+    if all(event.input is None for event in events):
+        return None
+    found = np.empty(len(events), np.object_)
+    found[:] = [event.input for event in events]
+    return found
 
 
 def _stack(vectors: list[list[float] | None]) -> Floats | None:

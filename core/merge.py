@@ -82,11 +82,14 @@ def _merged(batches: Sequence[B], which: Ints, place: Ints) -> B:
                 ).take(order)
                 for name in dict.fromkeys(name for found in values for name in found)
             }
-        elif isinstance(first, np.ndarray) and field.name not in ("features", "scores"):
+        elif isinstance(first, np.ndarray) and field.name not in ("features", "scores", "inputs"):
             columns[field.name] = np.concatenate(values)[order]
         else:
             columns[field.name] = first
     if isinstance(parts[0], EventBatch):
+        if any(part.inputs is not None for part in parts):
+            inputs = [np.full(len(p), None) if p.inputs is None else p.inputs for p in parts]
+            columns["inputs"] = np.concatenate(inputs)[order]
         for names, of in (("feature_names", "features"), ("score_names", "scores")):
             columns[names], matrix = _union(parts, names, of)
             columns[of] = matrix[order]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -27,9 +29,21 @@ _WIDEST: Final = 256
 _SEED: Final = 0x51697  # of the projections; any constant
 _SIDE: Final = 32
 _FREQUENCIES: Final = 16
+IMAGE_WIDTH: Final = _FREQUENCIES**2 - 1
+"""How many numbers the vector of an image has."""
+_CHANNELS: Final = (1, 3, 4)
 _LUMA: Final = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG
 _LEAST_SPREAD: Final = 0.05
 """Of the largest standard deviation: a coordinate that varies less is as if it did, or noise would rule in it."""
+
+
+def picture_size(shape: Sequence[int]) -> tuple[int, int] | None:
+    """Return the height and width of images of a shape: (height, width), with 1, 3 or 4 channels last or first; None for others."""
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    if len(shape) == 3 and shape[2] in _CHANNELS:
+        return shape[0], shape[1]
+    return (shape[1], shape[2]) if len(shape) == 3 and shape[0] in _CHANNELS else None
 
 
 def image_vectors(images: NDArray[Any]) -> Floats:
@@ -42,7 +56,8 @@ def image_vectors(images: NDArray[Any]) -> Floats:
     Parameters
     ----------
     images
-        (n, height, width), (n, height, width, c) or (n, c, height, width) with c = 1 or 3; of any scale.
+        (n, height, width), (n, height, width, c) or (n, c, height, width) with c = 1, 3 or 4, of which the fourth is
+        not looked at; of any scale.
 
     Raises
     ------
@@ -50,33 +65,42 @@ def image_vectors(images: NDArray[Any]) -> Floats:
         Another shape.
     """
     x = np.asarray(images)
-    if x.ndim == 4 and x.shape[3] not in (1, 3) and x.shape[1] in (1, 3):
-        x = np.moveaxis(x, 1, 3)
-    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] not in (1, 3)) or 0 in x.shape[1:]:
+    if x.ndim not in (3, 4) or picture_size(x.shape[1:]) is None or 0 in x.shape[1:]:
         raise ValueError(
-            f"expected images of shape (n, height, width), with 1 or 3 channels last or second, got {images.shape}"
+            "expected images of shape (n, height, width), with 1, 3 or 4 channels last or second, got "
+            f"{images.shape}"
         )
-    grey = x.astype(np.float64)
-    if grey.ndim == 4:
-        weights = _LUMA if grey.shape[3] == 3 else (1.0,)
-        grey = np.asarray((grey * np.array(weights)).sum(axis=3))
-    down, across = (_transform(side) for side in grey.shape[1:])
-    found: Floats = (down @ grey @ across.T).reshape(len(grey), -1)
-    found = found[:, 1:]
+    if x.ndim == 4 and x.shape[3] not in _CHANNELS:
+        x = np.moveaxis(x, 1, 3)
+    x = np.asarray(x, np.float64)
+    if x.ndim == 4 and x.shape[3] == 1:
+        x = x[..., 0]
+    elif x.ndim == 4:
+        red, green, blue = (weight * x[..., k] for k, weight in enumerate(_LUMA))
+        x = red + green + blue
+    n, height, width = x.shape
+    # Not by BLAS, whose threads change the last bits.
+    across = products(np.ascontiguousarray(x).reshape(-1, width), _transform(width))
+    turned = np.ascontiguousarray(across.reshape(n, height, _FREQUENCIES).transpose(0, 2, 1))
+    down = products(turned.reshape(-1, height), _transform(height))
+    square = down.reshape(n, _FREQUENCIES, _FREQUENCIES).transpose(0, 2, 1)
+    found: Floats = square.reshape(n, -1)[:, 1:]
     length = np.sqrt((found**2).sum(axis=1, keepdims=True))
     # What rounding leaves of an image of one grey is no picture.
-    least = 1e-9 * np.abs(grey).max(axis=(1, 2), initial=0)[:, None] * _SIDE
+    least = 1e-9 * np.abs(x).max(axis=(1, 2), initial=0)[:, None] * _SIDE
     return np.where(length > least, found / np.maximum(length, 1e-300), 0.0)
 
 
+@lru_cache(maxsize=16)
 def _transform(side: int) -> Floats:
-    """Return (16, side): averages over 32 parts of a side, and of these the lowest frequencies."""
+    """Return (side, 16): averages over 32 parts of a side, and of these the lowest frequencies."""
     edges = np.arange(_SIDE + 1) * side / _SIDE
     pixel = np.arange(side)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     areas = np.clip(overlap, 0, None) * _SIDE / side
     k = np.arange(_FREQUENCIES)[:, None]
-    return np.asarray(np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * k / (2 * _SIDE)) @ areas)
+    cosines = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * k / (2 * _SIDE))
+    return products(np.ascontiguousarray(areas.T), np.ascontiguousarray(cosines.T))
 
 
 class Signatures:
