@@ -55,6 +55,7 @@ class CohortTable:
         self.most = most
         self.counts = np.zeros((0, width), np.int64)
         self.beyond = 0
+        self._given_up = -1  # the latest span that made room for another
         self._spans = _NONE  # sorted
         self._groups: dict[int, int] = {}  # to columns of `_rows`
         self._rows = np.empty((0, MOST_GROUPS), np.int64)  # of each span and group, -1 for none
@@ -116,10 +117,14 @@ class CohortTable:
     def _admit(self, span: int) -> int | None:
         """Make a cohort; return the one that was given up for it."""
         gone = None
+        if (
+            span <= self._given_up
+        ):  # its predictions are not counted any more, so nothing may be taken from them
+            return None
         if len(self._spans) >= self.most:
             if span < self._spans[0]:
                 return None
-            gone = int(self._spans[0])
+            gone = self._given_up = int(self._spans[0])
             for row in self._rows[0][self._rows[0] >= 0].tolist():
                 self._drop(row)
             self._spans, self._rows = self._spans[1:], self._rows[1:]
@@ -248,7 +253,12 @@ class CohortTable:
         return pack(
             "cohorts",
             1,
-            {"span": self.span, "groups": list(self._groups), "beyond": self.beyond},
+            {
+                "span": self.span,
+                "groups": list(self._groups),
+                "beyond": self.beyond,
+                "given_up": self._given_up,
+            },
             {},
         )
 
@@ -265,6 +275,7 @@ class CohortTable:
             raise StateError("cohorts had another length before")
         self._groups = {int(group): k for k, group in enumerate(meta["groups"])}
         self.beyond = int(meta["beyond"])
+        self._given_up = int(meta["given_up"])
         found = [unpack("cohort", 1, row) for row in rows]
         cohorts = [Cohort(int(meta["span"]), int(meta["group"])) for meta, _ in found]
         self._spans = np.unique(np.array([cohort.span for cohort in cohorts], np.int64))
@@ -281,6 +292,7 @@ class CohortTable:
             self.counts[row, columns] = arrays["counts"]
         self._stored = set(cohorts)
         while len(self._spans) > self.most:  # kept by settings that allowed more
+            self._given_up = int(self._spans[0])
             for row in self._rows[0][self._rows[0] >= 0].tolist():
                 self._drop(row)
             self._spans, self._rows = self._spans[1:], self._rows[1:]

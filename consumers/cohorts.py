@@ -317,7 +317,8 @@ class Cohorts:
         ages = np.array([self._ages(cohort.span, now)[0] for cohort, _ in cohorts])
         if ages.max() < self._matures_at:
             return None
-        delays = np.array([row for _, row in cohorts]).reshape(-1, 4, DELAYS)
+        # A label that is corrected may have been counted with another `labels.window`.
+        delays = np.maximum([row for _, row in cohorts], 0).reshape(-1, 4, DELAYS)
         of_label = [arrival(delays[:, k] + delays[:, k + 2], ages) for k in range(2)]
         return [arrival(delays[:, k], ages) or of_label[k % 2] for k in range(4)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,8 @@ class _Environment:
             ]
             if room := COLUMNS - len(known):
                 self.labels.see(new[:room])
-            self._columns = ((), *self._columns[1:])
+                self.changes += 1
+            self._columns = ((), _NONE, _NONE)
         if self._columns[0] != seen.names:
             place = {name: k for k, name in enumerate(self.labels.names)}
             source = [column for column, name in enumerate(seen.names) if name in place]
@@ -217,8 +218,12 @@ class FeatureLeaks:
         own = self._environments.get(code)
         if own is None:
             return {}
-        tells = own.labels.told(span).items()
-        return {f"tells_label:{plain(name)}": found for name, found in tells} | own.times.told(span)
+        tells: dict[str, Metric] = {}
+        for name, metric in own.labels.told(
+            span
+        ).items():  # the best first, of a number and a text of one name too
+            tells.setdefault(f"tells_label:{plain(name)}", metric)
+        return tells | own.times.told(span)
 
     def dirty(self) -> Fields:
         """Return the fields to store since the last call, None for those to delete."""
@@ -230,7 +235,10 @@ class FeatureLeaks:
             found: Fields = dict(own.sample.dirty())
             if changes[0] != own.stored[0]:
                 checksum = None if self._trained is None else zlib.crc32(self._trained)
-                meta = {"trained": checksum, "labels": own.labels.snapshot()}
+                meta: dict[str, Any] = {
+                    "trained": checksum, "labels": own.labels.snapshot(), "cohort": self._span,
+                }  # fmt: skip
+                meta["times"] = self._settings.leakage.times
                 found[FIELDS] = pack(FIELDS, 1, meta, {})
             if changes[1] != own.stored[1]:
                 found[f"{FIELDS}_windows"] = own.labels.snapshot_windows()
@@ -268,6 +276,8 @@ class FeatureLeaks:
         meta, _ = unpack(FIELDS, 1, fields[FIELDS])
         if meta["trained"] != (None if self._trained is None else zlib.crc32(self._trained)):
             raise StateError("drift.reference is another one than before")
+        if (meta["cohort"], meta["times"]) != (self._span, self._settings.leakage.times):
+            raise StateError("performance.cohort or leakage.times is another one than before")
         own.labels.restore(meta["labels"], fields[f"{FIELDS}_windows"])
         own.times.restore(fields[f"{FIELDS}_times"])
         if is_joined:

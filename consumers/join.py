@@ -78,11 +78,12 @@ class Pairs(NamedTuple):
 
 
 class Correction(NamedTuple):
-    """A label that replaced another: the pair, one row, as it was, and what its label and lag are now."""
+    """A label that replaced another: the pair, one row, as it was, what its label and lag are now, and its row of the table."""
 
     pair: Pairs
     label: float
     lag: int
+    row: int = 0
 
 
 @dataclass(slots=True)
@@ -372,7 +373,8 @@ class Join:
             return
         self.counts.labels_corrected += 1
         lag = int(one.observed[0] - self.table.at("time", one.pending)[0])
-        out.corrections.append(Correction(self._pairs(one), float(one.label[0]), lag))
+        row = int(one.pending[0])
+        out.corrections.append(Correction(self._pairs(one), float(one.label[0]), lag, row))
         self.table.label(one.pending, one.label, one.revision, one.observed)
 
     def _expire(self) -> None:

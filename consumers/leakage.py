@@ -100,7 +100,8 @@ class Leakage:
             if leak is not None:
                 found[f"{STREAM}:{kind}"] = leak.rate
         members, (others, below) = self._training.losses, row[self._losses :].tolist()
-        if members is not None and others > 0:
+        # Labels that are corrected may have been counted with another reference.
+        if members is not None and 0 <= below <= others and others > 0:
             said, total = np.array([members.below, below]), np.array([members.rows, others])
             found[EXPOSURE] = advantage(said, total)
         return found

@@ -207,10 +207,12 @@ def _estimated(parts: Sequence[Part], counts: list[RowCounts]) -> dict[str, Valu
     weights = np.array([one.parts[0] for _, one in told], np.float64)
     weights /= weights.sum()
     found: dict[str, Value] = {}
-    for name in value or told[0][0].row.estimated:
+    for name in value or dict.fromkeys(name for part, _ in told for name in part.row.estimated):
+        has = [name in part.row.estimated for part, _ in told]
+        share = weights * has / max(float(weights @ has), 1e-300)
         unsure: dict[int, float] = {}
         chance = middle = error = 0.0
-        for (part, _), alone, weight in zip(told, by_chance, weights.tolist(), strict=True):
+        for (part, _), alone, weight in zip(told, by_chance, share.tolist(), strict=True):
             if name not in part.row.estimated:
                 continue
             at, low, high, off = part.row.estimated[name]

@@ -168,7 +168,7 @@ class ModelMonitor:
         Yields an environment, the positions of new pairs and what is claimed about them.
         """
         pairs, corrections = self.join.update(predictions, self._join_labels(labels))
-        self.performance.add(predictions, self.join.fresh, pairs, corrections)
+        self.performance.add(predictions, self.join.fresh, pairs, corrections, self.join.paired)
         looked: dict[int, list[Looked]] = {}
         for look in self.join.looked:
             for code, of in groups(look.environment):
@@ -367,6 +367,9 @@ class ModelMonitor:
         except StateError as error:
             lost.append(f"performance: {error}")
             self.performance.replace(counted)
+            self.performance.begin_at(self.join.table.count)
+        if not is_joined:
+            self.performance.begin_at(0)
         for code, of in own.items():
             lost += self._of(code).restore(of)
             if leaks := self._leaks.restore(code, of, is_joined=is_joined):

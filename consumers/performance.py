@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
 from ..core.columns import Floats, Ints, groups, stack, take
-from ..core.snapshot import reading
+from ..core.snapshot import pack, reading, unpack
 from .class_numbers import numbers_only
 from .cohorts import Cohorts
 from .estimators import LOSSES, Seen
@@ -63,6 +63,9 @@ class Performance:
         self._rows = MetricRows(settings, bias or BiasSettings(), self.groups, self._cohorts)
         self._stored = (-1, -1)
         self._stale: set[str] = set()  # fields of what could not be read
+        self._from = self._from_stored = (
+            0  # row of the join's table, of the first prediction that is counted
+        )
         self._seen: list[tuple[Seen, Ints]] = []  # with the environment of each, -1 for none
         self._pairs_of: list[Pairs] = []
         self._corrections: list[Correction] = []
@@ -100,8 +103,16 @@ class Performance:
         fresh: NDArray[np.bool_],
         pairs: Sequence[Pairs],
         corrections: Sequence[Correction],
+        paired: Sequence[Ints],
     ) -> None:
-        """Take events in, to be counted by `flush`: many at once, since a few cost nearly as much as many."""
+        """Take events in, to be counted by `flush`: many at once, since a few cost nearly as much as many.
+
+        `paired` are the rows of the join's table that pairs have.
+        """
+        if self._from:  # of predictions that are not counted here
+            kept = [rows >= self._from for rows in paired]
+            pairs = [take(pair, of) for pair, of in zip(pairs, kept, strict=True) if of.any()]
+            corrections = [one for one in corrections if one.row >= self._from]
         codes = predictions.environment.astype(np.int64)
         columns = (getattr(predictions, name) for name in Seen._fields)
         self._seen.append((Seen(*columns), codes if fresh.all() else np.where(fresh, codes, -1)))
@@ -164,6 +175,9 @@ class Performance:
         """Return the fields to store since the last call, None for those to delete; to be called after `flush`."""
         fields: dict[str, bytes | None] = dict.fromkeys(self._stale)
         self._stale = set()
+        if self._from != self._from_stored:
+            self._from_stored = self._from
+            fields["counted"] = pack("counted", 1, {"from": self._from}, {})
         changes = self.score_columns.changes, self.groups.changes
         if changes != self._stored:
             self._stored = changes
@@ -190,6 +204,9 @@ class Performance:
         if not {"groups", "score_columns"} & set(fields) and not any(own.values()):
             return
         with reading("performance"):
+            if "counted" in fields:
+                meta, _ = unpack("counted", 1, fields["counted"])
+                self._from = self._from_stored = int(meta["from"])
             self.score_columns.restore(fields["score_columns"])
             self.groups.restore(fields["groups"])
             for code, of in own.items():
@@ -197,6 +214,10 @@ class Performance:
                     self._of(code).restore(of)
         self._stored = self.score_columns.changes, self.groups.changes
         self._rows.begin()
+
+    def begin_at(self, row: int) -> None:
+        """Count predictions from this row of the join's table on: those before were counted by what is lost, or never."""
+        self._from = row
 
     def replace(self, own: dict[int, dict[str, bytes]]) -> None:
         """Delete the stored fields of each environment with the next ones: they could not be read."""

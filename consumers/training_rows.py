@@ -114,7 +114,7 @@ class TrainingRows:
         if images is not None:
             self.laws["image"] = images.signatures.law, images.signatures.every
         self._column = {kind: k for k, kind in enumerate(self.laws)}
-        self._asked: tuple[str, ...] = ()
+        self._asked: tuple[str, ...] | None = None
         self._places: list[int] = []
 
     def codes(self, batch: EventBatch) -> Ints:

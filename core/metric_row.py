@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TypeAlias
 
 import msgspec
@@ -72,8 +73,12 @@ _decoder = msgspec.json.Decoder(MetricRow)
 
 
 def encode(row: MetricRow) -> bytes:
-    """Return a row as JSON."""
-    return _encoder.encode(row)
+    """Return a row as JSON, without what is no finite number: readers could make nothing of the whole row."""
+    found = msgspec.structs.asdict(row)
+    for kind in ("metrics", "estimated", "corrected"):
+        of: dict[str, Value] = found[kind]
+        found[kind] = {name: value for name, value in of.items() if all(map(isfinite, value))}
+    return _encoder.encode(found)
 
 
 def decode(text: bytes) -> MetricRow:

@@ -15,6 +15,7 @@ from ..core.columns import Floats, Ints
 from .binary_counts import UNIT
 from .binary_metrics import Metric, Z
 from .calibration import Calibration
+from .class_counts import RATES
 from .compiled import compiled
 
 _ONE: Final = int(1 / UNIT)
@@ -77,7 +78,7 @@ def count(table: Ints, cells: Ints, predicted: Ints, chance: Floats, sign: int) 
 def estimates(part: Ints) -> dict[str, Metric]:
     """Return what the metrics of one (classes + 1, classes) part of a table are expected to be.
 
-    Names and averages are those of `class_counts.metrics`: `accuracy`; `precision`, `recall` and `f1` as `:macro`, over
+    Names and averages are those of `class_counts.metrics`: `accuracy`; `precision`, `recall` and `f1` as `:micro`, `:macro`, over
     the classes that have one, as `:weighted` by how often each is expected, and as `:0`, `:1`, ... of each class. What
     has a denominator below 1 is left out.
 
@@ -95,7 +96,8 @@ def estimates(part: Ints) -> dict[str, Metric]:
     if not n:
         return {}
     one = np.eye(len(hits))
-    found = {"accuracy": _interval(float(hits.sum() / n), one / n, counts, doubts)}
+    accuracy = _interval(float(hits.sum() / n), one / n, counts, doubts)
+    found = {"accuracy": accuracy, **{f"{name}:micro": accuracy for name in RATES}}
     for name, of, by_label, ways in (
         ("precision", said, 0, 1),
         ("recall", true, 1, 1),
