@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from ..consumers.settings import load
-from ..core.errors import ConfigError
-from ..core.events import Event, Label
+from ..core.errors import ConfigError, SchemaError
+from ..core.events import Event, Label, Prediction
+from ..core.wire import check_time
 from ..producers.files import Columns, rows
 from ..producers.publisher import Publisher
 
@@ -41,6 +42,8 @@ def run(
     ) as events:
         try:
             for event in rows(file, columns):
+                if columns.time is not None and isinstance(event, Prediction):
+                    _check(file, columns.time, event, published)
                 while not _publish(events, event):
                     time.sleep(0.01)  # a file can wait, where a model server would drop
                 published += 1
@@ -67,6 +70,14 @@ def run(
             file=sys.stderr,
         )
     return int(counts.failed > 0 or not done)
+
+
+def _check(file: Path, column: str, event: Prediction, row: int) -> None:
+    """Refuse a time that workers would refuse."""
+    try:
+        check_time(event.time, column)
+    except SchemaError as error:
+        raise ConfigError(f"{file.name}, row {row + 1}: {error}; found {event.time}") from None
 
 
 def _publish(events: Publisher, event: Event) -> bool:

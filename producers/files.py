@@ -14,10 +14,10 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from ..core.errors import ConfigError, EventError, SchemaError
+from ..core.errors import ConfigError, EventError
 from ..core.events import ClassOrNumber, Event, Prediction, Scalar
 from ..core.limits import Limits
-from ..core.wire import Kind, check_time, decode
+from ..core.wire import Kind, decode
 
 _MISSING: Final = frozenset(["", "na", "n/a", "nan", "null", "none", "?"])
 _MILLISECONDS: Final = 1e11  # a number of seconds beyond this lies after the year 5138
@@ -229,9 +229,4 @@ def _time(where: str, column: str, value: Any) -> datetime | None:
             f"{where}: {column} is {value!r}; a time was expected, as 2026-01-31T12:00:00Z or in "
             "seconds since 1970"
         ) from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    try:
-        check_time(found, column)
-    except SchemaError as error:
-        raise ConfigError(f"{where}: {column} is {value!r}: {error}") from None
-    return found
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
