@@ -131,7 +131,7 @@ def of_classes(label: Ints, predicted: Ints, scores: Floats) -> dict[str, float]
         "ece": error_of_calibration(scores.max(axis=1), scores.argmax(axis=1) == label),
     }
     seen = np.unique(np.concatenate([predicted, label]))
-    for average in ("macro", "weighted", None):
+    for average in ("micro", "macro", "weighted", None):
         of = reference.precision_recall_fscore_support(
             label, predicted, average=average, labels=seen, zero_division=np.nan
         )[:3]
