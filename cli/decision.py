@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import redis
-
-from ..consumers.redis_store import TRANSIENT, connect
+from ..consumers import metric_series
+from ..consumers.redis_store import connect
 from ..consumers.sentences import count
 from ..consumers.settings import load
-from ..core.errors import TransportError
 from ..core.keys import Keys
 from .scoreboard import printable
 
@@ -29,16 +27,14 @@ def run(config: Path | None, model: str, *, as_json: bool) -> int:
     settings = load(config)
     client = connect(settings.redis.url)
     try:
-        stored: Any = client.hgetall(Keys(settings.tenant).metrics)
-    except (*TRANSIENT, redis.ResponseError) as error:
-        raise TransportError(f"Redis does not answer, is it running? {error}") from None
+        stored = metric_series.figures(client, Keys(settings.tenant))
     finally:
         client.close()
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for name, figures in sorted(stored.items()):
-        of, _, _ = name.decode().rpartition("|")
-        if of.partition("@")[0] == model and (tests := decisions(json.loads(figures))):
-            found[name.decode()] = tests
+    for name, of_model in stored.items():
+        of, _, _ = name.rpartition("|")
+        if of.partition("@")[0] == model and (tests := decisions(of_model)):
+            found[name] = tests
     if as_json:
         print(json.dumps(found, indent=2))
         return int(not found)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import redis
 
-from ..consumers.redis_store import TRANSIENT, connect
+from ..consumers import metric_series
+from ..consumers.redis_store import connect
 from ..consumers.settings import load
-from ..core.errors import TransportError
 from ..core.keys import Keys
 
 _FIRST = (
@@ -26,15 +24,10 @@ def run(config: Path | None, *, as_json: bool) -> int:
     settings = load(config)
     client = connect(settings.redis.url)
     try:
-        found: Any = client.hgetall(Keys(settings.tenant).metrics)
-    except (*TRANSIENT, redis.ResponseError) as error:
-        raise TransportError(f"Redis does not answer, is it running? {error}") from None
+        found = metric_series.figures(client, Keys(settings.tenant))
     finally:
         client.close()
-    models = {
-        name.decode().rpartition("|")[0]: json.loads(figures)
-        for name, figures in sorted(found.items())
-    }
+    models = {name.rpartition("|")[0]: of_model for name, of_model in found.items()}
     if as_json:
         print(json.dumps(models, indent=2))
         return 0

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,20 +14,17 @@ from ..core.columns import Bytes, Floats, Ints, take
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
-from ..detectors.base import last_words
 from .bias import Bias, Events, GapMonitor, budget_of
 from .estimators import Seen
 from .groups import Groups
-from .incidents import Incidents, Timeline
+from .incidents import LINE, Incidents, Timeline
 from .join import Pairs, Predictions
 from .model_settings import ENVIRONMENT, ModelSettings
 from .score_columns import ScoreColumns
-
-_log = logging.getLogger(__name__)
+from .set_aside import updated
 
 _PLACE: Final = 60  # above the bits of `Groups`
 _MASK: Final = 7 << _PLACE
-_LINE: Any = tuple[int, list[tuple[int, int]]]
 
 
 class EnvironmentGroups:
@@ -152,15 +148,7 @@ class EnvironmentGaps:
         return found
 
     def _run(self, name: str, tests: GapMonitor, events: Events) -> list[Verdict]:
-        name = f"{name} between environments"
-        if name in self.broken:
-            return []
-        try:
-            return tests.update(events)
-        except Exception as error:  # whatever it raises is ours to mend, not the stream's
-            _log.exception("detector set aside", extra={"detector": name})
-            self.broken[name] = type(error).__name__
-            return [last_words(name, error, int(events.offsets[-1]), int(events.rows[-1]))]
+        return updated(f"{name} between environments", tests, events, self.broken)
 
     def dirty(self) -> bytes | None:
         """Return the whole state, None if it is as it was."""
@@ -185,8 +173,8 @@ class EnvironmentGaps:
         """
         meta, _ = unpack("environments", 1, state)
         with reading("environments"):
-            self.events.load(msgspec.convert(meta["events"], _LINE))
-            self.pairs.load(msgspec.convert(meta["pairs"], _LINE))
+            self.events.load(msgspec.convert(meta["events"], LINE))
+            self.pairs.load(msgspec.convert(meta["pairs"], LINE))
             self.incidents.restore(meta["incidents"])
             for name, tests in self.bias.monitors().items():
                 if name in meta["gaps"]:

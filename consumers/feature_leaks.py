@@ -19,6 +19,7 @@ from ..detectors.feature_times import FeatureTimes, Rows
 from ..detectors.leak_verdicts import plain
 from ..detectors.leak_watch import LeakWatch, Trained
 from . import training_reference
+from .claims import position_of
 from .feature_sample import COLUMNS, FeatureSample, Part
 from .join import Join, Pairs
 from .model_settings import ModelSettings
@@ -29,14 +30,7 @@ from .training_labels import PART, read
 FIELDS: Final = "leakage"
 """What the names of fields begin with."""
 _OF_LABELS: Final = 2 / 3  # of the error; the rest is that of times
-_ROW_BITS: Final = 20  # as in `model_monitor`, which imports this module
-
-
 _NONE: Final = np.empty(0, np.int64)
-
-
-def _positions(offsets: Ints, rows: Ints) -> Ints:
-    return (offsets << _ROW_BITS) + rows
 
 
 class _Seen(NamedTuple):
@@ -173,7 +167,7 @@ class FeatureLeaks:
             source, target = own.columns(one, series)
             is_new = fresh[one.places]
             rows = slice(None) if is_new.all() else np.flatnonzero(is_new)
-            at = _positions(one.batch.offsets[rows], one.batch.rows[rows])
+            at = position_of(one.batch.offsets[rows], one.batch.rows[rows])
             times, numbers = one.batch.times[rows], pending[one.places[rows]]
             parts.append(Part(numbers, at, times, one.values[rows], source, target))
             verdicts += self._compare_times(own, one, source, rows)
@@ -181,7 +175,7 @@ class FeatureLeaks:
             own.sample.update(parts, _NONE, _NONE)
             return verdicts
         pairs, taken = found
-        features, kept = own.sample.update(parts, taken, _positions(pairs.offsets, pairs.rows))
+        features, kept = own.sample.update(parts, taken, position_of(pairs.offsets, pairs.rows))
         if not features.shape[1]:
             return verdicts
         own.changes += 1

@@ -314,6 +314,10 @@ class Incidents:
             self._merging_of((kind, subject)).load(merging)
 
 
+LINE: Any = tuple[int, list[tuple[int, int]]]
+"""What `Timeline.state` is."""
+
+
 class Timeline:
     """When and where events were, roughly: of every 64th, back to 128 of them before a claim."""
 

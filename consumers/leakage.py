@@ -116,7 +116,7 @@ class Leakage:
         meta = {
             "training": self._training.checksum, "rows": len(self._table), "table": self._table.state(),
         }  # fmt: skip
-        state = pack("leakage", 1, meta, {})
+        state = pack("served", 1, meta, {})
         if fields or state != self._stored:
             fields[FIELD] = self._stored = state
         return fields
@@ -131,7 +131,7 @@ class Leakage:
         """
         if FIELD not in fields:
             return
-        meta, _ = unpack("leakage", 1, fields[FIELD])
+        meta, _ = unpack("served", 1, fields[FIELD])
         if meta["training"] != self._training.checksum:
             self._stale = stored(fields)
             return

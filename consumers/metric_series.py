@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import redis
 from msgspec.structs import replace
 
@@ -31,6 +32,24 @@ class Point(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def figures(client: redis.Redis, keys: Keys) -> dict[str, dict[str, Any]]:
+    """Return the latest figures of all models, by `model|partition`, or `model@environment|partition`.
+
+    Raises
+    ------
+    TransportError
+        Redis does not answer.
+    """
+    try:
+        found: Any = client.hgetall(keys.metrics)
+    except (*TRANSIENT, redis.ResponseError) as error:
+        raise TransportError(f"Redis does not answer, is it running? {error}") from None
+    return {name.decode(): _figures.decode(of) for name, of in sorted(found.items())}
+
+
+_figures = msgspec.json.Decoder(dict[str, Any])
 
 
 def read(

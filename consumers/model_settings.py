@@ -366,3 +366,12 @@ class ModelSettings(Group):
         if maturity is None and self.performance.unlabelled == "negative":
             raise ValueError("performance.unlabelled: negative needs performance.maturity")
         return self
+
+    @property
+    def is_regression(self) -> bool | None:
+        """Whether the model is one; None where its first prediction is to decide."""
+        return None if self.task == "auto" else self.task == "regression"
+
+    def wants(self, feature: str) -> bool:
+        """Return whether a feature is watched."""
+        return self.features == "all" or (self.features != "none" and feature in self.features)

@@ -26,9 +26,7 @@ class RowCollector:
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
-        self._is_regression: bool | None = {"classification": False, "regression": True}.get(
-            settings.task
-        )
+        self._is_regression = settings.is_regression
         self._columns = ScoreColumns(settings.performance.positive)
         self._classes = ClassNumbers()
         self._rows = 0
@@ -41,10 +39,10 @@ class RowCollector:
     def add(self, batch: EventBatch) -> None:
         """Take rows in."""
         for k, name in enumerate(batch.feature_names):
-            if self._wants(name):
+            if self._settings.wants(name):
                 self._numbers.setdefault(name, []).append((self._rows, batch.features[:, k]))
         for name, texts in batch.texts.items():
-            if self._wants(name):
+            if self._settings.wants(name):
                 self._texts.setdefault(name, []).append((self._rows, texts))
         if batch.embedding is not None:
             self._embeddings.append(batch.embedding)
@@ -55,10 +53,6 @@ class RowCollector:
         predicted, label = map(self._classes.numbers, (batch.prediction, batch.label))
         self._answers.append((predicted, label, self._columns.of(batch)))
         self._rows += len(batch)
-
-    def _wants(self, feature: str) -> bool:
-        wanted = self._settings.features
-        return wanted == "all" or (wanted != "none" and feature in wanted)
 
     def rows(self, *, fingerprints: bool = True) -> TrainingRows:
         """Return what is kept of them; without `fingerprints` their losses alone, by which no row can be told."""

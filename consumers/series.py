@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
@@ -17,7 +16,7 @@ from ..core.columns import Floats, Ints
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
-from ..detectors.base import Observations, last_words
+from ..detectors.base import Observations
 from ..detectors.performance import PerformanceWindow
 from ..detectors.reference import Reference
 from ..detectors.stream_monitor import StreamMonitor
@@ -29,18 +28,17 @@ from .class_numbers import ClassNumbers, numbers_only
 from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .estimators import Seen
 from .groups import Groups
-from .incidents import Incidents, Timeline
+from .incidents import LINE, Incidents, Timeline
 from .join import Correction, Pairs
 from .label_watch import OF_LABELS, Looked
 from .leakage import ServedStreams
 from .model_settings import ModelSettings
 from .rates import RATES, Rates
 from .score_columns import ScoreColumns, is_regression, score
+from .set_aside import updated
 from .stream_monitors import stream_monitor
 from .vectors import VectorMonitor, Vectors
 from .watched import pieces
-
-_log = logging.getLogger(__name__)
 
 _MAX_STREAMS: Final = 10_000
 """As many as one event may bring; beyond, names that are made up would fill memory."""
@@ -53,9 +51,8 @@ OF_ERRORS: Final = ("error", "label")
 _SHARES: Final = {"inputs": 0.5, "errors": 0.3, "embedding": 0.1, "logits": 0.1}
 """Of the budget; each has its own events."""
 
-_LINE: Any = tuple[int, list[tuple[int, int]]]
 _META: Final[dict[str, Any]] = {
-    "is_regression": bool | None, "events": _LINE, "pairs": _LINE, "broken": dict[str, str],
+    "is_regression": bool | None, "events": LINE, "pairs": LINE, "broken": dict[str, str],
     "version": str, "versions": Any, "rates": tuple[bool, int],
 }  # fmt: skip
 """What is stored beside the parts, since the first version."""
@@ -90,9 +87,7 @@ class Series:
         groups: Groups | None = None,
     ) -> None:
         self.settings = settings
-        self.is_regression: bool | None = {"classification": False, "regression": True}.get(
-            settings.task
-        )
+        self.is_regression = settings.is_regression
         drift = settings.drift
         self._trained = (
             None if drift.reference is None else training_reference.read(drift.reference)
@@ -218,7 +213,7 @@ class Series:
 
         Numeric features, text features as `category:...`, the score, and the prediction.
         """
-        columns = [c for c, name in enumerate(batch.feature_names) if self._wants(name)]
+        columns = [c for c, name in enumerate(batch.feature_names) if self.settings.wants(name)]
         names = [f"feature:{batch.feature_names[column]}" for column in columns]
         parts = [
             batch.features[:, columns] if len(columns) < batch.features.shape[1] else batch.features
@@ -227,7 +222,7 @@ class Series:
             parts.append(score(batch.scores, batch.score_names))
             names.append("score")
         for feature, texts in batch.texts.items():
-            if self._wants(feature):
+            if self.settings.wants(feature):
                 codes, name = self._classes.of_text(texts), f"category:{feature}"
                 self._names.add(feature_column(self.environment, name), codes, texts)
                 parts.append(codes)
@@ -266,11 +261,7 @@ class Series:
 
     def _watches(self, stream: str) -> bool:
         kind, _, feature = stream.partition(":")
-        return kind not in ("feature", "category") or self._wants(feature)
-
-    def _wants(self, feature: str) -> bool:
-        wanted = self.settings.features
-        return wanted == "all" or (wanted != "none" and feature in wanted)
+        return kind not in ("feature", "category") or self.settings.wants(feature)
 
     def judge(self, pairs: Pairs, differences: Floats) -> list[Verdict]:
         """Run the detector of errors over joined pairs, with (n,) what estimates are off by, and count them in the window."""
@@ -327,16 +318,7 @@ class Series:
         self.performance.correct(int(correction.pair.place[0]), float(label[0]))
 
     def _run(self, name: str, detector: Any, batch: Any) -> list[Verdict]:
-        """Update a detector; one that fails is set aside, and the others go on."""
-        if name in self.broken:
-            return []
-        try:
-            found: list[Verdict] = detector.update(batch)
-        except Exception as error:  # whatever a detector raises is ours to mend, not the stream's
-            _log.exception("detector set aside", extra={"detector": name})
-            self.broken[name] = type(error).__name__
-            return [last_words(name, error, int(batch.offsets[-1]), int(batch.rows[-1]))]
-        return found
+        return updated(name, detector, batch, self.broken)
 
     def metrics(self) -> dict[str, float]:
         """Return the latest figures, for the store."""

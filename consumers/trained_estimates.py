@@ -192,9 +192,9 @@ def given(settings: ModelSettings) -> Given | None:
     found = None if file is None else read(file)
     if file is None or found is None:
         return None
-    is_regression = {"classification": False, "regression": True}.get(
-        settings.task, training_reference.read(file).is_regression
-    )
+    is_regression = settings.is_regression
+    if is_regression is None:
+        is_regression = training_reference.read(file).is_regression
     if is_regression != found.is_regression:
         is_of = ["classes", "numbers"]
         _log.warning(
