@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import tocsin.detectors
 from tocsin.detectors.adversarial import AdversarialInputs, Fitted
@@ -42,15 +41,6 @@ from tocsin.testing import (
 )
 
 Make = Callable[[], Detector]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads that wait for one another cost ten times the small matrix products of a check."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def with_reference() -> AdversarialInputs:

@@ -29,8 +29,6 @@ class Logits(NamedTuple):
 @pytest.fixture(scope="module")
 def digits():
     """Of a small convolutional network, trained here."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for one another cost more than these products
     known, new = load(0)
     model = train(known, 0, epochs=12)
     attacked = pgd(model, new.images, new.labels)
@@ -38,8 +36,7 @@ def digits():
         clean, hostile = model(new.images), model(attacked)
     assert (clean.argmax(1) == new.labels).float().mean() > 0.95
     assert (hostile.argmax(1) == new.labels).float().mean() < 0.05
-    yield Logits(clean.double().numpy(), hostile.double().numpy())
-    torch.set_num_threads(threads)
+    return Logits(clean.double().numpy(), hostile.double().numpy())
 
 
 def small(**settings) -> AdversarialInputs:

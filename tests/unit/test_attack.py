@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from tocsin.consumers.attack import AttackMonitor
 from tocsin.consumers.model_settings import AttackSettings
@@ -13,15 +12,6 @@ from tocsin.core.events import Prediction
 from tocsin.testing import logit_case
 
 SETTINGS = AttackSettings(fit_events=100, calibration_events=400, alpha=0.02)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads that wait for one another cost ten times the small matrix products of a test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def events(seed: int, n: int, versions=(None,), classes: int = 4) -> list:
