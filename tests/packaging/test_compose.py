@@ -266,7 +266,7 @@ class Kafka:
             (folder / "default" / name).touch()
         heap = environment["KAFKA_HEAP_OPTS"].split()
         java = [
-            shutil.which("java") or "java", *heap, "-cp", f"{home}/libs/*",
+            shutil.which("java") or "java", *heap, "-XX:TieredStopAtLevel=1", "-cp", f"{home}/libs/*",
             f"-Dlog4j2.configurationFile={home}/log4j2.properties",
         ]  # fmt: skip
         subprocess.run(
