@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("backtest page")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "backtest.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 MAKE, CHECK, POOL = (code for language, code in BLOCKS if language == "python")

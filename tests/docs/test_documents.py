@@ -22,6 +22,8 @@ from tocsin.core import alert as alerts
 from tocsin.core.alert import Kind
 from tocsin.core.keys import Keys
 
+pytestmark = pytest.mark.xdist_group("documents")
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",

@@ -13,6 +13,8 @@ import pytest
 
 from tocsin.consumers.settings import load
 
+pytestmark = pytest.mark.xdist_group("performance page")
+
 ROOT = Path(__file__).parents[2]
 PAGE, README = (ROOT / "docs/performance.md").read_text(), (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -24,6 +24,8 @@ from tocsin.core.events import Label, Prediction
 from tocsin.core.metric_row import MetricRow, decode
 from tocsin.core.wire import encode
 
+pytestmark = pytest.mark.xdist_group("leakage")
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PARTITION = Partition("t", 0)
 COUNT = 6000

@@ -27,6 +27,8 @@ from tocsin.core.metric_row import MetricRow, decode
 from tocsin.core.snapshot import pack, unpack
 from tocsin.core.wire import encode
 
+pytestmark = pytest.mark.xdist_group("served images")
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PARTITION = Partition("t", 0)
 NAME = "served_from_training:image"

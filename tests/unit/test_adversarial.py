@@ -16,6 +16,8 @@ from tocsin.demo.pgd import pgd
 from tocsin.detectors.adversarial import NO_CLIENT, AdversarialInputs, Fitted, null_rate
 from tocsin.detectors.base import Observations
 
+pytestmark = pytest.mark.xdist_group("adversarial")
+
 FIT, CALIBRATE, ALPHA = 200, 300, 0.05
 
 

@@ -18,6 +18,8 @@ from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.events import Prediction
 from tocsin.core.snapshot import pack, unpack
 
+pytestmark = pytest.mark.xdist_group("hostile state")
+
 SETTINGS = ModelSettings(
     drift={"warmup_values": 64}, attack={"fit_events": 60, "calibration_events": 200, "alpha": 0.02}
 )

@@ -10,6 +10,8 @@ from tocsin.core.snapshot import pack, unpack
 from tocsin.detectors.loss_estimate import MOST_ROWS, WIDTH, LossModel, count, estimates
 from tocsin.detectors.loss_trees import MOST_TREES
 
+pytestmark = pytest.mark.xdist_group("loss estimate")
+
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 

@@ -17,6 +17,8 @@ from tocsin.core.batch import EventBatch, Origin
 from tocsin.core.errors import ConfigError
 from tocsin.core.events import Prediction
 
+pytestmark = pytest.mark.xdist_group("training reference")
+
 
 def run(*arguments: object) -> Any:
     return app([str(argument) for argument in arguments], result_action="return_value")
