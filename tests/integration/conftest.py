@@ -107,7 +107,7 @@ class Site:
         self.url = url
         self.topic = topic
         self.dead_letters = f"{topic}.dead"
-        self._folder = folder
+        self.folder = folder
         self.workers: list[subprocess.Popen[bytes]] = []
         self.partitions = [Partition(topic, number) for number in range(partitions)]
         create_topics(broker.bootstrap, [topic], partitions)
@@ -133,17 +133,17 @@ class Site:
         """Run the command line to its end."""
         return subprocess.run(
             [sys.executable, "-m", "tocsin.cli.main", *arguments],
-            env=self.environment(**more), cwd=self._folder, capture_output=True, text=True,
+            env=self.environment(**more), cwd=self.folder, capture_output=True, text=True,
             timeout=timeout, check=False,
         )  # fmt: skip
 
     def start(self, *arguments: str, tenant: str = "t", **more: str) -> subprocess.Popen[bytes]:
         """Start the command line, a worker where nothing is said; it ends with the test."""
-        self.log = self._folder / f"{len(self.workers)}.log"
+        self.log = self.folder / f"{len(self.workers)}.log"
         with self.log.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tocsin.cli.main", *(arguments or ("worker",))],
-                env=self.environment(tenant, **more), cwd=self._folder,
+                env=self.environment(tenant, **more), cwd=self.folder,
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         self.workers.append(process)
@@ -220,6 +220,14 @@ def make_site(broker: Broker, tmp_path: Path) -> Iterator[MakeSite]:
 @pytest.fixture
 def site(make_site: MakeSite, store: EmbeddedRedis) -> Site:
     return make_site(store.url)
+
+
+@pytest.fixture(scope="module")
+def shared_site(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """For tests that only look: topics, a Redis and workers that a module's tests have in common."""
+    with EmbeddedRedis() as store, ExitStack() as stack:
+        folder, topic = tmp_path_factory.mktemp("site"), f"events-{uuid.uuid4().hex[:12]}"
+        yield Site(stack, broker, store.url, folder, topic, 2)
 
 
 @pytest.fixture

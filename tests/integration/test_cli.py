@@ -25,7 +25,7 @@ Wait = Callable[..., Any]
 ROWS = 900
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def table() -> list[dict[str, Any]]:
     """A model that is right nine times of ten, then half of the time, and whose input jumps."""
     rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def write(rows: list[dict[str, Any]], file: Path) -> None:
             text.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.parquet"])
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.parquet"])
 def test_a_file_becomes_alerts_without_writing_code(
     site: Any, tmp_path: Path, table: list[dict[str, Any]], name: str
 ) -> None:
@@ -84,42 +84,58 @@ def test_a_file_becomes_alerts_without_writing_code(
     assert firing["concept drift"].subject == "error"
 
 
-def test_status_says_what_is_known_of_each_model(
-    site: Any, tmp_path: Path, table: list[dict[str, Any]]
-) -> None:
-    assert "no model has been seen yet" in site.run("status").stdout
-    write(table, tmp_path / "t.csv")
-    site.start()
-    site.run("publish", "t.csv", "--model", "m", "--label", "truth", "--prediction", "predicted")
-    site.caught_up()
-    shown = site.run("status").stdout
+@pytest.fixture(scope="module")
+def watched(shared_site: Any, table: list[dict[str, Any]]) -> Any:
+    """Where version 7 of a model m has been watched to the end of the table."""
+    write(table, shared_site.folder / "t.csv")
+    shared_site.start()
+    done = shared_site.run(
+        "publish", "t.csv", "--model", "m", "--label", "truth", "--prediction", "predicted",
+        "--version", "7",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shared_site.caught_up()
+    return shared_site
+
+
+@pytest.mark.xdist_group("watched")
+def test_status_says_what_is_known_of_each_model(watched: Any) -> None:
+    assert "no model has been seen yet" in watched.run("status", TOCSIN_TENANT="other").stdout
+    shown = watched.run("status").stdout
     assert shown.startswith("m  predictions 900  labels_joined 900")
-    found = json.loads(site.run("status", "--json").stdout)["m"]
+    found = json.loads(watched.run("status", "--json").stdout)["m"]
     assert {"accuracy", "precision:macro", "recall:macro", "f1:macro"} <= set(found)
     assert f"accuracy {found['accuracy']:.4g}" in shown
 
 
-def test_metrics_are_printed_by_cohort_with_intervals(
-    site: Any, tmp_path: Path, table: list[dict[str, Any]]
-) -> None:
-    unseen = site.run("metrics", "m")
+@pytest.mark.xdist_group("watched")
+def test_metrics_are_printed_by_cohort_with_intervals(watched: Any) -> None:
+    unseen = watched.run("metrics", "unseen")
     assert (unseen.returncode, unseen.stderr) == (1, "")
-    assert "no predictions of m in production have been counted yet" in unseen.stdout
-    write(table, tmp_path / "t.csv")
-    site.start()
-    arguments = ("--model", "m", "--label", "truth", "--prediction", "predicted")
-    site.run("publish", "t.csv", *arguments, "--version", "7")
-    site.caught_up()
-    rows = json.loads(site.run("metrics", "m", "--group", "all", "--json").stdout)
+    assert "no predictions of unseen in production have been counted yet" in unseen.stdout
+    rows = json.loads(watched.run("metrics", "m", "--group", "all", "--json").stdout)
     assert sum(row["predictions"] for row in rows if row["group"] == "") == 900
     assert sum(row["labels"] for row in rows if row["group"] == "version=7") == 900
     value, low, high, _ = rows[-1]["metrics"]["accuracy"]
     assert low < value < high
-    shown = site.run("metrics", "m", "--metric", "accuracy").stdout
+    shown = watched.run("metrics", "m", "--metric", "accuracy").stdout
     assert f"{value:.3f} {low:.3f}-{high:.3f}" in shown
-    wrong = site.run("metrics", "m", "--metric", "acuracy")
+    wrong = watched.run("metrics", "m", "--metric", "acuracy")
     assert wrong.returncode == 2
     assert "no row has 'acuracy'; there are: accuracy" in wrong.stderr
+
+
+@pytest.mark.xdist_group("watched")
+def test_tail_prints_alerts_and_a_name_goes_on(watched: Any) -> None:
+    arguments = ("alerts", "tail", "--after", "0", "--name", "me", "--count", "1")
+    first = watched.run(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "firing" in first.stdout
+    assert len(first.stdout.splitlines()) == 1
+    second = watched.run(*arguments, "--json")
+    found = json.loads(second.stdout)
+    assert found["id"] == watched.alerts()[1].id
+    assert found["previous_id"]
 
 
 def test_a_decision_between_versions_is_printed(
@@ -211,24 +227,6 @@ def test_doctor_says_ok_or_the_fix(site: Any, store: EmbeddedRedis) -> None:
     assert any("kafka" in line and str(port) in line for line in fixes)
     assert any("redis" in line and "is it running?" in line for line in fixes)
     assert "Traceback" not in down.stderr
-
-
-def test_tail_prints_alerts_and_a_name_goes_on(
-    site: Any, tmp_path: Path, table: list[dict[str, Any]]
-) -> None:
-    write(table, tmp_path / "t.csv")
-    site.start()
-    site.run("publish", "t.csv", "--model", "m", "--label", "truth", "--prediction", "predicted")
-    site.caught_up()
-    arguments = ("alerts", "tail", "--after", "0", "--name", "me", "--count", "1")
-    first = site.run(*arguments, TOCSIN_TENANT="t")
-    assert first.returncode == 0, first.stderr
-    assert "firing" in first.stdout
-    assert len(first.stdout.splitlines()) == 1
-    second = site.run(*arguments, "--json")
-    found = json.loads(second.stdout)
-    assert found["id"] == site.alerts()[1].id
-    assert found["previous_id"]
 
 
 def test_tail_ends_on_sigterm(site: Any, wait_until: Wait) -> None:

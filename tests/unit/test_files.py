@@ -77,6 +77,28 @@ def test_other_json_lines_and_parquet_are_rows_of_features(tmp_path: Path) -> No
     assert list(rows(tmp_path / "a.parquet", Columns())) == found
 
 
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_table_is_the_same_events_in_every_form(tmp_path: Path, name: str) -> None:
+    columns = Columns(id="key", label="truth", prediction="said", time="when")
+    table = [
+        {"key": k, "truth": k % 2, "said": 1, "when": f"2026-01-31T12:0{k}:00+00:00", "x": k / 4, "c": "NL"}
+        for k in range(1, 4)
+    ]  # fmt: skip
+    text = "\n".join(
+        ["key,truth,said,when,x,c", *(",".join(map(str, row.values())) for row in table)]
+    )
+    (tmp_path / "a.csv").write_text(text)
+    if name.endswith("parquet"):
+        parquet.write_table(pa.Table.from_pylist(table), tmp_path / name)
+    else:
+        lines = text if ".csv" in name else "\n".join(json.dumps(row) for row in table)
+        written = lines.encode()
+        (tmp_path / name).write_bytes(gzip.compress(written) if name.endswith("gz") else written)
+    found = list(rows(tmp_path / name, columns))
+    assert [e.prediction_id for e in found] == ["1", "2", "3"]
+    assert found == list(rows(tmp_path / "a.csv", columns))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "columns", "says"),
     [
