@@ -79,8 +79,17 @@ def test_a_worker_killed_during_the_demos_stream_changes_no_alert(
     )  # fmt: skip
     served.start()
     kills = 0
-    while served.is_alive():
-        time.sleep(rng.uniform(1.5, 4.0))
+
+    def has_gone_on(since: int) -> bool:
+        return sum(site.offsets("killed").values()) > since or not served.is_alive()
+
+    while served.is_alive() or kills < 2:
+        if rng.random() < 0.25:  # while it starts, takes its partitions on, or has just done so
+            time.sleep(rng.uniform(0.5, 2.5))
+        else:
+            since = sum(site.offsets("killed").values())
+            wait_until(lambda since=since: has_gone_on(since), 60)
+            time.sleep(rng.uniform(0.0, 1.5))
         killed.kill()
         killed.wait()
         kills += 1
