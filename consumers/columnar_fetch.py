@@ -13,7 +13,7 @@ that no more than one is decompressed; what is broken becomes a `Poison`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from ..core.columns import Bytes, Ints
 from ..core.errors import DecodeError, EventError
 from . import network
 from .compression import NONE, decompress
-from .record_kernel import KEY_START, record_spans
+from .record_kernel import KEY_START, place_spans, record_spans
 from .records import Partition, PlainRecord, Poison, Records
 
 _MILLISECOND: Final = 1_000_000
@@ -191,15 +191,15 @@ def read_batches(
         Whether checksums are verified.
     """
     for found in polled.values():
-        piece: list[Records] = []
+        piece: list[_Batch | Records] = []
         size = 0
         for fetched in found:
             read = _read_or_poison(fetched, decompressed_bytes, check_crcs)
             grown = fetched.end - fetched.begin
-            if isinstance(read, Records) and read.data is not fetched.data:
+            if isinstance(read, _Batch) and read.data is not fetched.data:
                 grown = len(read.data)
             if piece and (isinstance(read, Poison) or size + grown > _PIECE_BYTES):
-                yield Records.concat(piece)
+                yield _joined(piece)
                 piece, size = [], 0
             if isinstance(read, Poison):
                 yield read
@@ -207,10 +207,36 @@ def read_batches(
                 piece.append(read)
                 size += grown
         if piece:
-            yield Records.concat(piece)
+            yield _joined(piece)
 
 
-def _read_or_poison(fetched: Fetched, limit: int, check_crcs: bool) -> Records | Poison:
+def _joined(piece: Sequence[_Batch | Records]) -> Records:
+    """Return batches that follow one another as one; those of one answer share its buffer, and one table of spans."""
+    joined: list[Records] = []
+    begin = 0
+    for end in range(1, len(piece) + 1):
+        if end < len(piece) and piece[end].data is piece[begin].data:
+            continue
+        same = [batch for batch in piece[begin:end] if isinstance(batch, _Batch)]
+        if same:
+            spans = np.concatenate([batch.spans for batch in same])
+            last = same[-1]
+            joined.append(Records.of_spans(last.partition, last.next_offset, last.data, spans))
+        joined += [one for one in piece[begin:end] if isinstance(one, Records)]
+        begin = end
+    return Records.concat(joined)
+
+
+class _Batch(NamedTuple):
+    """What of a batch was read: (n, 8) spans over `data`, with offsets, and times in nanoseconds."""
+
+    partition: Partition
+    next_offset: int
+    data: Bytes
+    spans: Ints
+
+
+def _read_or_poison(fetched: Fetched, limit: int, check_crcs: bool) -> _Batch | Records | Poison:
     try:
         return _read(fetched, limit, check_crcs)
     except EventError as error:
@@ -224,7 +250,7 @@ def _read_or_poison(fetched: Fetched, limit: int, check_crcs: bool) -> Records |
     )  # fmt: skip
 
 
-def _read(fetched: Fetched, limit: int, check_crcs: bool) -> Records:
+def _read(fetched: Fetched, limit: int, check_crcs: bool) -> _Batch | Records:
     header = fetched.header
     if header is None:
         return _legacy(fetched, check_crcs)
@@ -241,23 +267,14 @@ def _read(fetched: Fetched, limit: int, check_crcs: bool) -> Records:
     spans = np.empty((header.records, 8), np.int64)
     if record_spans(data, at, end, header.records, spans) < 0:
         raise DecodeError("the records of a batch do not fill it")
-    deltas = spans[:, 0]  # the producer's word, in a batch that the broker has not unpacked
-    if len(deltas) and (
-        deltas[0] < 0 or deltas[-1] > header.last_offset_delta or (np.diff(deltas) <= 0).any()
-    ):
-        raise DecodeError("the offsets of a batch's records do not rise")
-    return Records.of_spans(
-        fetched.partition, fetched.next_offset, data, spans, header.base_offset,
-        _timestamps(header, spans[:, 1]),
+    is_appended = header.attributes & _LOG_APPEND_TIME
+    rising = place_spans(
+        spans, header.base_offset, header.last_offset_delta, header.first_timestamp,
+        header.max_timestamp if is_appended else -1, _LAST_MILLISECOND, _MILLISECOND,
     )  # fmt: skip
-
-
-def _timestamps(header: Header, deltas: Ints) -> Ints:
-    if header.attributes & _LOG_APPEND_TIME:
-        return np.full(len(deltas), _nanoseconds(header.max_timestamp), np.int64)
-    time = header.first_timestamp + deltas
-    is_time = (time >= 0) & (time <= _LAST_MILLISECOND)
-    return np.where(is_time, time, -1) * _MILLISECOND
+    if not rising:
+        raise DecodeError("the offsets of a batch's records do not rise")
+    return _Batch(fetched.partition, fetched.next_offset, data, spans)
 
 
 def _nanoseconds(milliseconds: int) -> int:

@@ -35,7 +35,7 @@ from .windows import FIELD, Windows
 _ROWS: Final = 50
 """Rows of the series that one commit writes at most: a backlog of labels changes all of them again and again. Windows have half of
 them at most, so that neither holds up the others."""
-_PAUSE: Final = 4
+_PAUSE: Final = 9
 """Commits that write none while events keep coming: a row is the same work whatever has changed in it. What is gone is deleted
 at once, since a restarted worker knows nothing of it."""
 _HALF_WIDTH: Final = 0.05

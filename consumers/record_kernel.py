@@ -83,6 +83,27 @@ def record_spans(data: Bytes, at: int, end: int, records: int, spans: Ints) -> i
     return records if at == end else -1
 
 
+@compiled
+def place_spans(
+    spans: Ints, base_offset: int, last_delta: int, first: int, appended: int, last: int, unit: int
+) -> bool:
+    """Make a batch's deltas offsets, and times in units of `unit`; False if its offsets do not rise to `last_delta` at most.
+
+    A time is `first` and the record's delta, or `appended` where that is not negative; beyond 0 to `last`
+    it is none, -1 `unit`.
+    """
+    before = -1
+    for i in range(spans.shape[0]):
+        delta = spans[i, OFFSET]  # the producer's word, in a batch that the broker has not unpacked
+        if delta <= before or delta > last_delta:
+            return False
+        before = delta
+        spans[i, OFFSET] = base_offset + delta
+        time = appended if appended >= 0 else first + spans[i, TIMESTAMP]
+        spans[i, TIMESTAMP] = (time if 0 <= time <= last else -1) * unit
+    return True
+
+
 def _table(texts: list[str]) -> tuple[Bytes, Ints]:
     """Return texts as one (bytes,) buffer and their (n + 1,) bounds."""
     encoded = [text.encode() for text in texts]

@@ -14,7 +14,19 @@ from ..core.cloudevents import attributes, to_nanoseconds
 from ..core.columns import Bytes, Ints, Strings
 from ..core.errors import EventError, SchemaError
 from ..core.events import UtcTime
-from .record_kernel import ASK, HEADER_COUNT, HEADERS, header_kinds, read_varint
+from .record_kernel import (
+    ASK,
+    HEADER_COUNT,
+    HEADERS,
+    KEY_END,
+    KEY_START,
+    OFFSET,
+    TIMESTAMP,
+    VALUE_END,
+    VALUE_START,
+    header_kinds,
+    read_varint,
+)  # fmt: skip
 from .time_kernel import NO_TIME
 
 Header = tuple[str, bytes | None]
@@ -115,25 +127,18 @@ class Records:
         return kind, to_nanoseconds(said)
 
     @classmethod
-    def of_spans(
-        cls,
-        partition: Partition,
-        next_offset: int,
-        data: Bytes,
-        spans: Ints,
-        base_offset: int,
-        timestamps: Ints,
-    ) -> Records:
-        """Build from the span table of one batch; `timestamps` (n,) in nanoseconds."""
+    def of_spans(cls, partition: Partition, next_offset: int, data: Bytes, spans: Ints) -> Records:
+        """Build from a span table with offsets, and times in nanoseconds."""
         kinds, times = header_kinds(data, spans)
+        columns = np.ascontiguousarray(spans.T)
         return cls(
             partition,
             next_offset,
             data,
-            base_offset + spans[:, 0],
-            timestamps,
-            Strings(data, spans[:, 2], spans[:, 3]),
-            Strings(data, spans[:, 4], spans[:, 5]),
+            columns[OFFSET],
+            columns[TIMESTAMP],
+            Strings(data, columns[KEY_START], columns[KEY_END]),
+            Strings(data, columns[VALUE_START], columns[VALUE_END]),
             kinds,
             times,
             spans[:, [HEADERS, HEADER_COUNT]],

@@ -54,11 +54,8 @@ def pack(kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArra
     layout: Any = [(name, _type_name(array.dtype), array.shape) for name, array in arrays.items()]
     head = _encode_head(_Head(kind, version, meta, layout))
     contiguous = [np.ascontiguousarray(array).data for array in arrays.values() if array.size]
-    parts: list[Any] = [len(head).to_bytes(4, "little"), head, *contiguous]
-    checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return b"".join([_MAGIC, checksum.to_bytes(4, "little"), *parts])
+    body = b"".join([len(head).to_bytes(4, "little"), head, *contiguous])
+    return b"".join([_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body])
 
 
 @cache
