@@ -166,7 +166,7 @@ class Run:
         held: dict[str, Any] = {}
         for model, monitor in self.pipeline._models.items():
             table = monitor.join.table
-            names = table.ids.texts(table.first, table.count).to_list()
+            names = table.ids(table.first, table.count).to_list()
             columns = {name: table[name].tolist() for name in table._arrays}
             held[f"pending|{model}"] = repr((table.first, names, columns))
             held[f"join|{model}"], _ = unpack("join", 1, fields[f"join|{model}"])
