@@ -294,7 +294,7 @@ class Join:
     ) -> list[_Candidates]:
         """Return the labels whose predictions stand before them, by environment; let the others wait."""
         parts: list[_Candidates] = []
-        waits = np.ones(len(labels.offsets), np.bool_)
+        waits: NDArray[np.bool_] | None = None  # in all environments
         for code in self.table.environments:
             pending = self.table.find(labels.ids, code)
             early = pending < 0
@@ -306,7 +306,7 @@ class Join:
                 early[fresh] = (labels.offsets[fresh] < offset) | (
                     (labels.offsets[fresh] == offset) & (labels.rows[fresh] < row)
                 )
-            waits &= early
+            waits = early if waits is None else waits & early
             known = np.flatnonzero(~early)
             parts.append(
                 _Candidates(
@@ -314,12 +314,12 @@ class Join:
                     labels.revision[known], labels.times[known],
                 )
             )  # fmt: skip
-        if waits.any():
-            self.counts.labels_early += int(waits.sum())
+        of = np.arange(len(labels.offsets)) if waits is None else np.flatnonzero(waits)
+        if len(of):
+            self.counts.labels_early += len(of)
             self.counts.labels_repeated += self._early.add(
-                labels.ids.take(waits), labels.label[waits], labels.revision[waits],
-                labels.times[waits],
-            )  # fmt: skip
+                labels.ids.take(of), labels.label[of], labels.revision[of], labels.times[of]
+            )
         return parts
 
     def _taken_over(self, predictions: Predictions, rows: Ints, fresh: Ints) -> _Candidates:

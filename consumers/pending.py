@@ -96,9 +96,12 @@ class PendingTable:
         segments: Ints,
         scores: Floats,
     ) -> Ints:
-        """Add predictions; return (n,) their rows. One with an id that its environment has keeps that row."""
+        """Add predictions, of environments that `meet` knows; return (n,) their rows.
+
+        One with an id that its environment has already keeps that row.
+        """
         before = self.count
-        several = self.meet(environment)
+        several = len(self.environments) > 1
         rows = self._keys.add(marked(ids, environment, self._home) if several else ids)
         self._reserve(self.count)
         new: Ints | slice = slice(None)

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..core.columns import Bytes, Floats, Ints, Strings
+from ..core.columns import Bytes, Floats, Ints, Strings, groups
+from ..core.events import ENVIRONMENTS
 from ..detectors.string_index import StringIndex
 from .pending import PendingTable
 
@@ -61,7 +62,7 @@ def cuts(predictions: Made, labels: Events, table: PendingTable, waiting: String
         Ids of labels that wait.
     """
     own = ~np.isnan(predictions.label)
-    if not (len(labels.offsets) or waiting.live or own.any()) or not len(own):
+    if not len(own) or not (len(labels.offsets) or waiting.live or own.any()):
         return []
     index = StringIndex()
     codes, of_labels = index.add(predictions.ids), index.find(labels.ids)
@@ -70,13 +71,15 @@ def cuts(predictions: Made, labels: Events, table: PendingTable, waiting: String
         is_waiting[codes[waiting.find(predictions.ids) >= 0]] = True
     gets_one = is_waiting.copy()
     gets_one[of_labels[of_labels >= 0]] = True
+    for code, ours in groups(np.where(own, predictions.environment, 255)):
+        if code < len(ENVIRONMENTS):  # a prediction that is known may change its own label
+            gets_one[codes[ours[table.find(predictions.ids.take(ours), code) >= 0]]] = True
+    made, truth = np.flatnonzero(gets_one[codes]), np.flatnonzero(of_labels >= 0)
+    if not len(made):
+        return []
     known = np.zeros(len(index), np.int64)  # bits of the environments that have the id
     for code in table.environments:
-        there = table.find(predictions.ids, code) >= 0
-        known[codes[there]] |= 1 << code
-        own_again = there & own & (predictions.environment == code)
-        gets_one[codes[own_again]] = True
-    made, truth = np.flatnonzero(gets_one[codes]), np.flatnonzero(of_labels >= 0)
+        known[codes[made[table.find(predictions.ids.take(made), code) >= 0]]] |= 1 << code
     order = np.lexsort(
         (
             np.concatenate([predictions.rows[made], labels.rows[truth]]),
