@@ -14,6 +14,7 @@ from tocsin.consumers.join import BLOCK, Join, Labels, Pairs, Predictions
 from tocsin.consumers.pending import UNLABELLED
 from tocsin.core.columns import Strings
 from tocsin.core.errors import StateError
+from tocsin.core.snapshot import pack, unpack
 
 SECOND = 10**9
 NAN = float("nan")
@@ -363,6 +364,51 @@ def test_a_damaged_field_is_refused_before_anything_changes() -> None:
         other.restore(volatile[:-1], run.stored)
     other.restore(volatile, {**run.stored, "rows:999": b"what an earlier life left behind"})
     assert repr(table(other)) == repr(table(run.join))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("environment", [0, 0, 0]), ("environment", [0, 1, 4]), ("environment", [0.0, 1.0, 2.0])],
+    ids=["an id twice", "no such environment", "no codes"],
+)
+def test_pending_predictions_that_cannot_be_are_refused(column: str, value: list[float]) -> None:
+    run = Run()
+    run.take([Event(i, 0, "same", SECOND, environment=i) for i in range(3)])
+    volatile = run.store()
+    ((name, state),) = run.stored.items()
+    meta, arrays = unpack("pending_rows", 3, state)
+    dtype = np.uint8 if isinstance(value[0], int) else np.float64
+    crafted = pack("pending_rows", 3, meta, arrays | {column: np.array(value, dtype)})
+    with pytest.raises(StateError):
+        Join().restore(volatile, {name: crafted})
+    Join().restore(volatile, {name: state})
+
+
+@pytest.mark.parametrize("environments", [[0], [2], [0, 1], [1, 0]])
+def test_what_is_stored_is_what_was_before_environments_shared_ids(environments: list[int]) -> None:
+    """Ids as they are, beside their environment: how they are looked up is not stored."""
+    run = Run()
+    run.take([Event(i, 0, f"id{i}", SECOND, environment=e) for i, e in enumerate(environments)])
+    run.store()
+    (state,) = run.stored.values()
+    _, arrays = unpack("pending_rows", 3, state)
+    assert arrays["id_text"].tobytes().decode() == "".join(f"id{i}" for i in range(len(environments)))  # fmt: skip
+    assert set(arrays["environment"].tolist()) == set(environments)
+
+
+def test_rows_of_several_environments_are_bounded_together() -> None:
+    run = Run(max_pending=500, window_seconds=1e6, early_seconds=1e6, max_early=200)
+    for batch in range(20):
+        run.take(
+            [
+                Event(batch * 800 + i, 0, f"{batch}-{i // 4}", SECOND, environment=i % 4)
+                for i in range(800)
+            ]
+        )
+        assert len(run.join.table) < 500 + BLOCK
+        run.store()
+    assert run.join.counts.predictions_repeated == 0
+    assert run.join.counts.predictions_expired == 16_000 - len(run.join.table)
 
 
 @pytest.mark.parametrize("name", ["max_pending", "window_seconds", "early_seconds", "max_early"])
