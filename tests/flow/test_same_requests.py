@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -35,15 +36,15 @@ ORDERS = {  # seconds after the request: of the shadow, of the label
 }
 
 
-def log(shadow: float, label: float, *, own: bool = False, gap: float = 0.15) -> list[PlainRecord]:
-    """A request each ten seconds, scored twice under one id; the shadow finds fewer positives."""
+def log(shadow: float, label: float, *, own: bool = False, share: float = 1) -> list[PlainRecord]:
+    """A request each ten seconds, scored twice under one id, or a share of them; the shadow finds fewer positives."""
     rng = np.random.default_rng(1)
     events: list[tuple[float, int, Prediction | Label]] = []
     for i in range(COUNT):
         second = 10 * i
         truth, luck = bool(rng.random() < 0.5), rng.random(2)
-        for k, name in enumerate(("production", "shadow")):
-            said = truth ^ (luck[k] < (0.2 + gap * k if truth else 0.2))
+        for k, name in enumerate(("production", "shadow")[: 1 + (i % 100 < 100 * share)]):
+            said = truth ^ (luck[k] < (0.2 + 0.15 * k if truth else 0.2))
             after = shadow * k
             event = Prediction(
                 prediction_id=f"r{i}", model="m", time=START + timedelta(seconds=second + after),
@@ -65,6 +66,11 @@ def log(shadow: float, label: float, *, own: bool = False, gap: float = 0.15) ->
         PlainRecord(k, LATER, b"m", b"\n".join(lines[i : i + 50]), headers)
         for k, i in enumerate(range(0, len(lines), 50))
     ]
+
+
+def decoded(records: list[PlainRecord]) -> list[Prediction | Label]:
+    lines = [line for one in records for line in (one.value or b"").splitlines()]
+    return [msgspec.json.decode(line, type=Prediction | Label) for line in lines]
 
 
 def ran(
@@ -139,6 +145,24 @@ def test_a_label_that_came_with_production_alone_is_not_the_shadows() -> None:
         ]
         _, pipeline = ran(of)
         assert counts(pipeline)["labels_joined"] == joined
+
+
+@pytest.mark.parametrize("order", ["shadow, then label", "label, then shadow"])
+def test_outcomes_of_one_request_are_compared_with_one_another(order: str) -> None:
+    """Where one label is of both: whose shadow has not answered is compared with nobody's."""
+    records = log(*ORDERS[order], share=0.5)
+    _, pipeline = ran(records)
+    figures = pipeline._models["m"].metrics()["production"]
+    count = figures[f"gap:recall:{GAP}:a"], figures[f"gap:recall:{GAP}:b"]
+    positives = {one.prediction_id: one.label for one in decoded(records) if isinstance(one, Label)}
+    shared = [
+        positives[one.prediction_id] for one in decoded(records)
+        if isinstance(one, Prediction) and one.environment == "shadow"
+    ]  # fmt: skip
+    if order == "shadow, then label":
+        assert count == (sum(map(bool, shared)),) * 2
+    else:  # one at a time: those of production that wait are met several at a time
+        assert count[0] > 1.5 * count[1]
 
 
 @pytest.mark.parametrize("order", ORDERS)
