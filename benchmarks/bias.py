@@ -321,6 +321,33 @@ def environments(figures: Figures, seed: int, runs: int) -> None:
         figures.report(f"{what}: median events", np.median(found))
 
 
+def pairs_of_requests(figures: Figures, seed: int, runs: int) -> None:
+    """Report what it gains that outcomes of one request are compared with one another, where a shadow answers half of them."""
+    for alike in (0.0, 0.8):
+        for gap, events in ((0.0, _ROWS // 2), (0.05, 2 * GAPS[0.05])):
+            claims: dict[str, list[float]] = {"in one row": [], "one after the other": []}
+            for run in range(runs):
+                values, is_a = requests([seed, 10, run], events, (0.8, 0.8 - gap), 0, alike)
+                both = np.stack([values[is_a], values[~is_a]], axis=1)
+                both[np.random.default_rng([seed, 11, run]).random(events) < 0.5, 1] = np.nan
+                for name, batch in (
+                    ("in one row", Observations.of(both, _NAMES)),
+                    ("one after the other", rows(both.ravel(), is_a)),
+                ):
+                    found = tested(batch, alpha=ALPHA if gap else LEVEL)
+                    step = 1 if name == "in one row" else 2
+                    claims[name].append(found[0].offset / step if found else np.inf)
+            for name, at in claims.items():
+                what = f"half of the requests, {alike:.0%} alike, {name}"
+                if gap:
+                    figures.report(f"{what}, gap {gap}: median requests", np.median(at))
+                    continue
+                figures.report(
+                    f"{what}, level {LEVEL}: streams of {runs} that alarm, {LEVEL * runs:.0f} allowed on average",
+                    float(np.isfinite(at).sum()), most=float(binom.ppf(0.99, runs, LEVEL)),
+                )  # fmt: skip
+
+
 def speed(figures: Figures, seed: int) -> None:
     listed = pairs({("race",): [str(k) for k in range(10)]}, ["recall"])
     names = tuple(stream for pair in listed for stream in (pair.a, pair.b))
@@ -418,6 +445,7 @@ def main() -> None:
     power(figures, options.seed, options.runs)
     events_to_a_gap(figures, options.seed, options.runs // 3)
     environments(figures, options.seed, options.runs // 2)
+    pairs_of_requests(figures, options.seed, options.runs // 2)
     speed(figures, options.seed)
     employment(figures)
     figures.exit()

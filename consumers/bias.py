@@ -27,6 +27,9 @@ BUDGET_EVENTS: Final = 1e6
 SHARE: Final = 0.1
 """Of the model's budget, which the errors give up: of groups within environments and of environments, half each where both are
 compared."""
+_OF_LABELS_ALONE: Final = ("recall", "false_positive_rate", "accuracy", "calibration")
+"""Metrics whose outcomes all predictions of one labelled request have, whatever they say. Of precision some would have one and some
+none, and those that both have are all alike."""
 _MOST: Final = 20  # groups of a segment that are compared, or strata of it: the first ones
 
 Events = Seen | Pairs
@@ -82,7 +85,8 @@ class GapMonitor:
     -----
     A group is compared from the first row that is in it, and shares of the budget are looked at anew there. Of pairs those
     count whose prediction is not older than that row's: of older ones, which other groups have, only labels that take long are
-    still to come, and these may tell of other outcomes than quick ones.
+    still to come, and these may tell of other outcomes than quick ones. Where a label is of the same request in several strata, its
+    outcomes are compared with one another.
     """
 
     def __init__(
@@ -177,6 +181,9 @@ class GapMonitor:
     ) -> Observations:
         """Return the outcomes of each group, and of all others where one is compared with these."""
         names, columns = [], []
+        leader = None
+        if self._stratum is not None and isinstance(events, Pairs):
+            leader = _leaders(events.offsets[rows], events.rows[rows])
         for of, known in self._known.items():
             segment, group = ",".join(of), members[of][rows]
             if isinstance(events, Pairs):
@@ -187,7 +194,11 @@ class GapMonitor:
                 for number in known:
                     value, inside = self._groups.value(number, of), group == number
                     names.append(f"{metric}:{segment}={value}")
-                    columns.append(np.where(inside, outcome, np.nan))
+                    column = np.where(inside, outcome, np.nan)
+                    if leader is not None and metric in _OF_LABELS_ALONE:
+                        column[leader[inside]] = column[inside]
+                        column[inside & (leader != np.arange(len(leader)))] = np.nan
+                    columns.append(column)
                     if self._stratum is None and len(known) > gaps.FEW:
                         names.append(f"{metric}:{segment}!={value}")
                         columns.append(np.where((group >= 0) & ~inside, outcome, np.nan))
@@ -210,6 +221,16 @@ class GapMonitor:
                 self._known[tuple(names)] = [int(group) for group in groups]
                 self._since[tuple(names)] = int(since)
         self._watch()
+
+
+def _leaders(offsets: Ints, rows: Ints) -> Ints | None:
+    """Return (n,) the first row of each row's event; None where each has one row."""
+    follows = (np.diff(offsets) == 0) & (np.diff(rows) == 0)
+    if not follows.any():
+        return None
+    place = np.arange(len(offsets))
+    place[1:][follows] = 0
+    return np.maximum.accumulate(place)
 
 
 def _second(pair: tuple[int, int]) -> int:

@@ -2,7 +2,8 @@
 
 Between two multiples of 1,024 predictions nothing is forgotten, but for labels that wait, at multiples of
 1,024 labels; so what joins with what does not depend on how the log was cut into batches. A joined pair
-takes its place at the later of its two events.
+takes its place at the later of its two events. An id is one prediction in each environment, and a label, which
+names none, is of all of these.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from ..core.columns import Bytes, Floats, Ints, Strings, groups, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
-from ..detectors.string_index import StringIndex
+from .early_labels import EarlyLabels
 from .label_watch import LabelWatch, Looked
-from .pending import UNLABELLED, PendingTable
+from .pending import UNLABELLED, WITH_PREDICTION, PendingTable
+from .same_ids import cuts
 
 T = TypeVar("T", "Predictions", "Labels")
 
@@ -88,7 +90,13 @@ class Correction(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the events; the worker publishes these."""
+    """What became of the events; the worker publishes these.
+
+    Notes
+    -----
+    `labels`, `labels_early` and `labels_unmatched` count labels, once each. Joined, repeated, corrected and late is what a
+    label is to a prediction: it is counted for each one that it reaches, in several environments or at several times.
+    """
 
     predictions: int = 0
     predictions_repeated: int = 0
@@ -100,14 +108,6 @@ class Counts:
     labels_early: int = 0
     labels_late: int = 0
     labels_unmatched: int = 0
-
-
-class _Early(NamedTuple):
-    """A label whose prediction has not come yet."""
-
-    label: float
-    revision: int
-    observed: int
 
 
 @dataclass(slots=True)
@@ -122,13 +122,19 @@ class Join:
     Parameters
     ----------
     max_pending
-        Predictions kept, up to 1,023 more for a while; beyond, the oldest goes.
+        Predictions kept, of all environments together, up to 1,023 more for a while; beyond, the oldest goes.
     window_seconds
         A label observed more than this after its prediction is late: counted, not joined.
     early_seconds
         How long a label waits for its prediction, in event time.
     max_early
         Labels that may wait so, up to 1,023 more for a while; beyond, the first of them goes.
+
+    Notes
+    -----
+    A label goes to the predictions that its id has by then, in whichever environments; it waits only if there is none.
+    A prediction that comes later takes the label that its id has in another environment, as long as that prediction is
+    kept: the greatest (revision, observed) by then, as it counts there. A label that came with a prediction is that one's alone.
     """
 
     def __init__(
@@ -144,14 +150,11 @@ class Join:
             )
         self.max_pending = max_pending
         self.window = int(window_seconds * 1e9)
-        self.early = int(early_seconds * 1e9)
-        self.max_early = max_early
         self.table = PendingTable()
         self.counts = Counts()
         self._labels = 0  # that came by themselves
         self._watermark = 0
-        self._waiting = StringIndex()
-        self._early: list[_Early | None] = []
+        self._early = EarlyLabels(early_seconds, max_early)
         self._places = [0] * len(ENVIRONMENTS)
         self.fresh = np.empty(0, np.bool_)
         """Of the predictions of the last update, which came for the first time."""
@@ -178,12 +181,15 @@ class Join:
         begin = label_begin = 0
         while begin < len(predictions.offsets) or label_begin < len(labels.offsets):
             end, label_end = self._end(predictions, begin, labels, label_begin)
-            self._block(
+            block, its_labels = (
                 _part(predictions, begin, end),
                 _part(labels, label_begin, label_end),
-                self.fresh[begin:end],
-                out,
             )
+            fresh = self.fresh[begin:end]
+            if self.table.meet(block.environment):
+                self._cut_block(block, its_labels, fresh, out)
+            else:
+                self._block(block, its_labels, fresh, out)
             begin, label_begin = end, label_end
         if len(out.pairs) > 1:
             self.paired = [np.concatenate(self.paired)]
@@ -205,6 +211,23 @@ class Join:
             return _before(predictions, labels.offsets[last], labels.rows[last]), label_end
         return len(predictions.offsets), len(labels.offsets)
 
+    def _cut_block(
+        self, predictions: Predictions, labels: Labels, fresh: NDArray[np.bool_], out: _Outcome
+    ) -> None:
+        """Take a block in parts, so that what a prediction takes from another environment was there before its part."""
+        begin = label_begin = 0
+        for end in cuts(predictions, labels, self.table, self._early.ids):
+            label_end = _before(labels, predictions.offsets[end], predictions.rows[end])
+            self._block(
+                _part(predictions, begin, end), _part(labels, label_begin, label_end),
+                fresh[begin:end], out,
+            )  # fmt: skip
+            begin, label_begin = end, label_end
+        self._block(
+            _part(predictions, begin, len(fresh)), _part(labels, label_begin, len(labels.offsets)),
+            fresh[begin:], out,
+        )  # fmt: skip
+
     def _block(
         self, predictions: Predictions, labels: Labels, fresh: NDArray[np.bool_], out: _Outcome
     ) -> None:
@@ -224,7 +247,7 @@ class Join:
         self.counts.predictions_repeated += new - (self.table.count - before)
         if new:
             self._watermark = max(self._watermark, int(predictions.times.max()))
-        found = self._candidates(predictions, rows, before, labels)
+        found = self._candidates(predictions, rows, fresh, before, labels)
         if len(found.pending):
             self._label(found, out)
         if new and self.counts.predictions % BLOCK == 0:
@@ -236,23 +259,30 @@ class Join:
             self.looked += [] if looked is None else [looked]
             self._expire()
         if len(labels.offsets) and self._labels % BLOCK == 0:
-            self._expire_early()
+            self.counts.labels_unmatched += self._early.expire(self._watermark)
 
     def _candidates(
-        self, predictions: Predictions, rows: Ints, before: int, labels: Labels
+        self,
+        predictions: Predictions,
+        rows: Ints,
+        fresh: NDArray[np.bool_],
+        before: int,
+        labels: Labels,
     ) -> _Candidates:
         """Return labels with the row each belongs to, in the order in which the pairs come to be."""
         own = np.flatnonzero(~np.isnan(predictions.label))
         self.counts.labels += len(labels.offsets) + len(own)
         parts = [
-            self._known(predictions, rows, before, labels),
+            *self._known(predictions, rows, before, labels),
             _Candidates(
                 rows[own], predictions.offsets[own], predictions.rows[own],
-                predictions.label[own], np.zeros(len(own), np.int64), predictions.times[own],
+                predictions.label[own], np.full(len(own), WITH_PREDICTION), predictions.times[own],
             ),
         ]  # fmt: skip
-        if self._waiting.live and self.table.count > before:
-            parts += self._arrived(predictions, rows, before)
+        if self._early.ids.live and self.table.count > before:
+            parts.append(self._arrived(predictions, rows, np.flatnonzero(fresh)))
+        if len(self.table.environments) > 1 and self.table.count > before:
+            parts.append(self._taken_over(predictions, rows, np.flatnonzero(fresh)))
         parts = [part for part in parts if len(part.pending)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
@@ -261,62 +291,59 @@ class Join:
 
     def _known(
         self, predictions: Predictions, rows: Ints, before: int, labels: Labels
-    ) -> _Candidates:
-        """Return the labels whose predictions stand before them; let the others wait."""
-        pending = self.table.ids.find(labels.ids)
-        early = pending < 0
-        fresh = np.flatnonzero(pending >= before)
-        if len(fresh):  # the prediction may stand after its label within this very block
-            _, first_at = np.unique(rows, return_index=True)
-            at = first_at[np.searchsorted(rows[first_at], pending[fresh])]
-            offset, row = predictions.offsets[at], predictions.rows[at]
-            early[fresh] = (labels.offsets[fresh] < offset) | (
-                (labels.offsets[fresh] == offset) & (labels.rows[fresh] < row)
-            )
-        self._wait(labels, np.flatnonzero(early))
-        known = np.flatnonzero(~early)
-        return _Candidates(
-            pending[known], labels.offsets[known], labels.rows[known], labels.label[known],
-            labels.revision[known], labels.times[known],
-        )  # fmt: skip
-
-    def _arrived(self, predictions: Predictions, rows: Ints, before: int) -> list[_Candidates]:
-        """Return the waiting labels whose predictions came with this block."""
-        codes = self._waiting.find(predictions.ids)
-        parts = []
-        for at in np.flatnonzero((codes >= 0) & (rows >= before)).tolist():
-            place = int(codes[at]) - self._waiting.first
-            early = self._early[place]
-            if early is None:
-                continue
-            self._early[place] = None
+    ) -> list[_Candidates]:
+        """Return the labels whose predictions stand before them, by environment; let the others wait."""
+        parts: list[_Candidates] = []
+        waits: NDArray[np.bool_] | None = None  # in all environments
+        for code in self.table.environments:
+            pending = self.table.find(labels.ids, code)
+            early = pending < 0
+            fresh = np.flatnonzero(pending >= before)
+            if len(fresh):  # the prediction may stand after its label within this very block
+                _, first_at = np.unique(rows, return_index=True)
+                at = first_at[np.searchsorted(rows[first_at], pending[fresh])]
+                offset, row = predictions.offsets[at], predictions.rows[at]
+                early[fresh] = (labels.offsets[fresh] < offset) | (
+                    (labels.offsets[fresh] == offset) & (labels.rows[fresh] < row)
+                )
+            waits = early if waits is None else waits & early
+            known = np.flatnonzero(~early)
             parts.append(
                 _Candidates(
-                    rows[at : at + 1],
-                    predictions.offsets[at : at + 1],
-                    predictions.rows[at : at + 1],
-                    np.array([early.label]),
-                    np.array([early.revision]),
-                    np.array([early.observed]),
+                    pending[known], labels.offsets[known], labels.rows[known], labels.label[known],
+                    labels.revision[known], labels.times[known],
                 )
+            )  # fmt: skip
+        of = np.arange(len(labels.offsets)) if waits is None else np.flatnonzero(waits)
+        if len(of):
+            self.counts.labels_early += len(of)
+            self.counts.labels_repeated += self._early.add(
+                labels.ids.take(of), labels.label[of], labels.revision[of], labels.times[of]
             )
         return parts
 
-    def _wait(self, labels: Labels, of: Ints) -> None:
-        """Keep labels without a prediction for a while."""
-        if not len(of):
-            return
-        self.counts.labels_early += len(of)
-        codes = self._waiting.add(labels.ids.take(of)) - self._waiting.first
-        for code, i in zip(codes.tolist(), of.tolist(), strict=True):
-            early = _Early(float(labels.label[i]), int(labels.revision[i]), int(labels.times[i]))
-            if code == len(self._early):
-                self._early.append(early)
-                continue
-            other = self._early[code]
-            if other is None or (early.revision, early.observed) > (other.revision, other.observed):
-                self._early[code] = early
-            self.counts.labels_repeated += other is not None
+    def _taken_over(self, predictions: Predictions, rows: Ints, fresh: Ints) -> _Candidates:
+        """Return the labels that new predictions take from those of their ids in other environments."""
+        label, revision, observed = self.table.known_elsewhere(
+            predictions.ids.take(fresh), predictions.environment[fresh]
+        )
+        there = np.flatnonzero(revision != UNLABELLED)
+        at = fresh[there]
+        return _Candidates(
+            rows[at], predictions.offsets[at], predictions.rows[at], label[there], revision[there],
+            observed[there],
+        )  # fmt: skip
+
+    def _arrived(self, predictions: Predictions, rows: Ints, fresh: Ints) -> _Candidates:
+        """Return the waiting labels whose predictions came with this block."""
+        found, labels = self._early.take(predictions.ids.take(fresh))
+        at = fresh[found]
+        return _Candidates(
+            rows[at], predictions.offsets[at], predictions.rows[at],
+            np.array([early.label for early in labels]),
+            np.array([early.revision for early in labels], np.int64),
+            np.array([early.observed for early in labels], np.int64),
+        )  # fmt: skip
 
     def _label(self, found: _Candidates, out: _Outcome) -> None:
         lag = found.observed - self.table.at("time", _rows(found.pending))
@@ -361,15 +388,19 @@ class Join:
 
     def _again(self, one: _Candidates, out: _Outcome) -> None:
         """Take a further label of one prediction: it counts if its (revision, time) is greater."""
-        known = (
-            int(self.table.at("revision", one.pending)[0]),
-            int(self.table.at("observed", one.pending)[0]),
-        )
-        changed = self.table.at("label", one.pending)[0] != one.label[0]
-        if (int(one.revision[0]), int(one.observed[0])) <= known or not changed:
+        revision = int(self.table.at("revision", one.pending)[0])
+        known = max(revision, 0), int(self.table.at("observed", one.pending)[0])
+        new = max(int(one.revision[0]), 0), int(one.observed[0])
+        if self.table.at("label", one.pending)[0] == one.label[0]:
             self.counts.labels_repeated += 1
-            if (int(one.revision[0]), int(one.observed[0])) > known:
-                self.table.label(one.pending, one.label, one.revision, one.observed)
+            kept = max(known, new)
+            if revision == one.revision[0] == WITH_PREDICTION:  # else it has come by itself too
+                kept = WITH_PREDICTION, kept[1]
+            if kept != (revision, known[1]):
+                self.table.label(one.pending, one.label, *(np.array([of]) for of in kept))
+            return
+        if new <= known:
+            self.counts.labels_repeated += 1
             return
         self.counts.labels_corrected += 1
         lag = int(one.observed[0] - self.table.at("time", one.pending)[0])
@@ -386,7 +417,7 @@ class Join:
             gone = table["revision"][: keep_from - table.first]
             self.counts.predictions_expired += int((gone == UNLABELLED).sum())
             table.forget(keep_from)
-        self._expire_early()
+        self.counts.labels_unmatched += self._early.expire(self._watermark)
 
     def _old(self) -> int:
         """Return how many of the first rows are too old: a few at a time, since mostly there are few."""
@@ -398,28 +429,13 @@ class Join:
             begin += BLOCK
         return len(times)
 
-    def _expire_early(self) -> None:
-        drop = max(0, len(self._early) - self.max_early)
-        while drop < len(self._early):
-            early = self._early[drop]
-            if early is not None and early.observed + self.early >= self._watermark:
-                break
-            drop += 1
-        if drop:
-            self.counts.labels_unmatched += sum(e is not None for e in self._early[:drop])
-            del self._early[:drop]
-            self._waiting.forget(self._waiting.first + drop)
-
     def volatile(self) -> bytes:
         """Return the state beside the table, after the table's own `dirty`."""
-        waiting = self._waiting.texts(self._waiting.first, len(self._waiting)).to_list()
         meta: dict[str, Any] = {
             "counts": {name: getattr(self.counts, name) for name in Counts.__slots__},
             "labels": self._labels,
             "watermark": self._watermark,
-            "first": self._waiting.first,
-            "waiting": waiting,
-            "early": self._early,
+            **self._early.state(),
             "places": self._places,
             "watch": self.watch.state(),
             "first_row": self.table.first,
@@ -443,11 +459,10 @@ class Join:
         self.counts = Counts(**meta["counts"])
         self._labels = meta["labels"]
         self._watermark = meta["watermark"]
-        self._waiting.restore(Strings.of(meta["waiting"]), meta["first"])
+        self._early.load(meta)
         self._places = meta["places"]
         if "watch" in meta:  # since there is one
             self.watch.load(meta["watch"])
-        self._early = [None if e is None else _Early(*e) for e in meta["early"]]
 
 
 class _Candidates(NamedTuple):

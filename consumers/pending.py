@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints, Strings
 from ..core.errors import StateError
+from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
+from .id_keys import marked, unmarked
 from .segments import SegmentLog
 
 UNLABELLED: Final = -1
 """The revision of a row that has no label."""
+WITH_PREDICTION: Final = -2
+"""The revision of a label that came with its prediction alone: as 0, but it is of no other environment's prediction."""
 
 _COLUMNS: Final[dict[str, tuple[str, float]]] = {
     "time": ("int64", 0), "environment": ("uint8", 0), "predicted": ("float64", np.nan),
@@ -30,16 +34,19 @@ class PendingTable:
 
     Attributes
     ----------
-    ids
-        Prediction ids; a row's number is its code.
+    environments
+        Codes of those that rows may be of, in their order.
 
     Notes
     -----
-    Beside the columns of one number a row has its `scores`: as many columns as the widest that came.
+    A row is of an id and an environment. Beside the columns of one number it has its `scores`: as many columns as the widest
+    that came. What is stored does not tell how rows are looked up.
     """
 
     def __init__(self) -> None:
-        self.ids = StringIndex()
+        self.environments: list[int] = []
+        self._home = -1  # the environment that came first, of which ids are keys as they are
+        self._keys = StringIndex()  # a row's number is its code
         self._arrays: dict[str, NDArray[Any]] = {
             name: np.empty(64, dtype) for name, (dtype, _) in _COLUMNS.items()
         }
@@ -53,17 +60,17 @@ class PendingTable:
 
     def __len__(self) -> int:
         """How many rows are kept."""
-        return self.ids.live
+        return self._keys.live
 
     @property
     def first(self) -> int:
         """The oldest row."""
-        return self.ids.first
+        return self._keys.first
 
     @property
     def count(self) -> int:
         """One past the newest row."""
-        return len(self.ids)
+        return len(self._keys)
 
     def __getitem__(self, column: str) -> NDArray[Any]:
         """Return a column of the kept rows; element 0 is row `first`. Changes go through `label`."""
@@ -89,9 +96,13 @@ class PendingTable:
         segments: Ints,
         scores: Floats,
     ) -> Ints:
-        """Add predictions; return (n,) their rows. One with a known id keeps that id's row."""
+        """Add predictions, of environments that `meet` knows; return (n,) their rows.
+
+        One with an id that its environment has already keeps that row.
+        """
         before = self.count
-        rows = self.ids.add(ids)
+        several = len(self.environments) > 1
+        rows = self._keys.add(marked(ids, environment, self._home) if several else ids)
         self._reserve(self.count)
         new: Ints | slice = slice(None)
         if self.count - before < len(rows):  # some id is known, or stands here twice
@@ -107,6 +118,52 @@ class PendingTable:
         self._arrays[_SCORES] = widened(self._arrays[_SCORES], scores.shape[1])
         self._arrays[_SCORES][at] = widened(scores[new], self._arrays[_SCORES].shape[1])
         return rows
+
+    def meet(self, environment: Bytes) -> bool:
+        """Take note of the environments of predictions to come; return whether there are several by now."""
+        if not len(environment):
+            return len(self.environments) > 1
+        if self._home < 0:
+            self._home = int(environment[0])
+            self.environments = [self._home]
+        if (environment != self._home).any():
+            self.environments = sorted({*self.environments, *np.unique(environment).tolist()})
+        return len(self.environments) > 1
+
+    def find(self, ids: Strings, environment: int) -> Ints:
+        """Return the (n,) rows of ids in one environment, -1 for none."""
+        if environment != self._home:
+            ids = marked(ids, np.full(len(ids), environment, np.uint8), self._home)
+        return self._keys.find(ids)
+
+    def known_elsewhere(self, ids: Strings, environment: Bytes) -> tuple[Floats, Ints, Ints]:
+        """Return (n,) the label, its revision and when it was observed that predictions of these ids have in other environments.
+
+        Of several the greatest (revision, observed). The revision is `UNLABELLED` where there is none; labels that came with
+        their prediction are none.
+        """
+        label, observed = np.full(len(ids), np.nan), np.zeros(len(ids), np.int64)
+        revision = np.full(len(ids), UNLABELLED)
+        for code in self.environments:
+            others = np.flatnonzero(environment != code)
+            rows = self.find(ids.take(others), code)
+            others, rows = others[rows >= 0], rows[rows >= 0]
+            its_revision, its_observed = self.at("revision", rows), self.at("observed", rows)
+            is_greater = (its_revision > revision[others]) | (
+                (its_revision == revision[others]) & (its_observed > observed[others])
+            )
+            is_greater &= its_revision >= 0
+            others, rows = others[is_greater], rows[is_greater]
+            label[others], revision[others] = self.at("label", rows), its_revision[is_greater]
+            observed[others] = its_observed[is_greater]
+        return label, revision, observed
+
+    def ids(self, begin: int, end: int) -> Strings:
+        """Return the ids of kept rows `begin` to `end`, one after another in one buffer."""
+        keys = self._keys.texts(begin, end)
+        if len(self.environments) < 2:
+            return keys
+        return unmarked(keys, self.at("environment", slice(begin, end)), self._home)
 
     def label(self, rows: Ints | slice, label: Floats, revision: Ints, observed: Ints) -> None:
         """Set the label of rows, all different."""
@@ -127,7 +184,7 @@ class PendingTable:
         """Forget the rows below `before`."""
         if before <= self.first:
             return
-        self.ids.forget(before)
+        self._keys.forget(before)
         self._forgotten = True
         if self.first - self._base > len(self):
             for name, array in self._arrays.items():
@@ -177,7 +234,7 @@ class PendingTable:
         # Rows of such a segment follow one another.
         begin, end = int(rows[0]), int(rows[-1]) + 1
         arrays = {column: self.at(column, slice(begin, end)) for column in columns}
-        texts = self.ids.texts(begin, end)
+        texts = self.ids(begin, end)
         arrays["observed"] -= arrays["time"]  # 0 of a label that came with its prediction
         arrays["id_length"] = texts.end - texts.start
         arrays = {column: _squeezed(array) for column, array in arrays.items()}
@@ -220,7 +277,16 @@ class PendingTable:
         ids = Strings(whole["id_text"], end - whole["id_length"], end)
         # Forgotten rows go first: an id among them may be in use again.
         kept = slice(int(np.searchsorted(whole["row"], first)), None)
-        self.ids.restore(ids.take(kept), first)
+        environment = whole["environment"][kept]
+        if environment.dtype != np.uint8 or (environment >= len(ENVIRONMENTS)).any():
+            raise StateError(
+                f"pending predictions are of environments 0 to {len(ENVIRONMENTS) - 1}"
+            )
+        self._home, self.environments, ids = -1, [], ids.take(kept)
+        several = self.meet(environment)
+        self._keys.restore(marked(ids, environment, self._home) if several else ids, first)
+        if len(self._keys) - first != len(ids):
+            raise StateError("pending predictions hold an id twice in one environment")
         self._base = first
         self._arrays = {name: whole[name][kept] for name in (*_COLUMNS, _SCORES)}
         self._reserve(self.count)

@@ -33,6 +33,7 @@ _EVENT = (
     b'{"prediction_id":"%d","features":{"a":%d.5,"b":true,"c":"x"},"prediction":"1","label":"0",'
     b'"scores":{"0":0.25,"1":0.12345678901234567},"time":"2026-01-01T00:00:00Z"}'
 )
+_SHADOW = _EVENT[:-1] + b',"environment":"shadow"}'
 _JUDGED = (
     b'{"prediction_id":"j%d","model":"%b","prediction":%b,"label":%b,"scores":{%b},'
     b'"segments":{"s":"%d"},"time":"2026-01-01T00:00:00Z"}'
@@ -42,15 +43,20 @@ _MALLOC: Final = {-3: 32 << 20, -1: 256 << 20}
 _TIME = 1_767_225_600 * 10**9  # the same, in nanoseconds
 
 
-def warm_up_records() -> list[Records]:
+def warm_up_records(event: bytes = _EVENT, begin: int = 0) -> list[Records]:
     """Return events twice, each in another kind of buffer; of the second ones the shape is known."""
     partition = Partition("warm", 0)
     made = []
     for offset in range(3):
-        lines = b"\n".join(_EVENT % (i, i) for i in range(100 * offset, 100 * offset + 100))
-        made.append(Records.of(partition, [PlainRecord(offset, _TIME, b"k", lines)]))
+        lines = b"\n".join(event % (i, i) for i in range(100 * offset, 100 * offset + 100))
+        made.append(Records.of(partition, [PlainRecord(begin + offset, _TIME, b"k", lines)]))
         made[-1].kinds[:] = Kind.LINES
     return [made[0], Records.concat(made[1:])]
+
+
+def shadow_records() -> list[Records]:
+    """Return events of a shadow that come after the warm-up's, under the same ids."""
+    return warm_up_records(_SHADOW, begin=3)
 
 
 def judged_records(offset: int) -> Records:
@@ -99,7 +105,7 @@ def warm() -> None:
     keep_memory()
     settings = ModelSettings()
     pipeline = PartitionPipeline(Partition("warm", 0), lambda _: settings, decoder=Decoder())
-    for records in warm_up_records():
+    for records in [*warm_up_records(), *shadow_records()]:
         pipeline.process(records)
     pipeline.dirty()
     day = 86_400.0

@@ -65,7 +65,8 @@ class Prediction(
     Parameters
     ----------
     prediction_id
-        Chosen by the caller; labels come back under it. 1 to 256 characters.
+        Chosen by the caller; labels come back under it. 1 to 256 characters. It is one prediction of a model in each
+        environment: a shadow may score the same request under the same id.
     model, version
         Which model answered. The Kafka key is the model's name, so that an event and its label
         meet in one partition.
@@ -90,7 +91,7 @@ class Prediction(
     environment
         Each environment of a model is monitored by itself.
     label
-        The truth, when it is known at once.
+        The truth, when it is known at once; of this prediction alone.
     sample_rate
         The share of events that the publisher kept, in (0, 1].
     """
@@ -127,7 +128,7 @@ class Label(
     Parameters
     ----------
     prediction_id, model
-        The prediction it belongs to.
+        The prediction it belongs to; where several environments have one of that id, all of these.
     label
         The class or number, in the terms of `Prediction.prediction`.
     observed_at

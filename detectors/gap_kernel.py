@@ -146,7 +146,7 @@ def run(
     Parameters
     ----------
     values
-        (n, k) outcomes; what is not within [0, 1] is none.
+        (n, k) outcomes; what is not within [0, 1] is none. Those of both groups in one row are a pair.
     columns
         (tests, 2) the column of either group, below 0 for none.
     rows_before
@@ -161,11 +161,18 @@ def run(
     while row < values.shape[0]:
         while test < columns.shape[0]:
             is_alarm = False
-            for group in range(2):
-                column = columns[test, group]
-                if column >= 0 and 0.0 <= values[row, column] <= 1.0:
-                    side = 1 - 2 * group
-                    is_alarm |= _take(values[row, column], side, rows_before + row + 1, test, tests)
+            a, b = columns[test, 0], columns[test, 1]
+            has_a = a >= 0 and 0.0 <= values[row, a] <= 1.0
+            has_b = b >= 0 and 0.0 <= values[row, b] <= 1.0
+            if has_a and has_b:  # of one request: a pair by itself, whoever waits
+                one, other = values[row, a], values[row, b]
+                is_alarm = _bet(
+                    one - other, 2.0, one, other, 1, 1, rows_before + row + 1, test, tests
+                )
+            elif has_a or has_b:
+                outcome = values[row, a] if has_a else values[row, b]
+                side = 1 if has_a else -1
+                is_alarm = _take(outcome, side, rows_before + row + 1, test, tests)
             if is_alarm:
                 event[0], event[1] = row, test
                 return True

@@ -38,8 +38,8 @@ class Pair(NamedTuple):
     subject
         What verdicts name: `gap:recall:sex=1|2`.
     a, b
-        The streams that hold the outcomes, within [0, 1], of the first and of the second group; a row is of one of
-        them at most.
+        The streams that hold the outcomes, within [0, 1], of the first and of the second group; a row that has both is of
+        one thing that was done twice, as a request that two models answer.
     share
         The part of the level or of the budget that is the test's, in (0, 1].
     scale
@@ -74,13 +74,14 @@ class GapTests:
 
     Notes
     -----
-    Outcomes of the group that is ahead wait as up to four means, and each outcome of the other group is paired with the
+    A row with outcomes of both groups is a pair: d = a - b. Other outcomes of the group that is ahead wait as up to four means, and each outcome of the other group is paired with the
     mean that has waited longest: d = mean of a - mean of b. For gaps g of 0.02 to 0.3, upwards and downwards, a bet is
     multiplied by 1 + lambda (+-d - epsilon), lambda = g / (v + g^2), v the variance of d as earlier pairs show it (the
     stake of most growth at a gap g, to second order: Waudby-Smith and Ramdas 2023, aGRAPA).
 
-    Null: given which group each event is of, outcomes are independent of one another, and a's mean less b's is within
+    Null: given which group each row is of, or both, rows are independent of one another, and a's mean less b's is within
     epsilon of 0 for the events of each pair. Means may move, from pair to pair.
+    Outcomes of one row may depend on each other in any way: only their difference is bet on.
     Proof: the order of groups alone decides which outcomes meet, none is in two pairs, and lambda comes from earlier
     pairs: so each factor has, given these, a mean of 1 + lambda (E[+-d] - epsilon) <= 1, and is positive.
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from tocsin.consumers.join import BLOCK, Join, Labels, Pairs, Predictions
+from tocsin.consumers.pending import UNLABELLED
 from tocsin.core.columns import Strings
 from tocsin.core.errors import StateError
+from tocsin.core.snapshot import pack, unpack
 
 SECOND = 10**9
 NAN = float("nan")
@@ -39,7 +41,7 @@ class Oracle:
     ) -> None:
         self.max_pending, self.max_early = max_pending, max_early
         self.window, self.early = int(window_seconds * SECOND), int(early_seconds * SECOND)
-        self.pending: dict[str, dict[str, Any]] = {}
+        self.pending: dict[tuple[str, int], dict[str, Any]] = {}  # by id and environment
         self.waiting: dict[str, tuple[int, int, float] | None] = {}  # None: its prediction came
         self.counts: Counter[str] = Counter()
         self.pairs: list[tuple[Any, ...]] = []
@@ -53,30 +55,40 @@ class Oracle:
         else:
             self.label_events += 1
             self.counts["labels"] += 1
-            if event.id in self.pending:
-                self.label(event, event.revision, event.time, event.label)
-            else:
+            reached = [key for key in self.of(event.id) if key in self.pending]
+            for key in reached:
+                self.label(event, key, event.revision, event.time, event.label)
+            if not reached:
                 self.wait(event)
             if self.label_events % BLOCK == 0:
                 self.expire_waiting()
 
+    def of(self, name: str) -> list[tuple[str, int]]:
+        return [(name, environment) for environment in range(4)]
+
     def predict(self, event: Event) -> None:
         self.counts["predictions"] += 1
-        is_new = event.id not in self.pending
+        key = event.id, event.environment
+        is_new = key not in self.pending
         self.counts["predictions_repeated"] += not is_new
         if is_new:
-            self.pending[event.id] = {
+            self.pending[key] = {
                 "time": event.time, "environment": event.environment,
-                "predicted": event.predicted, "best": None, "place": -1,
+                "predicted": event.predicted, "best": None, "own": False, "place": -1,
                 "segments": event.offset, "scores": scores(event),
             }  # fmt: skip
         self.watermark = max(self.watermark, event.time)
         if event.label == event.label:
             self.counts["labels"] += 1
-            self.label(event, 0, event.time, event.label)
+            self.label(event, key, 0, event.time, event.label, own=True)
         if is_new and (early := self.waiting.get(event.id)) is not None:
             self.waiting[event.id] = None
-            self.label(event, *early)
+            self.label(event, key, *early)
+        if is_new:
+            others = [self.pending[o] for o in self.of(event.id) if o != key and o in self.pending]
+            known = [o["best"] for o in others if o["best"] is not None and not o["own"]]
+            if known:
+                self.label(event, key, *max(known, key=lambda best: best[:2]))
         if self.counts["predictions"] % BLOCK == 0:
             self.expire()
             self.expire_waiting()
@@ -89,8 +101,11 @@ class Oracle:
         if known is None or new[:2] > known[:2]:
             self.waiting[event.id] = new
 
-    def label(self, at: Event, revision: int, observed: int, label: float) -> None:
-        row = self.pending[at.id]
+    def label(
+        self, at: Event, key: tuple[str, int], revision: int, observed: int, label: float, *,
+        own: bool = False,
+    ) -> None:  # fmt: skip
+        row = self.pending[key]
         lag = observed - row["time"]
         best = row["best"]
         if lag > self.window:
@@ -98,6 +113,7 @@ class Oracle:
         elif best is None:
             self.counts["labels_joined"] += 1
             row["best"], row["place"] = (revision, observed, label), self.places[row["environment"]]
+            row["own"] = own
             self.places[row["environment"]] += 1
             self.pairs.append(self.pair(at, row))
         else:
@@ -106,6 +122,8 @@ class Oracle:
             self.counts["labels_corrected" if is_greater and is_other else "labels_repeated"] += 1
             if is_greater:
                 row["best"] = (revision, observed, label)
+            if not is_other or is_greater:
+                row["own"] = own and (is_other or row["own"])
             if is_greater and is_other:
                 self.corrections.append((*before, label, lag))
 
@@ -138,6 +156,7 @@ def events(rng: Random, count: int, ids: int) -> list[Event]:
     found: list[Event] = []
     offset, row, now = 0, -1, 0.0
     share, own = rng.choice([0.2, 0.55, 0.9]), rng.choice([0.0, 0.3])
+    kinds = rng.choice([[0], [1], [0, 0, 1], [0, 1, 3]])  # environments, which share ids
     for _ in range(count):
         now += rng.random() * 0.1
         row += 1
@@ -148,7 +167,7 @@ def events(rng: Random, count: int, ids: int) -> list[Event]:
         if rng.random() < share:
             found.append(
                 Event(
-                    offset, row, name, int((now - rng.random() * 3) * SECOND), rng.choice([0, 0, 1]),
+                    offset, row, name, int((now - rng.random() * 3) * SECOND), rng.choice(kinds),
                     rng.choice([0.0, 1.0, 2.0, NAN]), value if rng.random() < own else NAN,
                 )
             )  # fmt: skip
@@ -228,10 +247,12 @@ def rows(pairs: Pairs) -> Iterator[tuple[Any, ...]]:
     return zip(*(column.tolist() for column in pairs), strict=True)
 
 
-def table(join: Join) -> dict[str, Any]:
+def table(join: Join) -> dict[tuple[str | None, int], Any]:
     kept = join.table
-    names = kept.ids.texts(kept.first, kept.count).to_list()
-    return {name: (int(kept["time"][i]), float(kept["label"][i])) for i, name in enumerate(names)}
+    keys = zip(
+        kept.ids(kept.first, kept.count).to_list(), kept["environment"].tolist(), strict=True
+    )
+    return {key: (int(kept["time"][i]), float(kept["label"][i])) for i, key in enumerate(keys)}
 
 
 def expected(log: Sequence[Event], **bounds: Any) -> str:
@@ -313,16 +334,16 @@ def test_what_is_kept_is_bounded_whatever_comes(share: float) -> None:
         run.take(part)
         volatile = run.store()
         assert len(run.join.table) < 500 + BLOCK
-        assert run.join._waiting.live < 200 + BLOCK
+        assert run.join._early.ids.live < 200 + BLOCK
         stored = len(volatile) + sum(map(len, run.stored.values()))
         assert stored < 200 * (500 + 200 + 2 * BLOCK)  # bytes of a row, and of a label that waits
     counts = run.join.counts
     assert counts.predictions == len(run.join.table) + counts.predictions_expired + joined_gone(run)
-    assert counts.labels_early == counts.labels_unmatched + run.join._waiting.live
+    assert counts.labels_early == counts.labels_unmatched + run.join._early.ids.live
 
 
 def joined_gone(run: Run) -> int:
-    kept = int((run.join.table["revision"] >= 0).sum())
+    kept = int((run.join.table["revision"] != UNLABELLED).sum())
     return run.join.counts.labels_joined - kept
 
 
@@ -343,6 +364,51 @@ def test_a_damaged_field_is_refused_before_anything_changes() -> None:
         other.restore(volatile[:-1], run.stored)
     other.restore(volatile, {**run.stored, "rows:999": b"what an earlier life left behind"})
     assert repr(table(other)) == repr(table(run.join))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("environment", [0, 0, 0]), ("environment", [0, 1, 4]), ("environment", [0.0, 1.0, 2.0])],
+    ids=["an id twice", "no such environment", "no codes"],
+)
+def test_pending_predictions_that_cannot_be_are_refused(column: str, value: list[float]) -> None:
+    run = Run()
+    run.take([Event(i, 0, "same", SECOND, environment=i) for i in range(3)])
+    volatile = run.store()
+    ((name, state),) = run.stored.items()
+    meta, arrays = unpack("pending_rows", 3, state)
+    dtype = np.uint8 if isinstance(value[0], int) else np.float64
+    crafted = pack("pending_rows", 3, meta, arrays | {column: np.array(value, dtype)})
+    with pytest.raises(StateError):
+        Join().restore(volatile, {name: crafted})
+    Join().restore(volatile, {name: state})
+
+
+@pytest.mark.parametrize("environments", [[0], [2], [0, 1], [1, 0]])
+def test_what_is_stored_is_what_was_before_environments_shared_ids(environments: list[int]) -> None:
+    """Ids as they are, beside their environment: how they are looked up is not stored."""
+    run = Run()
+    run.take([Event(i, 0, f"id{i}", SECOND, environment=e) for i, e in enumerate(environments)])
+    run.store()
+    (state,) = run.stored.values()
+    _, arrays = unpack("pending_rows", 3, state)
+    assert arrays["id_text"].tobytes().decode() == "".join(f"id{i}" for i in range(len(environments)))  # fmt: skip
+    assert set(arrays["environment"].tolist()) == set(environments)
+
+
+def test_rows_of_several_environments_are_bounded_together() -> None:
+    run = Run(max_pending=500, window_seconds=1e6, early_seconds=1e6, max_early=200)
+    for batch in range(20):
+        run.take(
+            [
+                Event(batch * 800 + i, 0, f"{batch}-{i // 4}", SECOND, environment=i % 4)
+                for i in range(800)
+            ]
+        )
+        assert len(run.join.table) < 500 + BLOCK
+        run.store()
+    assert run.join.counts.predictions_repeated == 0
+    assert run.join.counts.predictions_expired == 16_000 - len(run.join.table)
 
 
 @pytest.mark.parametrize("name", ["max_pending", "window_seconds", "early_seconds", "max_early"])

@@ -50,7 +50,8 @@ class Generator:
             name = ("steady", "amounts", "motley")[int(rng.integers(3))]
             event = getattr(self, name)(done)
             event |= {"prediction_id": f"{number}-{row}", "model": name}
-            if rng.random() < 0.05:
+            again = 0.5 if event.get("environment") == "shadow" else 0.05  # production's ids
+            if rng.random() < again:
                 event["prediction_id"] = f"{max(0, number - 3)}-{row}"
             at = number + float(rng.uniform(-5, 5))
             event["time"] = from_nanoseconds(START + int(at * 1e9)).isoformat()
@@ -166,7 +167,7 @@ class Run:
         held: dict[str, Any] = {}
         for model, monitor in self.pipeline._models.items():
             table = monitor.join.table
-            names = table.ids.texts(table.first, table.count).to_list()
+            names = table.ids(table.first, table.count).to_list()
             columns = {name: table[name].tolist() for name in table._arrays}
             held[f"pending|{model}"] = repr((table.first, names, columns))
             held[f"join|{model}"], _ = unpack("join", 1, fields[f"join|{model}"])

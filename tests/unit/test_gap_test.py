@@ -112,6 +112,41 @@ def test_its_bets_are_the_plain_ones(of_a: float, epsilon: float) -> None:
     assert arrays["evidence"].sum() / 1e-9 == pytest.approx(expected[-1], rel=1e-9)
 
 
+def alike(key: list[int], n: int, rate_b: float = 0.8) -> np.ndarray:
+    """Return outcomes of two models, the second for half of the requests; four in five are right or wrong together."""
+    rng = np.random.default_rng(key)
+    once, own = rng.random((n, 1)), rng.random((n, 2))
+    chance = np.where(rng.random((n, 1)) < 0.8, once, own)
+    values = (chance < np.array([0.8, rate_b])) * 1.0
+    values[rng.random(n) < 0.5, 1] = np.nan
+    return values
+
+
+def test_a_row_of_both_groups_is_a_pair_and_who_waits_goes_on_waiting() -> None:
+    values = alike([15], 800, 0.7)
+    whole, pairs = watching(alpha=1e-9), watching(alpha=1e-9)
+    whole.update(Observations.of(values, NAMES))
+    both = values[~np.isnan(values[:, 1])]
+    pairs.update(Observations.of(both, NAMES))
+    (_, some), (_, found) = (unpack("gap_test", 1, made.snapshot()) for made in (whole, pairs))
+    assert found["pairs"][0] == len(both)
+    assert (found["held"][0], some["held"][0]) == (0, kernel.SLOTS)
+    np.testing.assert_array_equal(some["evidence"], found["evidence"])
+    is_a = np.arange(2 * len(both)) % 2 == 0  # one after the other is a pair too, if nobody waits
+    expected, _ = plain(both.ravel(), is_a, 0.0)
+    assert found["evidence"].sum() / 1e-9 == pytest.approx(expected[-1], rel=1e-9)
+    assert whole.gap(PAIR.subject) == pairs.gap(PAIR.subject)
+
+
+def test_pairs_of_outcomes_that_depend_on_one_another_alarm_no_more_than_the_level_allows() -> None:
+    runs = 1_000
+    alarms = sum(
+        len(watching(alpha=0.05).update(Observations.of(alike([16, run], 1_000), NAMES)))
+        for run in range(runs)
+    )
+    assert 5 <= alarms <= binom.ppf(0.999, runs, 0.05)
+
+
 def test_a_bet_is_positive_and_fair_for_any_outcomes() -> None:
     """The largest loss in each pair, for long: evidence stays above 0 and falls."""
     is_a = np.arange(60) % 2 == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin.consumers.model_settings import BiasSettings, ModelSettings, PerformanceSettings
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.series import Fields
-from tocsin.consumers.warm import judged_records, warm_up_records
+from tocsin.consumers.warm import judged_records, shadow_records, warm_up_records
 from tocsin.core.metric_row import decode
 
 
@@ -18,6 +18,11 @@ def test_the_events_of_the_warm_up_reach_the_detectors() -> None:
     (figures,) = pipeline.metrics().values()
     assert figures["labels_joined"] == 300
     assert first.data.flags.writeable != second.data.flags.writeable
+    for records in shadow_records():
+        assert pipeline.process(records).dead_letters == []
+    assert {name: of["labels_joined"] for name, of in pipeline.metrics().items()} == {
+        "default": 300, "default@shadow": 300,
+    }  # fmt: skip
 
 
 def test_the_judged_events_of_the_warm_up_reach_all_that_counts() -> None:
