@@ -271,18 +271,49 @@ def estimates(row: Ints, model: LossModel) -> dict[str, Metric]:
     The interval, at 95 %, is of the *realised* value, by the central limit theorem: errors vary by chance, the square by
     (tail - 1) times its squared mean, and the levels of the groups were learned from a sample.
     """
-    n = int(row[_COUNT])
-    if not n:
+    if not row[_COUNT]:
         return {}
-    sums = row[_ABSOLUTE:_IN_GROUP] * model.units
-    share = row[_IN_GROUP:WIDTH] / n
-    of_model = share**2 @ model.spread
-    mae, mse = (sums[:2] / n).tolist()
-    doubts = (float(sums[2]), (model.tail - 1) * float(sums[3]))
-    halves = [Z * math.sqrt(d / n**2 + float(v)) for d, v in zip(doubts, of_model, strict=True)]
+    means, doubts, share = _means(row, model)
+    mae, mse = means.tolist()
+    halves = [Z * math.sqrt(d) for d in (doubts + share**2 @ model.spread).tolist()]
     low, high = max(mse - halves[1], 0.0), mse + halves[1]
     return {
         "mae": Metric(mae, max(mae - halves[0], 0.0), mae + halves[0]),
         "mse": Metric(mse, low, high),
         "rmse": Metric(math.sqrt(mse), math.sqrt(low), math.sqrt(high)),
     }
+
+
+def differences(a: Ints, b: Ints, model: LossModel) -> dict[str, Metric]:
+    """Return what `mae` and `rmse` of one row less those of another are expected to be, with intervals as `estimates` has them.
+
+    Errors come by chance in each row for themselves. The levels are the same for both: what they are off by moves both, and of
+    that only the difference counts. None where a row has no events; of an error that is expected to be 0 `rmse` is not known.
+    """
+    if not (a[_COUNT] and b[_COUNT]):
+        return {}
+    (ours, our_doubts, our_share), (theirs, their_doubts, their_share) = (
+        _means(row, model) for row in (a, b)
+    )
+    found = {}
+    for k, name in enumerate(("mae", "rmse")):
+        values, slopes = [float(ours[k]), float(theirs[k])], [1.0, 1.0]
+        if name == "rmse":
+            if not min(values) > 0:
+                continue
+            values = [math.sqrt(value) for value in values]
+            slopes = [0.5 / value for value in values]
+        moved = slopes[0] * our_share - slopes[1] * their_share
+        variance = slopes[0] ** 2 * our_doubts[k] + slopes[1] ** 2 * their_doubts[k]
+        half = Z * math.sqrt(float(variance + moved**2 @ model.spread[:, k]))
+        value = values[0] - values[1]
+        found[name] = Metric(value, value - half, value + half)
+    return found
+
+
+def _means(row: Ints, model: LossModel) -> tuple[Floats, Floats, Floats]:
+    """Return (2,) the expected size and square of an error of a row's events, the variances of both by chance, and (GROUPS,) the groups' shares."""
+    n = int(row[_COUNT])
+    sums = row[_ABSOLUTE:_IN_GROUP] * model.units
+    doubts = np.array([sums[2], (model.tail - 1) * sums[3]]) / n**2
+    return sums[:2] / n, doubts, row[_IN_GROUP:WIDTH] / n
