@@ -12,7 +12,7 @@ import gzip
 import io
 import math
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow.parquet
@@ -155,7 +155,8 @@ def errors(case: Case) -> tuple[float, float, float, float]:
 
     known, features = case.reference, coded(case.reference)
     model = LossModel.fit(known.predicted, features, known.label)
-    rival = HistGradientBoostingRegressor(early_stopping=False, random_state=0)
+    of_rival: dict[str, Any] = {"early_stopping": False, "random_state": 0}
+    rival = HistGradientBoostingRegressor(**of_rival)
     rival.fit(np.column_stack([known.predicted, features]), size)
     off = []
     for chunk in case.chunks:
