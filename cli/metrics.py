@@ -24,6 +24,7 @@ from .scoreboard import printable
 _FIRST = (
     "accuracy", "precision", "recall", "f1", "roc_auc", "f1:macro", "roc_auc:macro", "log_loss", "mae", "rmse", "r2",
     "gap:positive_rate", "gap:recall", "gap:false_positive_rate", "gap:precision", "gap:accuracy", "gap:four_fifths",
+    "gap:mae", "gap:rmse", "gap:mean_error",
 )  # fmt: skip
 _SHOWN = 5
 _PIPE, _BESIDE, _COLUMN = (

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.columns import Floats, Ints, stack, take
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
-from ..detectors import binary_counts, cbpe, gaps
+from ..detectors import binary_counts, cbpe, regression_sums
 from ..detectors.binary_metrics import Metric
 from ..detectors.compiled import compiled
 from ..detectors.late_labels import (
@@ -187,11 +187,11 @@ class Cohorts:
         return estimator.estimates(expected, name)
 
     def estimated_gaps(self, a: Ints, b: Ints) -> dict[str, Metric]:
-        """Return what the gaps of two rows are expected to be from scores; of two classes only."""
+        """Return what the gaps of two rows that need labels are expected to be; empty where that is not known."""
         estimator, begin = self._estimator, _PARTS + self._width
-        if not isinstance(estimator, OfTwo) or len(a) < begin + estimator.width:
+        if estimator is None or len(a) < begin + estimator.width:
             return {}
-        return gaps.estimated(a[begin:], b[begin:], estimator.calibration)
+        return estimator.gaps(a[begin:], b[begin:])
 
     def _meet(self, found: list[Pairs]) -> None:
         """Give classes that are new a number, in the order of the log."""
@@ -379,10 +379,17 @@ class Cohorts:
         youngest, oldest = self._ages(span, now)
         return [curve.mean(youngest, oldest) if curve else 0.0 for curve in curves]
 
-    def binary(self, row: Ints) -> Ints:
-        """Return what `binary_counts` would have counted of a row: the class that is asked about against all others."""
-        found = np.zeros(binary_counts.WIDTH, np.int64)
+    def compared(self, row: Ints) -> Ints:
+        """Return what gaps of a row follow from: of a regression what `regression_sums` has counted.
+
+        Of others what `binary_counts` would have: the class that is asked about against all others.
+        """
+        width = regression_sums.WIDTH if self.is_regression else binary_counts.WIDTH
+        found = np.zeros(width, np.int64)
         if len(row) < _PARTS + self._width:
+            return found
+        if self.is_regression:
+            found[:] = row[_PARTS : _PARTS + width]
             return found
         if len(self._columns) == 1:
             found[:] = row[_PARTS + CONFUSION : _PARTS + CONFUSION + binary_counts.WIDTH]

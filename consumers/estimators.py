@@ -13,7 +13,7 @@ import numpy as np
 from ..core.columns import Floats, Ints
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
-from ..detectors import cbpe, class_cbpe, loss_estimate
+from ..detectors import cbpe, class_cbpe, gaps, loss_estimate
 from ..detectors.binary_metrics import Metric
 from ..detectors.calibration import Calibration
 from ..detectors.loss_estimate import LossModel
@@ -53,6 +53,10 @@ class Estimator(Protocol):
         """Return what metrics are expected to be, by the names of the realised ones."""
         ...
 
+    def gaps(self, a: Ints, b: Ints) -> dict[str, Metric]:
+        """Return what gaps of two rows are expected to be, those that need labels: of several classes the one asked about against all others."""
+        ...
+
     def differences(self, pairs: Pairs) -> Floats:
         """Return (n,) what was expected of each pair less what came, NaN where either is not known."""
         ...
@@ -87,6 +91,10 @@ class OfTwo:
     def estimates(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:  # noqa: ARG002
         """As `Estimator` says."""
         return cbpe.estimates(row, self.calibration)
+
+    def gaps(self, a: Ints, b: Ints) -> dict[str, Metric]:
+        """As `Estimator` says."""
+        return gaps.estimated(a, b, self.calibration)
 
     def differences(self, pairs: Pairs) -> Floats:
         """As `Estimator` says."""
@@ -135,6 +143,15 @@ class OfSeveral:
         found = class_cbpe.estimates(row[: self.width].reshape(self._classes + 1, self._classes))
         names = [name(number) for number in self._columns.classes.tolist()]
         return {named(key, names): metric for key, metric in found.items()}
+
+    def gaps(self, a: Ints, b: Ints) -> dict[str, Metric]:
+        """As `Estimator` says; none where the class has no score."""
+        (number,) = self._columns.numbers(np.array([self._columns.positive])).tolist()
+        if number < 0:
+            return {}
+        shape = self._classes + 1, self._classes
+        one, other = (row[: self.width].reshape(shape) for row in (a, b))
+        return gaps.estimated_of_several(one, other, number)
 
     def differences(self, pairs: Pairs) -> Floats:
         """As `Estimator` says."""
@@ -185,6 +202,10 @@ class OfNumbers:
     def estimates(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:  # noqa: ARG002
         """As `Estimator` says."""
         return loss_estimate.estimates(row, self.model)
+
+    def gaps(self, a: Ints, b: Ints) -> dict[str, Metric]:
+        """As `Estimator` says."""
+        return loss_estimate.differences(a, b, self.model)
 
     def differences(self, pairs: Pairs) -> Floats:
         """As `Estimator` says."""

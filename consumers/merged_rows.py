@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.columns import Ints
 from ..core.metric_row import MetricRow, Value
-from ..detectors import binary_counts, cbpe, gaps, late_labels
+from ..detectors import cbpe, late_labels
 from ..detectors.binary_metrics import Metric
 from ..detectors.calibration import Calibration
 from .cohorts import HITS
@@ -91,14 +91,14 @@ def aligned(parts: Iterable[Part]) -> Iterator[Part]:
             segment, a, b = counts.of
             if (segment, b, a) in known:
                 (x, y), (said_x, said_y) = counts.sides, counts.said
-                turned = GapCounts(
-                    of=(segment, b, a), sides=(y, x), said=(said_y, said_x),
-                    half_width=counts.half_width,
-                )  # fmt: skip
+                turned = msgspec.structs.replace(
+                    counts, of=(segment, b, a), sides=(y, x), said=(said_y, said_x)
+                )
                 row = msgspec.structs.replace(
                     part.row,
                     group=known[segment, b, a],
                     metrics=_gaps([turned])[0],
+                    estimated={name: _turned(name, of) for name, of in part.row.estimated.items()},
                     counts=encode(turned),
                 )
                 yield Part(part.partition, row)
@@ -107,14 +107,19 @@ def aligned(parts: Iterable[Part]) -> Iterator[Part]:
         yield part
 
 
+def _turned(name: str, gap: Value) -> Value:
+    value, low, high, error = gap
+    return gap if name == "gap:equalised_odds" else (-value, -high, -low, error)
+
+
 def _gaps(counts: list[GapCounts]) -> tuple[dict[str, Value], list[str]]:
     """Return the gaps of all, and which cannot be judged."""
-    a, b = (sum_of([unpacked(one.sides[k], binary_counts.WIDTH) for one in counts]) for k in (0, 1))
+    if len({one.is_regression for one in counts}) > 1:
+        return {}, []
+    a, b = (sum_of([unpacked(one.sides[k], one.width) for one in counts]) for k in (0, 1))
     said = np.sum([one.said for one in counts], axis=0).tolist()
     of_both = (said[0][0], said[0][1]), (said[1][0], said[1][1])
-    found = gaps.gaps(a, b, of_both)
-    small = gaps.few(a, b, counts[0].half_width, of_both)
-    return {f"gap:{key}": metric for key, metric in found.items()}, [f"gap:{key}" for key in small]
+    return msgspec.structs.replace(counts[0], said=of_both).told(a, b)
 
 
 def sum_of(rows: Sequence[Ints]) -> Ints:

@@ -276,7 +276,7 @@ class MetricRows:
         return [name for name, _ in self._pairs(environment)]
 
     def _gaps(self, environment: int, spans: range) -> Iterator[MetricRow]:
-        """Yield the gaps between groups in some cohorts; of two classes, or one against all others."""
+        """Yield the gaps between groups in some cohorts; of two classes, of one against all others, or of numbers."""
         cohorts = self._cohorts[environment]
         for name, sides in self._pairs(environment):
             of_sides = [self._cohorts[code] for code, _ in sides]
@@ -285,13 +285,19 @@ class MetricRows:
                     start=np.zeros(of.table.counts.shape[1], np.int64))
                 for of, (_, side) in zip(of_sides, sides, strict=True)
             ]  # fmt: skip
-            is_regression = any(of.is_regression for of in of_sides)
-            if is_regression or not all(row[PREDICTIONS] for row in both):
+            kinds = {bool(of.is_regression) for of in of_sides}
+            if len(kinds) > 1 or not all(row[PREDICTIONS] for row in both):
                 continue
             said = [(int(r[SAID_POSITIVE]), int(r[SAID_POSITIVE] + r[SAID_OTHER])) for r in both]
-            a, b = (of.binary(row) for of, row in zip(of_sides, both, strict=True))
-            found = gaps.gaps(a, b, (said[0], said[1]))
-            small = gaps.few(a, b, self._half_width, (said[0], said[1]))
+            a, b = (of.compared(row) for of, row in zip(of_sides, both, strict=True))
+            of_gaps = counts.GapCounts(
+                of=counts.compared(name),
+                sides=(counts.packed(a), counts.packed(b)),
+                said=(said[0], said[1]),
+                half_width=self._half_width,
+                is_regression=kinds == {True},
+            )
+            found, small = of_gaps.told(a, b)
             predictions, labels = (int(sum(r[k] for r in both)) for k in (PREDICTIONS, LABELS))
             is_within = all(code == environment for code, _ in sides)
             expected = cohorts.estimated_gaps(*both) if is_within else {}
@@ -305,17 +311,10 @@ class MetricRows:
                 label_coverage_ratio=labels / predictions,
                 closed=False,
                 revised=0,
-                metrics={f"gap:{key}": metric for key, metric in found.items()},
+                metrics=found,
                 estimated={f"gap:{key}": metric for key, metric in expected.items()},
-                too_small=[f"gap:{key}" for key in small],
-                counts=counts.encode(
-                    counts.GapCounts(
-                        of=counts.compared(name),
-                        sides=(counts.packed(a), counts.packed(b)),
-                        said=(said[0], said[1]),
-                        half_width=self._half_width,
-                    )
-                ),
+                too_small=small,
+                counts=counts.encode(of_gaps),
             )
 
     def _of_window(

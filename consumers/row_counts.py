@@ -9,7 +9,9 @@ import msgspec
 import numpy as np
 
 from ..core.columns import Ints
-from ..detectors import binary_counts, cbpe
+from ..core.metric_row import Value
+from ..detectors import binary_counts, cbpe, gaps, regression_sums
+from ..detectors.binary_metrics import Metric
 
 _LEVEL: Final = 1  # of zlib: 6 saves a tenth and takes twice as long
 _WIDEST: Final = 1 << 20  # bytes of one packed row, unpacked: what is larger was not written by us
@@ -59,17 +61,36 @@ class GapCounts(msgspec.Struct, frozen=True, kw_only=True, tag="gap", array_like
     of
         Of which segments, or crossing, and the values of either group.
     sides
-        Packed, of `binary_counts.WIDTH`, of either.
+        Packed, of `binary_counts.WIDTH` or `regression_sums.WIDTH`, of either.
     said
         Of either how many predictions were positive, and how many there were.
     half_width
         Within which a rate must be known for its gap to be judged.
+    is_regression
+        Whether they are of numbers.
     """
 
     of: tuple[str, str, str]
     sides: tuple[bytes, bytes]
     said: tuple[tuple[int, int], tuple[int, int]]
     half_width: float
+    is_regression: bool = False
+
+    @property
+    def width(self) -> int:
+        """Whole numbers of a side."""
+        return regression_sums.WIDTH if self.is_regression else binary_counts.WIDTH
+
+    def told(self, a: Ints, b: Ints) -> tuple[dict[str, Value], list[str]]:
+        """Return the gaps that follow from two sides, and which of them cannot be judged."""
+        found: dict[str, Metric]
+        if self.is_regression:
+            found, few = gaps.of_numbers(a, b), gaps.few_numbers(a, b, self.half_width)
+        else:
+            found, few = gaps.gaps(a, b, self.said), gaps.few(a, b, self.half_width, self.said)
+        return {f"gap:{key}": metric for key, metric in found.items()}, [
+            f"gap:{key}" for key in few
+        ]
 
 
 def compared(name: str) -> tuple[str, str, str]:

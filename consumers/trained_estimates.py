@@ -17,6 +17,7 @@ from ..core.snapshot import pack, reading, unpack
 from ..detectors.calibration import Calibration
 from ..detectors.loss_estimate import LossModel
 from . import training_reference
+from .class_numbers import ClassNumbers, is_text
 from .estimate_learning import OF_SEVERAL, OF_TWO, UNNAMED, are_enough, learned, reference_rows
 from .estimators import Learned, restored, snapshot
 from .model_settings import ModelSettings
@@ -27,8 +28,65 @@ _log = logging.getLogger(__name__)
 PART: Final = "estimates"
 """The name of the part."""
 FEATURES: Final = 32
-"""Numeric features at most that losses are learned from: the first by name."""
-_VERSION: Final = 1
+"""Features at most that losses are learned from: the first by name."""
+TEXTS: Final = 63
+"""Texts of a feature at most that are told apart: the most frequent ones."""
+_PRIOR_ROWS: Final = 20.0  # as in the leaves of trees
+_VERSION: Final = 2
+
+
+class Codes(NamedTuple):
+    """What the texts of one feature count as: how large errors are with each.
+
+    In that order the best split of texts in two is one of numbers (Fisher 1958, doi:10.1080/01621459.1958.10501479).
+
+    Parameters
+    ----------
+    numbers
+        (k,) rising, texts as `ClassNumbers` has them.
+    means
+        (k,) the mean size of the error with each, as if `_PRIOR_ROWS` rows more had that of all.
+    other
+        That of all, which any other text counts as.
+    """
+
+    numbers: Floats
+    means: Floats
+    other: float
+
+    @classmethod
+    def learn(cls, numbers: Floats, size: Floats) -> Codes:
+        """Learn from (n,) texts, NaN for none, and sizes of errors, one at least."""
+        known, mean = ~np.isnan(numbers), float(size.mean())
+        every, code, count = np.unique(numbers[known], return_inverse=True, return_counts=True)
+        total = np.bincount(code, size[known], len(every))
+        often = np.sort(np.argsort(-count, kind="stable")[:TEXTS])
+        means = (total + _PRIOR_ROWS * mean) / (count + _PRIOR_ROWS)
+        return cls(every[often], means[often], mean)
+
+    def of(self, numbers: Floats) -> Floats:
+        """Return (n,) what texts count as; NaN where a row has none."""
+        found = np.where(np.isnan(numbers), np.nan, self.other)
+        if len(self.numbers):
+            place = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+            found = np.where(self.numbers[place] == numbers, self.means[place], found)
+        return found
+
+    @classmethod
+    def restored(cls, numbers: list[float], means: list[float], other: float) -> Codes:
+        """Return what was written.
+
+        Raises
+        ------
+        ValueError
+            It is no such thing.
+        """
+        found = cls(np.array(numbers, np.float64), np.array(means, np.float64), float(other))
+        if found.numbers.ndim != 1 or found.numbers.shape != found.means.shape:
+            raise ValueError("texts that have no error each")
+        if len(found.numbers) > TEXTS or not (np.diff(found.numbers) > 0).all():
+            raise ValueError("texts that are too many, or in no order")
+        return found
 
 
 class Given(NamedTuple):
@@ -42,11 +100,14 @@ class Given(NamedTuple):
         Of classes, the class of the score or of each score; of a regression the features, in the order of the model.
     checksum
         Of the part: other estimates have another one.
+    texts
+        What the texts of a feature count as, of those that are text.
     """
 
     learned: Learned
     names: tuple[str, ...]
     checksum: int
+    texts: dict[str, Codes]
 
     @property
     def is_regression(self) -> bool:
@@ -62,12 +123,17 @@ class Given(NamedTuple):
     def losses(self, batch: EventBatch, predicted: Floats) -> Floats:
         """Return the (n, 2) losses that are expected of predictions with these features."""
         assert isinstance(self.learned, LossModel)
-        place = {name: k for k, name in enumerate(batch.feature_names)}
         found = np.full((len(batch), len(self.names)), np.nan)
         for k, name in enumerate(self.names):
-            if name in place:
-                found[:, k] = batch.features[:, place[name]]
+            if (codes := self.texts.get(name)) is None:
+                if name in batch.feature_names:
+                    found[:, k] = batch.features[:, batch.feature_names.index(name)]
+            elif name in batch.texts:
+                found[:, k] = codes.of(_classes_of.of_text(batch.texts[name]))
         return self.learned.losses(predicted, found)
+
+
+_classes_of: Final = ClassNumbers()  # remembers texts, and is no state
 
 
 class TrainedEstimates:
@@ -82,14 +148,22 @@ class TrainedEstimates:
     def __init__(self, settings: ModelSettings) -> None:
         self._columns = ScoreColumns(settings.performance.positive)
         self._rows: list[tuple[Floats, Floats, Floats]] = []  # prediction, scores, label
-        self._features: list[tuple[tuple[str, ...], Floats]] = []
+        self._features: list[tuple[tuple[str, ...], Floats]] = []  # texts as `ClassNumbers`
+        self._numeric: set[str] = set()  # names that had a number
 
     def add(self, batch: EventBatch, predicted: Floats, label: Floats, features: list[str]) -> None:
         """Take rows in; `features` are those that the model is watched with."""
         self._rows.append((predicted, self._columns.of(batch), label))
-        names = tuple(sorted(name for name in batch.feature_names if name in features))[:FEATURES]
-        place = [batch.feature_names.index(name) for name in names]
-        self._features.append((names, batch.features[:, place]))
+        there = {*batch.feature_names, *batch.texts} & set(features)
+        names = tuple(sorted(there))[:FEATURES]
+        columns = []
+        for name in names:
+            if name in batch.feature_names:
+                columns.append(batch.features[:, batch.feature_names.index(name)])
+                self._numeric.add(name)
+            else:
+                columns.append(_classes_of.of_text(batch.texts[name]))
+        self._features.append((names, np.array(columns).reshape(len(names), len(batch)).T))
 
     def learn(self, *, is_regression: bool | None) -> bytes:
         """Return the part of a reference file.
@@ -116,13 +190,23 @@ class TrainedEstimates:
         if not rows.shape[1]:
             raise ValueError("--score names the columns with scores")
         names, features = self._columns.names, None
+        texts: dict[str, Codes] = {}
         if is_regression:
             names, features = self._known_features()
-            features = features[whole]
+            features, size = features[whole], np.abs(rows[whole, 1] - rows[whole, 0])
+            for k, name in enumerate(names):
+                if name in self._numeric:
+                    features[is_text(features[:, k]), k] = np.nan  # text in some rows
+                elif len(whole):
+                    texts[name] = Codes.learn(features[:, k], size)
+                    features[:, k] = texts[name].of(features[:, k])
         else:
             self._check(rows[whole, -1], int((~np.isnan(label) & (rows[:, -1] < 0)).sum()))
         found = learned(rows[whole], is_regression=is_regression, features=features)
-        meta = {"names": list(names), "learned": snapshot(found)}
+        told = {
+            name: [of.numbers.tolist(), of.means.tolist(), of.other] for name, of in texts.items()
+        }
+        meta = {"names": list(names), "learned": snapshot(found), "texts": told}
         return pack("trained_estimates", _VERSION, meta, {})
 
     def _check(self, label: Floats, unnamed: int) -> None:
@@ -168,12 +252,13 @@ def read(file: Path) -> Given | None:
             wanted = found.features if isinstance(found, LossModel) else _classes(found)
             if len(names) != wanted or len(set(names)) != wanted:
                 raise StateError(f"expected names for {wanted}, found {len(names)}")
+            texts = {str(name): Codes.restored(*of) for name, of in meta["texts"].items()}
     except StateError as error:
         raise ConfigError(
             f"drift.reference {file}: what it says of estimates cannot be read ({error}): write it again with "
             "`tocsin reference`"
         ) from None
-    return Given(found, names, zlib.crc32(part))
+    return Given(found, names, zlib.crc32(part), texts)
 
 
 def _classes(found: Calibration | list[Calibration]) -> int:

@@ -46,7 +46,8 @@ class TrainingStreams:
         self._names.add(LABEL, label, batch.label.strings)
         names, values = self._series.columns(batch, predicted)
         pairs = self._series.error_and_label(predicted, label)
-        features = [name.removeprefix("feature:") for name in names if name.startswith("feature:")]
+        watched = (name.partition(":") for name in names)
+        features = [name for kind, _, name in watched if kind in ("feature", "category")]
         self._estimates.add(batch, predicted, label, features)
         is_regression = bool(self._series.is_regression)
         self._labels.add(names, values, pairs[:, 1], is_regression=is_regression)

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -122,7 +123,17 @@ def estimates(part: Ints) -> dict[str, Metric]:
 
 
 def _interval(value: float, change: Floats, counts: Floats, doubts: Floats) -> Metric:
-    """Return a value that changes by so much with one label more, by label and prediction, with its interval.
+    """Return a value that changes by so much with one label more, by label and prediction, with its interval."""
+    half = Z * math.sqrt(_variance(change, counts, doubts)) + _step(change)
+    return Metric(value, max(value - half, 0.0), min(value + half, 1.0))
+
+
+def _step(change: Floats) -> float:
+    return float(np.abs(change).max()) / 2  # counts are whole
+
+
+def _variance(change: Floats, counts: Floats, doubts: Floats) -> float:
+    """Return the variance of what changes by so much with one label more, by label and prediction.
 
     Events of one prediction are right with their own probability, and else of the other classes as these are
     expected among all of them: the variance is that of being right and, where wrong, that of which class it is.
@@ -130,6 +141,54 @@ def _interval(value: float, change: Floats, counts: Floats, doubts: Floats) -> M
     wrong = counts * (1 - np.eye(len(counts)))
     of = wrong.sum(axis=0)
     mean = np.divide((wrong * change).sum(axis=0), of, out=np.zeros(len(of)), where=of > 0)
-    variance = doubts @ (np.diag(change) - mean) ** 2 + (wrong * (change - mean) ** 2).sum()
-    half = Z * float(np.sqrt(variance)) + float(np.abs(change).max()) / 2  # counts are whole
-    return Metric(value, max(value - half, 0.0), min(value + half, 1.0))
+    return float(doubts @ (np.diag(change) - mean) ** 2 + (wrong * (change - mean) ** 2).sum())
+
+
+class Rate(NamedTuple):
+    """A ratio of expected counts: itself, the variance of the realised one, and what one event makes of it, half."""
+
+    value: float
+    variance: float
+    step: float
+
+
+def against_rest(part: Ints, number: int) -> dict[str, Rate]:
+    """Return the rates of one class against all others, by the names of `gaps.RATES`; none whose denominator is below 1.
+
+    An answer is right here if it is that class and so is the label, or if neither is.
+
+    Parameters
+    ----------
+    part
+        (classes + 1, classes) of a table.
+    number
+        Of the class.
+    """
+    counts, doubts = part[:-1] * UNIT, part[-1] * UNIT
+    is_one = np.arange(len(doubts)) == number
+    true, said = is_one[:, None], is_one[None, :]
+    everywhere = np.ones(counts.shape, np.bool_)
+    found = {}
+    # Hits, and of which events; whether their number comes with the labels.
+    for name, hits, of, is_expected in (
+        ("accuracy", true == said, everywhere, False),
+        ("precision", true & said, everywhere & said, False),
+        ("recall", true & said, everywhere & true, True),
+        ("false_positive_rate", ~true & said, everywhere & ~true, True),
+    ):
+        events = float(counts[of].sum())
+        if events >= 1:
+            value = float(counts[hits].sum()) / events
+            change = (hits - value * (of * is_expected)) / events
+            found[name] = Rate(value, _variance(change, counts, doubts), _step(change))
+    return found
+
+
+def difference(ours: Rate, theirs: Rate) -> Metric:
+    """Return a rate of one part less that of another, with the interval of its realised value.
+
+    Labels of the two come by chance each for themselves; the calibrations are taken for the truth.
+    """
+    value = ours.value - theirs.value
+    half = Z * math.sqrt(ours.variance + theirs.variance) + ours.step + theirs.step
+    return Metric(value, max(value - half, -1.0), min(value + half, 1.0))

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from ..core.columns import Floats, Ints
-from . import cbpe
+from . import cbpe, class_cbpe, regression_sums
 from .binary_counts import (
     BINS,
     BRIER,
@@ -23,7 +23,6 @@ from .binary_counts import (
     TN,
     TP,
     UNIT,
-    WIDTH,
 )
 from .binary_metrics import Metric, Z, wilson
 from .calibration import Calibration
@@ -43,6 +42,9 @@ NAMES: Final = {
 """What gaps are called in the literature on fairness."""
 _WIDER: Final = 2.2414 / Z  # standard errors of 97.5 % to those of 95 %
 _OF_LABELS: Final[tuple[str, ...]] = ("recall", "precision", "accuracy")
+OF_NUMBERS: Final = ("mean_error", "mae", "rmse")
+"""What is compared of a regression."""
+_LEAST_NUMBERS: Final = 30  # pairs of a group: chosen, of fewer the interval of a mean says little
 FEW: Final = 3
 """Groups of a segment of which each two are compared; of more, each with all others."""
 
@@ -123,6 +125,55 @@ def estimated(a: Ints, b: Ints, of_scores: Calibration) -> dict[str, Metric]:
         found["false_positive_rate"] = cbpe.difference(b, a, theirs[name], ours[name], of_scores)
     _add_equalised_odds(found)
     return found
+
+
+def estimated_of_several(a: Ints, b: Ints, number: int) -> dict[str, Metric]:
+    """Return what `estimated` does, of a class against all others.
+
+    Parameters
+    ----------
+    a, b
+        (classes + 1, classes) of two groups in a table of `class_cbpe`.
+    number
+        Of the class.
+    """
+    ours, theirs = (class_cbpe.against_rest(part, number) for part in (a, b))
+    found: dict[str, Metric] = {
+        name: class_cbpe.difference(ours[name], theirs[name])
+        for name in (*_OF_LABELS, "false_positive_rate")
+        if name in ours and name in theirs
+    }
+    _add_equalised_odds(found)
+    return found
+
+
+def of_numbers(a: Ints, b: Ints) -> dict[str, Metric]:
+    """Return the gaps of a regression, a's less b's, at 95 %: `mean_error`, `mae` and `rmse`.
+
+    Parameters
+    ----------
+    a, b
+        (`regression_sums.WIDTH`,) the rows of two groups. None is known where either has fewer than two pairs.
+    """
+    if min(int(a[0]), int(b[0])) < 2:
+        return {}
+    ours, theirs = regression_sums.metrics(a), regression_sums.metrics(b)
+    return {name: difference(ours[name], theirs[name]) for name in OF_NUMBERS}
+
+
+def few_numbers(a: Ints, b: Ints, half_width: float = 0.05) -> list[str]:
+    """Return which gaps of a regression cannot be judged: all, or none.
+
+    A group has fewer than 30 pairs, or its mean absolute error is not known within `half_width` times itself. Of normal errors
+    that is 878 pairs for 0.05.
+    """
+    for row in (a, b):
+        if int(row[0]) < _LEAST_NUMBERS:
+            return list(OF_NUMBERS)
+        mae = regression_sums.metrics(row)["mae"]
+        if mae.high - mae.value > half_width * mae.value:
+            return list(OF_NUMBERS)
+    return []
 
 
 def _add_equalised_odds(found: dict[str, Metric]) -> None:
@@ -223,6 +274,7 @@ def too_small(a: Ints, b: Ints, half_width: float = 0.05) -> dict[str, tuple[int
 
     Examples
     --------
+    >>> from tocsin.detectors.binary_counts import WIDTH
     >>> few, many = np.zeros(WIDTH, np.int64), np.zeros(WIDTH, np.int64)
     >>> few[TP], few[TN], many[TP], many[TN] = 81, 400, 500, 500
     >>> too_small(few, many)["recall"]
@@ -261,16 +313,6 @@ def few(
     if is_scored and not all(one and one.high - one.value <= half_width for one in of):
         found.append("calibration")
     return found
-
-
-def one_versus_rest(confusion: Ints, number: int) -> Ints:
-    """Return the row that `gaps` takes of one class of (classes, classes) pairs by label and prediction; no scores."""
-    row = np.zeros(WIDTH, np.int64)
-    row[TP] = confusion[number, number]
-    row[FN] = confusion[number].sum() - row[TP]
-    row[FP] = confusion[:, number].sum() - row[TP]
-    row[TN] = confusion.sum() - row[TP] - row[FN] - row[FP]
-    return row
 
 
 def outcomes(

@@ -8,7 +8,8 @@ from sklearn import metrics as reference
 
 from tocsin.detectors import class_counts
 from tocsin.detectors.calibration import Calibration
-from tocsin.detectors.class_cbpe import chances, count, estimates
+from tocsin.detectors.class_cbpe import against_rest, chances, count, estimates
+from tocsin.detectors.gaps import estimated_of_several
 
 CLASSES = 4
 
@@ -70,6 +71,60 @@ def test_names_are_those_of_realised_metrics_and_intervals_hold_them() -> None:
             held.setdefault(name, []).append(found[name].low <= of.value <= found[name].high)
     for name, of in held.items():
         assert 0.9 <= np.mean(of) <= 0.995, (name, np.mean(of))
+
+
+def test_a_class_against_the_rest_is_the_formulas() -> None:
+    predicted, score, _ = drawn(7, 300)
+    chance = chances(score, fitted(0, 3000))
+    part = counted(predicted, chance)[0]
+    label, said = np.tile(np.arange(CLASSES), 300), np.repeat(predicted, CLASSES)
+    for k in range(CLASSES):
+        found = against_rest(part, k)
+        of = {"y_true": label == k, "y_pred": said == k, "sample_weight": chance.ravel()}
+        for name in ("accuracy", "precision", "recall"):
+            expected = getattr(reference, f"{name}_score")(**of)
+            assert found[name].value == pytest.approx(expected, abs=1e-9)
+        tnr = reference.recall_score(**of, pos_label=False)
+        assert found["false_positive_rate"].value == pytest.approx(1 - tnr, abs=1e-9)
+        same = estimated_of_several(part, part, k)
+        assert set(same) == {*found, "equalised_odds"}
+        assert all(gap.value == 0 for gap in same.values())
+
+
+def gaps_that_came(label: np.ndarray, said: np.ndarray, is_a: np.ndarray) -> dict[str, float]:
+    of = {}
+    for name, hit, given in (
+        ("accuracy", label == said, np.ones(len(label), bool)), ("precision", label, said),
+        ("recall", said, label), ("false_positive_rate", said, ~label),
+    ):  # fmt: skip
+        a, b = (hit[given & side].mean() for side in (is_a, ~is_a))
+        of[name] = a - b
+    return of | {"equalised_odds": max(abs(of["recall"]), abs(of["false_positive_rate"]))}
+
+
+def test_estimated_gaps_hold_those_that_come() -> None:
+    """Of 300 samples of 1,500 events, in which one group comes with other scores, of a reference of 50,000."""
+    calibrations = fitted(0, 50_000)
+    held: dict[str, list[bool]] = {}
+    for seed in range(300):
+        parts = [drawn(seed + 1000, 1000, shift=1.0), drawn(seed + 5000, 500)]
+        a, b = (counted(said, chances(score, calibrations))[0] for said, score, _ in parts)
+        said, label = (np.concatenate([part[k] for part in parts]) == 2 for k in (0, 2))
+        for name, value in gaps_that_came(label, said, np.arange(1500) < 1000).items():
+            gap = estimated_of_several(a, b, 2)[name]
+            held.setdefault(name, []).append(gap.low <= value <= gap.high)
+    for name, of in held.items():
+        assert 0.9 <= np.mean(of) <= 1, (name, np.mean(of))
+
+
+def test_estimated_gaps_of_what_cannot_be_told_have_no_entry() -> None:
+    nothing = np.zeros((CLASSES + 1, CLASSES), np.int64)
+    certain = np.zeros((10, CLASSES))
+    certain[:, 0] = 1.0
+    one = counted(np.full(10, 1), certain)[0]
+    assert estimated_of_several(one, nothing, 1) == {} == estimated_of_several(nothing, nothing, 1)
+    found = estimated_of_several(one, one, 1)  # nothing is ever of class 1, and all is said to be
+    assert set(found) == {"accuracy", "precision", "false_positive_rate"}
 
 
 def test_any_order_cut_merge_and_removal_gives_the_same_sums() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats.contingency import relative_risk
 
-from tocsin.detectors import gap_test
+from tocsin.consumers.pair_metrics import two_by_two
+from tocsin.detectors import gap_test, regression_sums
 from tocsin.detectors import gaps as gaps_module
 from tocsin.detectors.base import Observations
 from tocsin.detectors.binary_counts import FN, FP, TN, TP, WIDTH, count
@@ -22,8 +23,9 @@ from tocsin.detectors.gaps import (
     difference,
     events_needed,
     few,
+    few_numbers,
     gaps,
-    one_versus_rest,
+    of_numbers,
     outcomes,
     pairs,
     rate,
@@ -189,9 +191,44 @@ def test_a_class_against_the_rest() -> None:
     confusion = np.zeros((3, 3), np.int64)
     np.add.at(confusion, (label, said), 1)
     for k in range(3):
-        row = one_versus_rest(confusion, k)
-        expected = counted(((said == k) * 1.0, (label == k) * 1.0, np.full(500, np.nan)))
-        np.testing.assert_array_equal(row, expected)
+        of = (said == k) * 1.0, (label == k) * 1.0, np.full(500, np.nan)
+        assert two_by_two(confusion, k).tolist() == counted(of)[[TN, FN, FP, TP]].tolist()
+
+
+def of_errors(seed: int, n: int, spread: float, mean: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the errors of a regression, prediction less label, and their row of `regression_sums`."""
+    rng = np.random.default_rng([seed, n])
+    label, error = rng.normal(50, 10, n), mean + spread * rng.normal(size=n)
+    table = np.zeros((1, regression_sums.WIDTH), np.int64)
+    regression_sums.count(table, np.zeros(n, np.int64), label + error, label, 1)
+    return error, table[0]
+
+
+def test_gaps_of_a_regression_hold_the_truth() -> None:
+    """Of 200 pairs of groups of 400 and 150."""
+    truth = {"mean_error": 1.0, "mae": 1.5 * np.sqrt(2 / np.pi), "rmse": np.sqrt(1 + 0.6**2) - 1.5}
+    both = [of_errors(0, 200_000, 0.6, 1.0)[0], of_errors(1, 200_000, 1.5)[0]]
+    truth["mae"] = float(np.abs(both[0]).mean() - np.abs(both[1]).mean())
+    held: dict[str, list[bool]] = {name: [] for name in truth}
+    for seed in range(200):
+        (ours, a), (theirs, b) = of_errors(seed, 400, 0.6, 1.0), of_errors(seed, 150, 1.5)
+        found = of_numbers(a, b)
+        assert set(found) == set(truth)
+        assert found["mean_error"].value == pytest.approx(ours.mean() - theirs.mean())
+        for name, value in truth.items():
+            held[name].append(found[name].low <= value <= found[name].high)
+    for name, of in held.items():
+        assert 0.9 <= np.mean(of) <= 0.99, (name, np.mean(of))
+
+
+def test_gaps_of_a_regression_need_pairs_and_say_how_many_are_too_few() -> None:
+    sides = {n: of_errors(3, n, 1.0)[1] for n in (0, 1, 29, 600, 1200)}
+    assert of_numbers(sides[1], sides[600]) == {} == of_numbers(sides[600], sides[0])
+    every = ["mean_error", "mae", "rmse"]
+    for n in (0, 1, 29, 600):  # 878 are needed for 5 %
+        assert few_numbers(sides[n], sides[1200]) == every == few_numbers(sides[1200], sides[n])
+    assert few_numbers(sides[1200], sides[1200]) == [] == few_numbers(*2 * [sides[600]], 0.1)
+    assert few_numbers(of_errors(3, 1200, 0.0)[1], sides[1200]) == []  # never wrong
 
 
 def test_outcomes_have_the_rates_as_means() -> None:

@@ -7,7 +7,14 @@ import pytest
 
 from tocsin.core.errors import StateError
 from tocsin.core.snapshot import pack, unpack
-from tocsin.detectors.loss_estimate import MOST_ROWS, WIDTH, LossModel, count, estimates
+from tocsin.detectors.loss_estimate import (
+    MOST_ROWS,
+    WIDTH,
+    LossModel,
+    count,
+    differences,
+    estimates,
+)
 from tocsin.detectors.loss_trees import MOST_TREES
 
 pytestmark = pytest.mark.xdist_group("loss estimate")
@@ -68,6 +75,36 @@ def test_intervals_hold_the_realised_value_as_often_as_they_say() -> None:
             held[name].append(found[name].low <= value <= found[name].high)
     for name, of in held.items():
         assert 0.87 <= np.mean(of) <= 0.99, (name, np.mean(of))
+
+
+def test_intervals_of_differences_hold_those_that_come_as_often_as_they_say() -> None:
+    """Of 150 pairs of groups, one of them louder; levels that both have in common widen nothing."""
+    held: dict[str, list[bool]] = {"mae": [], "rmse": []}
+    for seed in range(150):
+        model = LossModel.fit(*drawn(seed, 4000, 0.3))
+        sides = drawn(seed + 1000, 1500, 0.5), drawn(seed + 2000, 800, 0.3)
+        a, b = (counted(predicted, features, model)[0] for predicted, features, _ in sides)
+        found, alone = differences(a, b, model), [estimates(row, model) for row in (a, b)]
+        errors = [label - predicted for predicted, _, label in sides]
+        mae, rmse = ([f(e) for e in errors] for f in (lambda e: np.abs(e).mean(), lambda e: np.sqrt(np.mean(e**2))))  # fmt: skip
+        for name, (ours, theirs) in {"mae": mae, "rmse": rmse}.items():
+            gap = found[name]
+            assert gap.value == pytest.approx(alone[0][name].value - alone[1][name].value)
+            held[name].append(gap.low <= ours - theirs <= gap.high)
+    for name, least in (("mae", 0.87), ("rmse", 0.78)):  # few loud rows of the smaller group decide
+        assert least <= np.mean(held[name]) <= 0.99, (name, np.mean(held[name]))
+
+
+def test_differences_of_what_cannot_be_told_have_no_entry(model: LossModel) -> None:
+    predicted, features, _ = drawn(1, 500, 0.5)
+    row, nothing = counted(predicted, features, model)[0], np.zeros(WIDTH, np.int64)
+    assert differences(row, nothing, model) == {} == differences(nothing, row, model)
+    same = differences(row, row, model)
+    assert {name: gap.value for name, gap in same.items()} == {"mae": 0.0, "rmse": 0.0}
+    assert all(gap.high > 0 for gap in same.values())
+    perfect = LossModel.fit(predicted, features, predicted)
+    row = counted(predicted, features, perfect)[0]
+    assert differences(row, row, perfect) == {"mae": (0.0, 0.0, 0.0, 0.0)}
 
 
 def test_sums_are_those_of_what_is_expected_of_each_event(model: LossModel) -> None:
@@ -148,7 +185,7 @@ def test_it_is_bounded_and_a_snapshot_is_the_model(model: LossModel) -> None:
     large = LossModel.fit(predicted, features, label)
     for of in (large, model):
         assert len(of.trees.leaf) <= MOST_TREES
-        assert len(of.snapshot()) <= 14_000
+        assert len(of.snapshot()) <= 40_000
         again = LossModel.restored(of.snapshot())
         assert again.snapshot() == of.snapshot()
         table = counted(predicted[:500], features[:500], of)
@@ -156,10 +193,10 @@ def test_it_is_bounded_and_a_snapshot_is_the_model(model: LossModel) -> None:
         assert estimates(table[0], again) == estimates(table[0], of)
     with pytest.raises(StateError):
         LossModel.restored(model.snapshot()[:-1])
-    meta, arrays = unpack("loss_estimate", 1, model.snapshot())
+    meta, arrays = unpack("loss_estimate", 2, model.snapshot())
     arrays["leaf"] = arrays["leaf"][:, 1:]
     with pytest.raises(StateError):
-        LossModel.restored(pack("loss_estimate", 1, meta, arrays))
+        LossModel.restored(pack("loss_estimate", 2, meta, arrays))
 
 
 def test_learning_twice_is_learning_once() -> None:

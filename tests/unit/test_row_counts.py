@@ -13,7 +13,9 @@ from tocsin.consumers.merged_rows import Part, merged
 from tocsin.consumers.metric_series import over_time, rows_of
 from tocsin.consumers.pair_metrics import width_of
 from tocsin.consumers.row_counts import (
+    GapCounts,
     RowCounts,
+    compared,
     decode,
     encode,
     packed,
@@ -22,7 +24,7 @@ from tocsin.consumers.row_counts import (
     unpacked_estimates,
 )
 from tocsin.core.metric_row import MetricRow
-from tocsin.detectors import cbpe
+from tocsin.detectors import cbpe, regression_sums
 from tocsin.detectors.calibration import Calibration
 
 PAIRS = width_of(0, is_regression=False)
@@ -153,3 +155,43 @@ def test_partitions_that_have_got_to_different_windows_are_told_of_in_the_later_
     )
     assert [point.value for point in over_time([row], "accuracy")] == [1.0]
     assert len(rows_of(rows)) == 5
+
+
+def gap_of_errors(
+    partition: int, name: str, errors: dict[str, list[float]], **changed: Any
+) -> Part:
+    """Return a row of the gap between two groups of a regression, with the errors of either."""
+    segment, a, b = compared(name)
+    table = np.zeros((2, regression_sums.WIDTH), np.int64)
+    for k, group in enumerate((a, b)):
+        of = np.array(errors[group])
+        regression_sums.count(table, np.full(len(of), k), of, np.zeros(len(of)), 1)
+    both = GapCounts(
+        of=(segment, a, b), sides=(packed(table[0]), packed(table[1])), said=((0, 0), (0, 0)), half_width=0.05,
+        is_regression=True,
+    )  # fmt: skip
+    row = part(partition, counts([], {})).row
+    told = {"metrics": both.told(*table)[0], "counts": encode(both), "group": name}
+    return Part(partition, replace(row, **(told | changed)))
+
+
+def test_gaps_of_a_regression_are_those_of_all_partitions_whatever_came_first_in_each() -> None:
+    first = {"F": [1.0, -3.0, 2.5], "M": [0.5, 0.25]}
+    second = {"F": [4.0], "M": [-1.0, 6.0]}
+    estimated = {"gap:mae": (2.0, 1.0, 4.0, 0.0), "gap:equalised_odds": (0.5, 0.0, 1.0, 0.0)}
+    parts = [
+        gap_of_errors(0, "sex=F|M", first), gap_of_errors(1, "sex=M|F", second, estimated=estimated),
+    ]  # fmt: skip
+    (row,) = rows_of(parts)
+    every = {sex: np.array(first[sex] + second[sex]) for sex in "FM"}
+    assert row.group == "sex=F|M"
+    mae = np.abs(every["F"]).mean() - np.abs(every["M"]).mean()
+    assert row.metrics["gap:mae"][0] == pytest.approx(mae)
+    mean = every["F"].mean() - every["M"].mean()
+    assert row.metrics["gap:mean_error"][0] == pytest.approx(mean)
+    assert row.too_small == ["gap:mean_error", "gap:mae", "gap:rmse"]
+    _, turned = rows_of(
+        [parts[0], Part(1, replace(parts[1].row, begin="2026-01-02T00:00:00+00:00"))]
+    )
+    assert turned.estimated == estimated | {"gap:mae": (-2.0, -4.0, -1.0, 0.0)}
+    assert turned.metrics == {}  # one error is not enough
