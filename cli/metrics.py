@@ -214,6 +214,8 @@ def _cell(found: Value | None) -> Text:
     if found is None:
         return Text("unknown", style="dim")
     value, low, high, _ = found
+    if low is None or high is None:
+        return Text.assemble(_number(value), (" unknown", "dim"))
     upto = "-" if low >= 0 else " to "
     return Text.assemble(_number(value), (f" {_number(low)}{upto}{_number(high)}", "dim"))
 
@@ -224,8 +226,8 @@ def _number(value: float) -> str:
 
 def _picture(found: list[Value | None], title: str, span: str) -> Text:
     """Return a metric by cohort: its interval as a column, a dot at its value; a gap where it is not known."""
-    low = min(one[1] for one in found if one)
-    high = max(one[2] for one in found if one)
+    ends = [_ends(one) for one in found if one]
+    low, high = min(one[0] for one in ends), max(one[1] for one in ends)
     step = (high - low) / _HEIGHT or 1.0
     picture = Text(f"\n{title}\n", style="bold")
     for line in range(_HEIGHT - 1, -1, -1):
@@ -238,10 +240,16 @@ def _picture(found: list[Value | None], title: str, span: str) -> Text:
     return picture
 
 
+def _ends(one: Value) -> tuple[float, float]:
+    """Return an interval, or the value itself twice where it is not known."""
+    value, low, high, _ = one
+    return (value, value) if low is None or high is None else (low, high)
+
+
 def _mark(one: Value | None, bottom: float, top: float, *, is_top: bool) -> tuple[str, str]:
     if one is None:
         return "  ", ""
-    value, low, high, _ = one
+    value, (low, high) = one[0], _ends(one)
     if bottom <= value < top or (is_top and value == top):
         return "● ", "not bold cyan"
     return ("│ ", "not bold dim") if low < top and high >= bottom else ("  ", "")

@@ -25,13 +25,13 @@ class Point(NamedTuple):
     time
         The begin of the cohort, UTC; of a window its end.
     value, low, high
-        The metric and its interval at 95 %.
+        The metric and its interval at 95 %, None where that is not known.
     """
 
     time: datetime
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def figures(client: redis.Redis, keys: Keys) -> dict[str, dict[str, Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from math import nan
 
 import pytest
 from rich.console import Console
 
 from tocsin.cli.metrics import Column, _columns, _print, _span
+from tocsin.consumers.metric_series import over_time
 from tocsin.core.errors import ConfigError
-from tocsin.core.metric_row import MetricRow
+from tocsin.core.metric_row import MetricRow, decode, encode, finite
 
 
 def row(day: int, **changed: object) -> MetricRow:
@@ -32,6 +34,20 @@ def test_what_is_not_known_is_said_to_be_and_leaves_a_gap_in_the_picture() -> No
     shown = printed([row(1), row(2, metrics={}), row(3, metrics={"recall": (0.6, 0.5, 0.7, 0.0)})])
     assert shown.count("unknown") == 1
     assert [line.index("●") for line in shown.splitlines() if "●" in line] == [10, 14]
+
+
+def test_an_interval_that_is_not_known_is_said_to_be_beside_its_value() -> None:
+    of_one = finite(row(1, metrics={"mae": (0.4, nan, nan, 0.0), "rmse": (nan, 0.1, 0.2, 0.0)}))
+    assert of_one.metrics == {"mae": (0.4, None, None, 0.0)}
+    assert decode(encode(of_one)) == of_one
+    several = [of_one, row(2, metrics={"mae": (0.5, 0.3, 0.7, 0.0)})]
+    shown = printed(several)
+    assert "0.400 unknown" in shown
+    assert shown.count("●") == 2
+    assert [point[1:] for point in over_time(several, "mae")] == [
+        (0.4, None, None),
+        (0.5, 0.3, 0.7),
+    ]
 
 
 def test_corrected_and_estimated_stand_beside_what_they_are_of() -> None:
