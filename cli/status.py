@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from ..consumers.redis_store import connect
 from ..consumers.settings import load
 from ..core.keys import Keys
 
-_FIRST = (
-    "predictions", "labels_joined", "labels_unmatched", "accuracy", "f1:macro", "mae", "open_incidents",
-    "unusable_values", "unusable_vectors", "suspicious_ratio",
-)  # fmt: skip
+_FIRST = ("predictions", "labels_joined", "labels_unmatched")
+_OF_LATEST = ("accuracy", "f1:macro", "mae")
+"""Of the latest pairs of prediction and label only, see `performance_window`."""
+_LAST = ("open_incidents", "unusable_values", "unusable_vectors", "suspicious_ratio")
 _IF_ANY = "detectors_set_aside"
 
 
@@ -35,13 +36,30 @@ def run(config: Path | None, *, as_json: bool) -> int:
         print("no model has been seen yet: publish to the topic, and start tocsin worker")
     width = max(map(len, models), default=0)
     for name, figures in models.items():
-        keys = [
-            *(key for key in _FIRST if key in figures),
-            *([_IF_ANY] if figures.get(_IF_ANY) else []),
-        ]
-        shown = (f"{key} {figure(figures[key])}" for key in keys)
-        print(f"{name:<{width}}  {'  '.join(shown)}")
+        print(f"{name:<{width}}  {line(figures)}")
     return 0
+
+
+def line(figures: Mapping[str, float]) -> str:
+    """Return the figures of a model that people look at first.
+
+    Examples
+    --------
+    >>> line({"predictions": 12000, "labels_joined": 1500, "accuracy": 0.92, "pairs": 1000, "open_incidents": 1})
+    'predictions 12,000  labels_joined 1,500  accuracy 0.92 (latest 1,000 pairs)  open_incidents 1'
+    """
+    parts = _shown(_FIRST, figures)
+    if of_latest := _shown(_OF_LATEST, figures):
+        pairs = figures["pairs"]
+        latest = f"latest {figure(pairs)} pair{'' if pairs == 1 else 's'}"
+        parts.append(f"{', '.join(of_latest)} ({latest})")
+    parts += _shown(_LAST, figures)
+    parts += _shown([_IF_ANY] if figures.get(_IF_ANY) else [], figures)
+    return "  ".join(parts)
+
+
+def _shown(names: Iterable[str], figures: Mapping[str, float]) -> list[str]:
+    return [f"{name} {figure(figures[name])}" for name in names if name in figures]
 
 
 def figure(value: float) -> str:

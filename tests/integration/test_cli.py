@@ -96,7 +96,8 @@ def test_status_says_what_is_known_of_each_model(
     assert shown.startswith("m  predictions 900  labels_joined 900")
     found = json.loads(site.run("status", "--json").stdout)["m"]
     assert {"accuracy", "precision:macro", "recall:macro", "f1:macro"} <= set(found)
-    assert f"accuracy {found['accuracy']:.4g}" in shown
+    of_latest = f"accuracy {found['accuracy']:.4g}, f1:macro {found['f1:macro']:.4g}"
+    assert f"{of_latest} (latest 900 pairs)" in shown
 
 
 def test_metrics_are_printed_by_cohort_with_intervals(
