@@ -49,12 +49,15 @@ class Refused(NamedTuple):
         rows of an Arrow batch once those before fill `limits.batch_bytes`.
     error
         Why.
+    events
+        How many events it is, as far as that is known.
     """
 
     record: int
     row: int
     raw: bytes | None
     error: EventError
+    events: int = 1
 
 
 @dataclass(slots=True)
@@ -198,7 +201,7 @@ class Decoder:
                 f"the record packs {lines} events, more than limits.batch_rows = "
                 f"{self._limits.batch_rows}"
             )
-            out.refused.append(Refused(record, -1, records.value(record), error))
+            out.refused.append(Refused(record, -1, records.value(record), error, lines))
         return np.array(kept, np.int64)
 
     def _cells(self, records: Records, texts: _Texts) -> Cells:
