@@ -12,20 +12,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..consumers.metric_series import read
+from ..consumers.metric_series import read, refused
 from ..consumers.redis_store import connect
+from ..consumers.refusals import UNKNOWN
 from ..consumers.settings import load
 from ..core.errors import ConfigError
 from ..core.events import ENVIRONMENTS
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow, Value
 from .scoreboard import printable
+from .status import of_refused
 
 _FIRST = (
     "accuracy", "precision", "recall", "f1", "roc_auc", "f1:macro", "roc_auc:macro", "log_loss", "mae", "rmse", "r2",
     "gap:positive_rate", "gap:recall", "gap:false_positive_rate", "gap:precision", "gap:accuracy", "gap:four_fifths",
 )  # fmt: skip
 _SHOWN = 5
+_NAMED = 20  # of the metrics that are not shown
 _PIPE, _BESIDE, _COLUMN = (
     160,
     48,
@@ -78,6 +81,7 @@ def run(
             group=None if group == "all" else group or "",
             window=window,
         )
+        lost = refused(client, Keys(settings.tenant))
     finally:
         client.close()
     by_group = {
@@ -93,19 +97,49 @@ def run(
     if not rows:
         where = f" of {group}" if group and group != "all" else ""
         print(f"no predictions{where} of {model} in {environment} have been counted yet")
+        lost[model] = lost.get(model, 0) + lost.get(UNKNOWN, 0)  # perhaps its own
+    if lost.get(model):
+        print(of_refused(lost[model], settings.kafka.dead_letters))
+    if not rows:
         return 1
     console = Console()
     if not console.is_terminal:
         console.width = _PIPE  # nobody looks at where a file's lines end
     room = max(console.width - _BESIDE, _COLUMN) // _COLUMN
-    columns = _columns(rows, metrics)
-    columns = columns if metrics else columns[:room]
-    if window:
-        by_group = {_span(rows[0]): rows}
-    for of, found in by_group.items():
-        for some in _that_fit(console.width, found, columns):
-            _print(console, found, some, of or "all", draws=len(by_group) == 1 and not window)
+    _check(rows, metrics)
+    tables = _windows(rows) if window else by_group
+    kinds = {
+        is_gap: _columns([row for row in rows if row.is_gap == is_gap], metrics)
+        for is_gap in (False, True)
+    }
+    for of, found in tables.items():
+        columns = kinds[found[0].is_gap]
+        columns = columns if metrics else columns[:room]
+        if metrics and not columns:
+            continue  # what is asked for is of groups, or of gaps between them
+        for some in _that_fit(console.width, found, columns) if columns else [columns]:
+            _print(console, found, some, of or "all", draws=len(tables) == 1 and not window)
+    shown = {column.name for of_kind in kinds.values() for column in of_kind[:room]}
+    if (others := _known(rows) - shown) and not metrics:
+        console.print(Text(_not_shown(sorted(others)), style="dim"), soft_wrap=True)
     return 0
+
+
+def _windows(rows: list[MetricRow]) -> dict[str, list[MetricRow]]:
+    """Return the rows of windows by what stands above them: groups, and what is between two of them, apart."""
+    span = _span(rows[0])
+    found = {
+        span: [row for row in rows if not row.is_gap],
+        f"{span}, between groups": [row for row in rows if row.is_gap],
+    }
+    return {title: of for title, of in found.items() if of}
+
+
+def _not_shown(names: list[str]) -> str:
+    """Return in words which metrics there are besides, and how to see them."""
+    more = len(names) - _NAMED
+    listed = ", ".join(printable(name) for name in names[:_NAMED])
+    return f"not shown: {listed}{f' and {more} more' if more > 0 else ''}; --metric NAME shows one, --json all"
 
 
 def _that_fit(width: int, rows: list[MetricRow], columns: list[Column]) -> Iterator[list[Column]]:
@@ -130,23 +164,24 @@ def _span(row: MetricRow) -> str:
     return f"{begin:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}"
 
 
-def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
-    """Return what to show: metrics, and beside each what it is expected to be, where some row knows.
+def _known(rows: list[MetricRow]) -> set[str]:
+    return {name for row in rows for name in (*row.metrics, *row.corrected, *row.estimated)}
 
-    Raises
-    ------
-    ConfigError
-        None of the rows has one that is asked for.
-    """
-    known = dict.fromkeys(
-        name for row in rows for name in (*row.metrics, *row.corrected, *row.estimated)
-    )
+
+def _check(rows: list[MetricRow], wanted: list[str]) -> None:
+    """Raise ConfigError for a metric that none of the rows has."""
+    known = _known(rows)
     unknown = [name for name in wanted if name not in known]
     if unknown:
         there = ", ".join(sorted(known)) or "none yet"
         raise ConfigError(f"no row has {unknown[0]!r}; there are: {there}")
+
+
+def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
+    """Return what to show: metrics, and beside each what it is expected to be, where some row knows."""
+    known = _known(rows)
     found: list[Column] = []
-    for name in wanted or [name for name in _FIRST if name in known]:
+    for name in [name for name in wanted or _FIRST if name in known]:
         found += [
             Column(name, kind)
             for kind in ("metrics", "corrected", "estimated")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 Value: TypeAlias = tuple[float, float | None, float | None, float]
 """A metric: itself, the lower and the upper end of its interval at 95 %, None where that is not known, and what bins of scores
 may cost."""
+
+GAP: Final = "gap:"
+"""Before the names of metrics that two groups have between them."""
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,12 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     too_small: list[str] = []
     window: bool = False
     counts: bytes = b""
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it is about two groups, as `sex=F|M`, and what lies between them."""
+        told = (*self.metrics, *self.estimated, *self.too_small)
+        return all(name.startswith(GAP) for name in told) and (bool(told) or "|" in self.group)
 
 
 _encoder = msgspec.json.Encoder()
