@@ -18,7 +18,9 @@ from ..core.keys import Keys
 _FIRST = ("predictions", "labels_joined", "labels_unmatched")
 _OF_LATEST = ("accuracy", "f1:macro", "mae")
 """Of the latest pairs of prediction and label only, see `performance_window`."""
-_LAST = ("open_incidents", "unusable_values", "unusable_vectors", "suspicious_ratio")
+_LAST = (
+    "open_incidents", "unusable_values", "unusable_vectors", "unusable_segments", "suspicious_ratio",
+)  # fmt: skip
 REFUSED: Final = "events_refused"
 _IF_ANY = ("detectors_set_aside", REFUSED)
 
