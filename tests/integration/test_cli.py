@@ -109,11 +109,13 @@ def test_metrics_are_printed_by_cohort_with_intervals(
     write(table, tmp_path / "t.csv")
     site.start()
     arguments = ("--model", "m", "--label", "truth", "--prediction", "predicted")
-    site.run("publish", "t.csv", *arguments, "--version", "7")
+    site.run("publish", "t.csv", *arguments, "--version", "7", "--segment", "country")
     site.caught_up()
     rows = json.loads(site.run("metrics", "m", "--group", "all", "--json").stdout)
     assert sum(row["predictions"] for row in rows if row["group"] == "") == 900
     assert sum(row["labels"] for row in rows if row["group"] == "version=7") == 900
+    there = sum(row["country"] == "NL" for row in table)
+    assert sum(row["predictions"] for row in rows if row["group"] == "country=NL") == there
     value, low, high, _ = rows[-1]["metrics"]["accuracy"]
     assert low < value < high
     shown = site.run("metrics", "m", "--metric", "accuracy").stdout
@@ -164,6 +166,12 @@ def test_a_rate_is_kept(site: Any, tmp_path: Path, table: list[dict[str, Any]]) 
             "no column truht; it has number",
         ),
         (["publish", "t.csv", "--model", "m", "--rate", "0"], "--rate must be above 0"),
+        (["publish", "t.csv", "--model", "two words"], "no blanks, got 'two words'"),
+        (["publish", "t.csv", "--model", "m", "--segment", "sex"], "no column sex; it has number"),
+        (
+            ["compare", "t.csv", "--prediction", "predicted", "--segment", "country**truth"],
+            "'country**truth' has no name on one side of a *: write country*truth",
+        ),
         (["config", "check", "wrong.yaml"], "kafka.bootstap"),
         (["demo", "--speed", "fast"], "--speed must be a number above 0, or max"),
     ],
