@@ -269,7 +269,11 @@ def _print(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> N
         soft_wrap=True,
     )
     if judged.positive is not None:
-        console.print(printable(f"about {judged.classes[judged.positive]}"), soft_wrap=True)
+        positive = judged.classes[judged.positive]
+        console.print(
+            printable(f"rates are about {positive}; a gap is the first less the second"),
+            soft_wrap=True,
+        )
     else:
         console.print(
             "more than two classes: only accuracy is compared; --positive asks about one of them",
@@ -287,8 +291,7 @@ def _print(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> N
         console.print(table)
     console.print()
     console.print(
-        f"intervals of 95 %; gaps that are called different are beyond {epsilon:g}, all of them with a probability of "
-        f"{1 - alpha:.0%}",
+        f"intervals of 95 %; with a probability of {1 - alpha:.0%} all gaps that are called different are beyond {epsilon:g}",
         soft_wrap=True,
     )
 
