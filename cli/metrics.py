@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..consumers.metric_series import read, refused
+from ..consumers import metric_series
 from ..consumers.redis_store import connect
 from ..consumers.refusals import UNKNOWN
 from ..consumers.settings import load
@@ -71,9 +71,10 @@ def run(
     if environment not in ENVIRONMENTS:
         raise ConfigError(f"--environment must be {', '.join(ENVIRONMENTS)}; got {environment!r}")
     settings = load(config)
+    topic = settings.kafka.dead_letters
     client = connect(settings.redis.url)
     try:
-        rows = read(
+        rows = metric_series.read(
             client,
             Keys(settings.tenant),
             model,
@@ -81,7 +82,10 @@ def run(
             group=None if group == "all" else group or "",
             window=window,
         )
-        lost = refused(client, Keys(settings.tenant))
+        lost = metric_series.refused(client, Keys(settings.tenant))
+        seen = {
+            of.rpartition("|")[0] for of in metric_series.figures(client, Keys(settings.tenant))
+        }
     finally:
         client.close()
     by_group = {
@@ -97,10 +101,11 @@ def run(
     if not rows:
         where = f" of {group}" if group and group != "all" else ""
         print(f"no predictions{where} of {model} in {environment} have been counted yet")
-        lost[model] = lost.get(model, 0) + lost.get(UNKNOWN, 0)  # perhaps its own
-    if lost.get(model):
-        print(of_refused(lost[model], settings.kafka.dead_letters))
-    if not rows:
+        if model not in seen:
+            print(f"models that have been seen: {printable(', '.join(sorted(seen))) or 'none'}")
+        lost[model] = lost.get(model, 0) + lost.get(UNKNOWN, 0)
+        if lost[model]:
+            print(f"perhaps they are among these: {of_refused(lost[model], topic)}")
         return 1
     console = Console()
     if not console.is_terminal:
@@ -120,8 +125,12 @@ def run(
         for some in _that_fit(console.width, found, columns) if columns else [columns]:
             _print(console, found, some, of or "all", draws=len(tables) == 1 and not window)
     shown = {column.name for of_kind in kinds.values() for column in of_kind[:room]}
+    if shown:
+        console.print(Text("beside each value: its interval at 95 %", style="dim"))
     if (others := _known(rows) - shown) and not metrics:
         console.print(Text(_not_shown(sorted(others)), style="dim"), soft_wrap=True)
+    if lost.get(model):
+        console.print(Text(of_refused(lost[model], topic)), soft_wrap=True)
     return 0
 
 
@@ -223,7 +232,8 @@ def _print(
     if positive := rows[-1].positive:
         console.print(
             Text(
-                f"precision, recall, f1 and the score are about {printable(positive)}", style="dim"
+                f"precision, recall, f1 and the score are about the class {printable(positive)}",
+                style="dim",
             )
         )
     for column in columns if draws else ():

@@ -65,7 +65,7 @@ def run(
         counts = events.counts
     seconds = time.monotonic() - begin
     print(
-        f"{published:,} rows of {file.name} in {seconds:.1f} s: {counts.sent:,} events sent, "
+        f"{published:,} row{'' if published == 1 else 's'} of {file.name} in {seconds:.1f} s: {counts.sent:,} events sent, "
         f"{counts.failed:,} failed"
     )
     if not done:

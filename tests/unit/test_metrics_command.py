@@ -75,7 +75,7 @@ def test_names_are_neither_markup_nor_escape_codes() -> None:
     shown = printed([row(1, positive="[/red]\x1b[2J")], title="sex=[bold]\x1b[31m[/]")
     assert "\x1b" not in shown
     assert "sex=[bold]" in shown
-    assert "about [/red]" in shown
+    assert "about the class [/red]" in shown
 
 
 def test_a_metric_that_no_row_has_is_refused_with_those_that_there_are() -> None:
