@@ -19,7 +19,7 @@ MODEL: Final = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 CROSS: Final = "*"
 """Between the names of segments that are crossed, and so in none of them."""
 LONGEST_SEGMENT: Final = 100  # characters of a name, bytes of a value
-_LONGEST_ID: Final = LENGTHS["prediction_id"][1]
+LONGEST_ID: Final = LENGTHS["prediction_id"][1]
 _LONGEST_CLIENT: Final = LENGTHS["client"][1]
 _QUOTED: Final = 60  # characters of a name that a message shows
 _REMEMBERED: Final = 4096
@@ -93,7 +93,7 @@ class CheckedNames:
         TypeError, ValueError
             What was found, what was expected.
         """
-        if not 0 < len(identity) <= _LONGEST_ID:
+        if not 0 < len(identity) <= LONGEST_ID:
             raise ValueError(f"an id must have {_range('prediction_id')}, got {len(identity)}")
         if (model, version, environment) not in self._sources:
             check_source(model, version, environment)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from ..core.events import ClassOrNumber, Environment, Label, Prediction, Scalar, Tensor
-from ..core.names import CheckedNames, check_source
+from ..core.names import LONGEST_ID, CheckedNames, check_source
 from ..core.wire import encode
 from .arguments import check_client, check_mapping, moment
 from .delivery import Deferred, Delivery, Item
@@ -120,6 +120,7 @@ class Publisher:
             )
         check_client(client, inspect.signature(Publisher).parameters)
         check_source(model, version, environment)
+        self._good_model, self._good_version, self._good_environment = model, version, environment
         self.names = CheckedNames()
         self.model = model
         self.version = version
@@ -203,7 +204,15 @@ class Publisher:
             if segments is not None and type(segments) is not dict:
                 check_mapping("segments", segments)
             version, environment = version or self.version, environment or self.environment
-            self.names.check(identity, chosen, version, environment, client, segments)
+            if not (  # the usual case is told apart cheaply here as well
+                client is None
+                and segments is None
+                and 0 < len(identity) <= LONGEST_ID
+                and chosen is self._good_model
+                and version is self._good_version
+                and environment is self._good_environment
+            ):
+                self.names.check(identity, chosen, version, environment, client, segments)
             event = Prediction(
                 prediction_id=identity,
                 model=chosen,
