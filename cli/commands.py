@@ -68,6 +68,7 @@ def publish(
     id: str | None = None,  # noqa: A002
     time: str | None = None,
     score: list[str] | None = None,
+    segment: list[str] | None = None,
     rate: float | None = None,
     bootstrap: str | None = None,
     topic: str | None = None,
@@ -93,6 +94,8 @@ def publish(
         The column with the event time; the time of publishing where not given.
     score
         Columns that hold scores; may be given several times.
+    segment
+        Columns by whose values performance is compared, as sex; may be given several times.
     rate
         Rows a second; as fast as possible where not given.
     bootstrap
@@ -106,7 +109,9 @@ def publish(
     """
     from .publish import Columns, run
 
-    columns = Columns(label=label, prediction=prediction, id=id, time=time, scores=score or [])
+    columns = Columns(
+        label=label, prediction=prediction, id=id, time=time, scores=score or [], segments=segment or []
+    )  # fmt: skip
     return run(file, model, columns, rate, bootstrap, topic, version, config)
 
 

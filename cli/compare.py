@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -246,7 +247,7 @@ def _report(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> 
         "comparisons": [
             {
                 "groups": line.groups, "metric": line.metric,
-                **{key: None if of is None else of._asdict()
+                **{key: None if of is None else _finite(of)
                    for key, of in (("a", line.a), ("b", line.b), ("gap", line.gap))},
                 "verdict": line.verdict, "found_after_rows": line.rows, "events_needed": line.needed,
                 "more_events": line.more,
@@ -254,6 +255,10 @@ def _report(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> 
             for line in lines
         ],
     }  # fmt: skip
+
+
+def _finite(of: Metric) -> dict[str, float | None]:
+    return {name: None if math.isnan(end) else end for name, end in of._asdict().items()}
 
 
 def _print(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> None:
@@ -264,7 +269,11 @@ def _print(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> N
         soft_wrap=True,
     )
     if judged.positive is not None:
-        console.print(printable(f"about {judged.classes[judged.positive]}"), soft_wrap=True)
+        positive = judged.classes[judged.positive]
+        console.print(
+            printable(f"rates are about {positive}; a gap is the first less the second"),
+            soft_wrap=True,
+        )
     else:
         console.print(
             "more than two classes: only accuracy is compared; --positive asks about one of them",
@@ -282,8 +291,7 @@ def _print(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> N
         console.print(table)
     console.print()
     console.print(
-        f"intervals of 95 %; gaps that are called different are beyond {epsilon:g}, all of them with a probability of "
-        f"{1 - alpha:.0%}",
+        f"intervals of 95 %; with a probability of {1 - alpha:.0%} all gaps that are called different are beyond {epsilon:g}",
         soft_wrap=True,
     )
 
@@ -296,6 +304,8 @@ def _gap(line: Line) -> str:
     if line.gap is None:
         return "-"
     sign = "" if line.metric in _UNTESTED else "+"
+    if math.isnan(line.gap.low):
+        return f"{line.gap.value:{sign}.3f} (unknown)"
     return " ".join(
         [f"{line.gap.value:{sign}.3f}", f"({line.gap.low:{sign}.3f} to {line.gap.high:{sign}.3f})"]
     )

@@ -19,6 +19,8 @@ _HIGHER_IS_BETTER: Final = {
 }  # fmt: skip
 """Of others neither end is better."""
 
+_LEGEND: Final = "a gap is the rate of the first less that of the second; intervals hold at all times together, with 95 %"
+
 Figures = Mapping[str, float]
 
 
@@ -40,8 +42,8 @@ def run(config: Path | None, model: str, *, as_json: bool) -> int:
         return int(not found)
     if not found:
         print(
-            f"nothing of {model} is compared yet: bias.segments names version or environment, and two of them "
-            "answer at the same time and have labels"
+            f"nothing of {model} is compared yet: that takes version or environment among its bias.segments in the "
+            "configuration, and two of them that answer at the same time and have labels"
         )
         return 1
     epsilon = settings.of(model).bias.epsilon
@@ -51,6 +53,7 @@ def run(config: Path | None, model: str, *, as_json: bool) -> int:
             print(printable(f"{of}, partition {partition}"))
         for subject, figures in tests.items():
             print(printable(sentence(subject, figures, epsilon)))
+    print(_LEGEND)
     return 0
 
 

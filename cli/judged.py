@@ -11,11 +11,11 @@ import numpy as np
 from ..core.columns import Floats, Ints
 from ..core.errors import ConfigError
 from ..core.events import ClassOrNumber, Label, Prediction
+from ..core.names import CROSS, check_crossings
 from ..producers.files import Columns, rows
 
 FILE: Final = "file"
 """The segment that says which file a row is from, where there are two."""
-_CROSS: Final = "*"
 _MOST_CLASSES: Final = 50
 _MOST_VALUES: Final = 62  # of a segment, as in the worker
 
@@ -116,7 +116,11 @@ def read(
     """
     if len(files) == 2 and files[0].resolve() == files[1].resolve():
         raise ConfigError(f"{files[0]} is compared with itself")
-    names = list(dict.fromkeys(name for one in segments for name in one.split(_CROSS)))
+    try:
+        check_crossings(segments)
+    except ValueError as error:
+        raise ConfigError(f"--segment {error}") from None
+    names = list(dict.fromkeys(name for one in segments for name in one.split(CROSS)))
     if len(files) == 2 and FILE in names:
         raise ConfigError(f"a segment cannot be called {FILE} where two files are compared")
     if len(files) == 1 and not segments:
@@ -159,7 +163,7 @@ def read(
     else:
         of = np.full(len(answers), np.nan)
     values = {name: _coded(name, found) for name, found in columns_of.items()}
-    crossed = [tuple(one.split(_CROSS)) for one in dict.fromkeys(segments)]
+    crossed = [tuple(one.split(CROSS)) for one in dict.fromkeys(segments)]
     if len(files) == 2:
         codes = np.repeat(np.arange(2), list(sizes.values()))
         values[FILE] = codes.astype(np.int64), list(sizes)

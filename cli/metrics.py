@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..consumers.metric_series import read
+from ..consumers import metric_series
 from ..consumers.redis_store import connect
+from ..consumers.refusals import UNKNOWN
 from ..consumers.settings import load
 from ..core.errors import ConfigError
 from ..core.events import ENVIRONMENTS
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow, Value
 from .scoreboard import printable
+from .status import of_refused
 
 _FIRST = (
     "accuracy", "precision", "recall", "f1", "roc_auc", "f1:macro", "roc_auc:macro", "log_loss", "mae", "rmse", "r2",
@@ -27,6 +29,7 @@ _FIRST = (
     "gap:mae", "gap:rmse", "gap:mean_error",
 )  # fmt: skip
 _SHOWN = 5
+_NAMED = 20  # of the metrics that are not shown
 _PIPE, _BESIDE, _COLUMN = (
     160,
     48,
@@ -69,9 +72,10 @@ def run(
     if environment not in ENVIRONMENTS:
         raise ConfigError(f"--environment must be {', '.join(ENVIRONMENTS)}; got {environment!r}")
     settings = load(config)
+    topic = settings.kafka.dead_letters
     client = connect(settings.redis.url)
     try:
-        rows = read(
+        rows = metric_series.read(
             client,
             Keys(settings.tenant),
             model,
@@ -79,6 +83,10 @@ def run(
             group=None if group == "all" else group or "",
             window=window,
         )
+        lost = metric_series.refused(client, Keys(settings.tenant))
+        seen = {
+            of.rpartition("|")[0] for of in metric_series.figures(client, Keys(settings.tenant))
+        }
     finally:
         client.close()
     by_group = {
@@ -94,19 +102,54 @@ def run(
     if not rows:
         where = f" of {group}" if group and group != "all" else ""
         print(f"no predictions{where} of {model} in {environment} have been counted yet")
+        if model not in seen:
+            print(f"models that have been seen: {printable(', '.join(sorted(seen))) or 'none'}")
+        lost[model] = lost.get(model, 0) + lost.get(UNKNOWN, 0)
+        if lost[model]:
+            print(f"perhaps they are among these: {of_refused(lost[model], topic)}")
         return 1
     console = Console()
     if not console.is_terminal:
         console.width = _PIPE  # nobody looks at where a file's lines end
     room = max(console.width - _BESIDE, _COLUMN) // _COLUMN
-    columns = _columns(rows, metrics)
-    columns = columns if metrics else columns[:room]
-    if window:
-        by_group = {_span(rows[0]): rows}
-    for of, found in by_group.items():
-        for some in _that_fit(console.width, found, columns):
-            _print(console, found, some, of or "all", draws=len(by_group) == 1 and not window)
+    _check(rows, metrics)
+    tables = _windows(rows) if window else by_group
+    kinds = {
+        is_gap: _columns([row for row in rows if row.is_gap == is_gap], metrics)
+        for is_gap in (False, True)
+    }
+    for of, found in tables.items():
+        columns = kinds[found[0].is_gap]
+        columns = columns if metrics else columns[:room]
+        if metrics and not columns:
+            continue  # what is asked for is of groups, or of gaps between them
+        for some in _that_fit(console.width, found, columns) if columns else [columns]:
+            _print(console, found, some, of or "all", draws=len(tables) == 1 and not window)
+    shown = {column.name for of_kind in kinds.values() for column in of_kind[:room]}
+    if shown:
+        console.print(Text("beside each value: its interval at 95 %", style="dim"))
+    if (others := _known(rows) - shown) and not metrics:
+        console.print(Text(_not_shown(sorted(others)), style="dim"), soft_wrap=True)
+    if lost.get(model):
+        console.print(Text(of_refused(lost[model], topic)), soft_wrap=True)
     return 0
+
+
+def _windows(rows: list[MetricRow]) -> dict[str, list[MetricRow]]:
+    """Return the rows of windows by what stands above them: groups, and what is between two of them, apart."""
+    span = _span(rows[0])
+    found = {
+        span: [row for row in rows if not row.is_gap],
+        f"{span}, between groups": [row for row in rows if row.is_gap],
+    }
+    return {title: of for title, of in found.items() if of}
+
+
+def _not_shown(names: list[str]) -> str:
+    """Return in words which metrics there are besides, and how to see them."""
+    more = len(names) - _NAMED
+    listed = ", ".join(printable(name) for name in names[:_NAMED])
+    return f"not shown: {listed}{f' and {more} more' if more > 0 else ''}; --metric NAME shows one, --json all"
 
 
 def _that_fit(width: int, rows: list[MetricRow], columns: list[Column]) -> Iterator[list[Column]]:
@@ -131,23 +174,24 @@ def _span(row: MetricRow) -> str:
     return f"{begin:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}"
 
 
-def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
-    """Return what to show: metrics, and beside each what it is expected to be, where some row knows.
+def _known(rows: list[MetricRow]) -> set[str]:
+    return {name for row in rows for name in (*row.metrics, *row.corrected, *row.estimated)}
 
-    Raises
-    ------
-    ConfigError
-        None of the rows has one that is asked for.
-    """
-    known = dict.fromkeys(
-        name for row in rows for name in (*row.metrics, *row.corrected, *row.estimated)
-    )
+
+def _check(rows: list[MetricRow], wanted: list[str]) -> None:
+    """Raise ConfigError for a metric that none of the rows has."""
+    known = _known(rows)
     unknown = [name for name in wanted if name not in known]
     if unknown:
         there = ", ".join(sorted(known)) or "none yet"
         raise ConfigError(f"no row has {unknown[0]!r}; there are: {there}")
+
+
+def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
+    """Return what to show: metrics, and beside each what it is expected to be, where some row knows."""
+    known = _known(rows)
     found: list[Column] = []
-    for name in wanted or [name for name in _FIRST if name in known]:
+    for name in [name for name in wanted or _FIRST if name in known]:
         found += [
             Column(name, kind)
             for kind in ("metrics", "corrected", "estimated")
@@ -189,7 +233,8 @@ def _print(
     if positive := rows[-1].positive:
         console.print(
             Text(
-                f"precision, recall, f1 and the score are about {printable(positive)}", style="dim"
+                f"precision, recall, f1 and the score are about the class {printable(positive)}",
+                style="dim",
             )
         )
     for column in columns if draws else ():
@@ -215,6 +260,8 @@ def _cell(found: Value | None) -> Text:
     if found is None:
         return Text("unknown", style="dim")
     value, low, high, _ = found
+    if low is None or high is None:
+        return Text.assemble(_number(value), (" unknown", "dim"))
     upto = "-" if low >= 0 else " to "
     return Text.assemble(_number(value), (f" {_number(low)}{upto}{_number(high)}", "dim"))
 
@@ -225,8 +272,8 @@ def _number(value: float) -> str:
 
 def _picture(found: list[Value | None], title: str, span: str) -> Text:
     """Return a metric by cohort: its interval as a column, a dot at its value; a gap where it is not known."""
-    low = min(one[1] for one in found if one)
-    high = max(one[2] for one in found if one)
+    ends = [_ends(one) for one in found if one]
+    low, high = min(one[0] for one in ends), max(one[1] for one in ends)
     step = (high - low) / _HEIGHT or 1.0
     picture = Text(f"\n{title}\n", style="bold")
     for line in range(_HEIGHT - 1, -1, -1):
@@ -239,10 +286,16 @@ def _picture(found: list[Value | None], title: str, span: str) -> Text:
     return picture
 
 
+def _ends(one: Value) -> tuple[float, float]:
+    """Return an interval, or the value itself twice where it is not known."""
+    value, low, high, _ = one
+    return (value, value) if low is None or high is None else (low, high)
+
+
 def _mark(one: Value | None, bottom: float, top: float, *, is_top: bool) -> tuple[str, str]:
     if one is None:
         return "  ", ""
-    value, low, high, _ = one
+    value, (low, high) = one[0], _ends(one)
     if bottom <= value < top or (is_top and value == top):
         return "● ", "not bold cyan"
     return ("│ ", "not bold dim") if low < top and high >= bottom else ("  ", "")

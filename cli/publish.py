@@ -9,6 +9,7 @@ from pathlib import Path
 from ..consumers.settings import load
 from ..core.errors import ConfigError, SchemaError
 from ..core.events import Event, Label, Prediction
+from ..core.names import CheckedNames, check_source
 from ..core.wire import check_time
 from ..producers.files import Columns, rows
 from ..producers.publisher import Publisher
@@ -30,6 +31,10 @@ def run(
     if rate is not None and rate <= 0:
         raise ConfigError(f"--rate must be above 0, got {rate}")
     kafka = load(config).kafka
+    try:
+        check_source(model, version, "production")
+    except ValueError as error:
+        raise ConfigError(f"--model and --version: {error}") from None
     client = {k: v for k, v in kafka.connection().items() if k != "bootstrap_servers"}
     begin = time.monotonic()
     published = 0
@@ -42,8 +47,8 @@ def run(
     ) as events:
         try:
             for event in rows(file, columns):
-                if columns.time is not None and isinstance(event, Prediction):
-                    _check(file, columns.time, event, published)
+                if isinstance(event, Prediction):
+                    _check(file, columns, event, published, events.names)
                 while not _publish(events, event):
                     time.sleep(0.01)  # a file can wait, where a model server would drop
                 published += 1
@@ -60,7 +65,7 @@ def run(
         counts = events.counts
     seconds = time.monotonic() - begin
     print(
-        f"{published:,} rows of {file.name} in {seconds:.1f} s: {counts.sent:,} events sent, "
+        f"{published:,} row{'' if published == 1 else 's'} of {file.name} in {seconds:.1f} s: {counts.sent:,} events sent, "
         f"{counts.failed:,} failed"
     )
     if not done:
@@ -72,12 +77,20 @@ def run(
     return int(counts.failed > 0 or not done)
 
 
-def _check(file: Path, column: str, event: Prediction, row: int) -> None:
-    """Refuse a time that workers would refuse."""
+def _check(file: Path, columns: Columns, event: Prediction, row: int, names: CheckedNames) -> None:
+    """Refuse times and names that workers would refuse."""
+    where = f"{file.name}, row {row + 1}"
     try:
-        check_time(event.time, column)
+        check_time(event.time, columns.time or "time")
     except SchemaError as error:
-        raise ConfigError(f"{file.name}, row {row + 1}: {error}; found {event.time}") from None
+        raise ConfigError(f"{where}: {error}; found {event.time}") from None
+    try:
+        names.check(
+            event.prediction_id, event.model, event.version, event.environment, event.client,
+            event.segments,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _publish(events: Publisher, event: Event) -> bool:

@@ -28,6 +28,7 @@ from ..core.errors import DecodeError, EventError, NonFiniteError, SchemaError, 
 from ..core.events import ENVIRONMENTS
 from ..core.json_scan import dotted
 from ..core.limits import Limits
+from ..core.names import LENGTHS
 
 COLUMNS: Final = (
     "prediction_id", "model", "version", "time", "features", "prediction", "scores", "logits",
@@ -37,12 +38,6 @@ COLUMNS: Final = (
 
 _FIRST_TIME, _LAST_TIME = 365 * 86_400_000_000_000, 291 * 365 * 86_400_000_000_000
 _UNPACKED: Final = 8  # times `limits.batch_bytes`: what int8 becomes as float64
-_LENGTHS: Final = {
-    "prediction_id": (1, 256),
-    "model": (1, 200),
-    "version": (0, 200),
-    "client": (0, 256),
-}
 
 
 class ArrowRows(NamedTuple):
@@ -121,7 +116,7 @@ class _Reader:
             raise SchemaError("the batch has two columns of one name")
         if "prediction_id" not in self._table.column_names:
             raise SchemaError("the batch has no column prediction_id", "$.prediction_id")
-        text = {name: self._text_field(name) for name in _LENGTHS}
+        text = {name: self._text_field(name) for name in LENGTHS}
         model = self._models(text["model"])
         features, texts = self._features()
         scores = self._struct("scores", self._floats)
@@ -251,7 +246,7 @@ class _Reader:
             found = Strings.missing(self._count)
         else:
             found = self._strings(f"$.{name}", array)
-            low, high = _LENGTHS[name]
+            low, high = LENGTHS[name]
             length = self._pa.compute.utf8_length(array).fill_null(low)
             length = np.asarray(length.to_numpy(zero_copy_only=False))
             self._refuse(

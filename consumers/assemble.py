@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..core.batch import MAX_CELLS, EventBatch, LabelBatch
 from ..core.columns import FLOAT, INTEGER, NULL, TAGS, TEXT, Bytes, Floats, Ints, Strings, Values
 from ..core.events import ENVIRONMENTS
+from ..core.names import LENGTHS
 from ..detectors.string_index import StringIndex
 from .json_kernel import Cells, gather
 from .shapes import Shape
@@ -29,12 +30,6 @@ _FIELD_TAGS: Final[dict[str, tuple[int, ...]]] = {
 }  # fmt: skip
 """What a plain field may hold; the containers here stand for `"logits": null` and the like."""
 _MAP_TAGS: Final = {"features": TAGS, "scores": (INTEGER, FLOAT), "segments": (TEXT,)}
-_LENGTHS: Final = {
-    "prediction_id": (1, 256),
-    "model": (1, 200),
-    "version": (0, 200),
-    "client": (0, 256),
-}
 
 
 class Rows(NamedTuple):
@@ -84,8 +79,8 @@ def sound(shape: Shape, rows: Rows, of: Ints) -> Mask:
     for name, scalar in shape.fields.items():
         at = rows.column(of, scalar)
         good &= _allowed(_FIELD_TAGS[name])[tags[at]]
-        if name in _LENGTHS:
-            low, high = _LENGTHS[name]
+        if name in LENGTHS:
+            low, high = LENGTHS[name]
             length = rows.cells.end[at] - rows.cells.start[at]
             # The bounds are in characters: within them in bytes is within them in characters.
             good &= (rows.cells.start[at] < 0) | ((length >= low) & (length <= high))

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from ..core.columns import Floats, Ints
+from ..core.names import CROSS
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from ..detectors import gaps
@@ -16,7 +17,7 @@ from ..detectors.base import Observations
 from ..detectors.gap_progress import Progress
 from ..detectors.gap_test import GapTests, Pair
 from .estimators import Seen
-from .groups import CROSS, VERSION
+from .groups import VERSION
 from .join import Pairs
 from .model_settings import BiasSettings, ModelSettings
 from .score_columns import ScoreColumns

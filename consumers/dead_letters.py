@@ -57,8 +57,8 @@ class KafkaDeadLetters:
     """Dead letters in a Kafka topic.
 
     The key and the headers are the original's; what tocsin adds stands in headers that begin with
-    `tocsin_`: `id`, `topic`, `partition`, `offset`, `next_offset`, `row`, `reason`, `error`, and for a
-    value that the topic refuses for its size `cut`, `bytes` and `sha256`.
+    `tocsin_`: `id`, `topic`, `partition`, `offset`, `next_offset`, `row`, `reason`, `error`, `events`, how
+    many it is about where that is not one, and for a value that the topic refuses for its size `cut`, `bytes` and `sha256`.
 
     Parameters
     ----------
@@ -161,4 +161,6 @@ def _about(letter: DeadLetter) -> dict[str, bytes]:
         "offset": str(letter.offset), "next_offset": str(letter.next_offset),
         "row": str(letter.row), "reason": letter.error.reason, "error": str(letter.error)[:1000],
     }  # fmt: skip
+    if letter.events != 1:
+        found["events"] = str(letter.events)
     return {name: text.encode() for name, text in found.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
@@ -17,6 +16,7 @@ from ..core.errors import DecodeError, EventError, SchemaError, SizeError
 from ..core.events import Event, Label, Prediction
 from ..core.limits import Limits
 from ..core.merge import in_log_order
+from ..core.names import MODEL
 from ..core.wire import Kind
 from ..detectors.string_index import StringIndex
 from . import arrow_reader, assemble
@@ -49,12 +49,15 @@ class Refused(NamedTuple):
         rows of an Arrow batch once those before fill `limits.batch_bytes`.
     error
         Why.
+    events
+        How many events it is, as far as that is known.
     """
 
     record: int
     row: int
     raw: bytes | None
     error: EventError
+    events: int = 1
 
 
 @dataclass(slots=True)
@@ -198,7 +201,7 @@ class Decoder:
                 f"the record packs {lines} events, more than limits.batch_rows = "
                 f"{self._limits.batch_rows}"
             )
-            out.refused.append(Refused(record, -1, records.value(record), error))
+            out.refused.append(Refused(record, -1, records.value(record), error, lines))
         return np.array(kept, np.int64)
 
     def _cells(self, records: Records, texts: _Texts) -> Cells:
@@ -338,8 +341,6 @@ class Decoder:
 class _Models:
     """Names of models as codes, each judged once."""
 
-    _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
-
     def __init__(self) -> None:
         self._index = StringIndex()
         self._valid = np.zeros(0, np.bool_)
@@ -355,7 +356,7 @@ class _Models:
         """Return (n,) codes."""
         before = len(self._index)
         codes = self._index.add(names)
-        new = [bool(self._NAME.fullmatch(self._index[c])) for c in range(before, len(self._index))]
+        new = [bool(MODEL.fullmatch(self._index[c])) for c in range(before, len(self._index))]
         if new:
             self._valid = np.concatenate([self._valid, np.array(new, np.bool_)])
         return codes

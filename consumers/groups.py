@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.columns import Ints, Strings
 from ..core.errors import StateError
+from ..core.names import CROSS, LONGEST_SEGMENT, is_segment
 from ..core.snapshot import pack, unpack
 from ..detectors.string_index import StringIndex
 
@@ -16,11 +17,9 @@ VERSION: Final = "version"
 """The segment that every model has: its version."""
 ALL: Final = 0
 """The group of all predictions."""
-CROSS: Final = "*"
 _BITS: Final = 6
 MOST_SEGMENTS: Final = 10  # of six bits each, in 63
 MOST_VALUES: Final = (1 << _BITS) - 2
-_LONGEST: Final = 100  # bytes of a value, characters of a name: longer ones are no groups' names
 _BEYOND: Final = (1 << _BITS) - 1
 
 
@@ -49,12 +48,18 @@ class Groups:
         self._values = [StringIndex() for _ in names]
         self._crossed = [tuple(name.split(CROSS)) for name in wanted if CROSS in name]
         self._single = [name for name in wanted if CROSS not in name]
+        self.unusable = 0
+        """Segments of predictions that make no group, since their names hold a `*` or are too long."""
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
 
     def codes(self, segments: Mapping[str, Strings], version: Strings) -> Ints:
         """Return (n,) the segments of rows as one number each."""
         columns = {VERSION: version, **segments} if VERSION not in segments else segments
+        for name, column in segments.items():
+            if not is_segment(name):
+                self.unusable += int(column.present.sum())
+                self.changes += 1
         if self._takes_all:
             self._meet(columns)
         found = np.zeros(len(version), np.int64)
@@ -72,7 +77,7 @@ class Groups:
             if name not in self._names and texts.present.any()
         ]
         for _, name, _ in sorted(new, key=lambda one: one[:2]):
-            if len(self._names) < MOST_SEGMENTS and CROSS not in name and len(name) <= _LONGEST:
+            if len(self._names) < MOST_SEGMENTS and is_segment(name):
                 self._names.append(name)
                 self._values.append(StringIndex())
                 self._single.append(name)
@@ -81,7 +86,7 @@ class Groups:
     def _numbers(self, place: int, texts: Strings) -> Ints:
         index = self._values[place]
         found = index.find(texts) + 1
-        is_long = texts.end - texts.start > _LONGEST
+        is_long = texts.end - texts.start > LONGEST_SEGMENT
         found[is_long] = _BEYOND
         unknown = np.flatnonzero(texts.present & (found == 0))
         while len(unknown):
@@ -134,7 +139,8 @@ class Groups:
     def snapshot(self) -> bytes:
         """Return the whole state."""
         values = [index.texts(0, len(index)).to_list() for index in self._values]
-        return pack("groups", 1, {"names": self._names, "values": values}, {})
+        meta = {"names": self._names, "values": values, "unusable": self.unusable}
+        return pack("groups", 1, meta, {})
 
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot; segments that are wanted since come after those that were.
@@ -159,5 +165,6 @@ class Groups:
             )
         if self._takes_all:
             self._single = list(names)
+        self.unusable = int(meta.get("unusable", 0))
         self._names = names + wanted
         self._values = values + [StringIndex() for _ in wanted]

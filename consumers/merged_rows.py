@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from ..core.columns import Ints
-from ..core.metric_row import MetricRow, Value
+from ..core.metric_row import MetricRow, Value, finite
 from ..detectors import cbpe, late_labels
 from ..detectors.binary_metrics import Metric
 from ..detectors.calibration import Calibration
@@ -67,15 +67,19 @@ def merged(parts: Sequence[Part]) -> MetricRow | None:
     of_gaps = [one for one in counts if isinstance(one, GapCounts)]
     if of_gaps:
         metrics, small = _gaps(of_gaps)
-        return msgspec.structs.replace(whole, metrics=metrics, too_small=small, estimated={})
+        return finite(
+            msgspec.structs.replace(whole, metrics=metrics, too_small=small, estimated={})
+        )
     of_pairs = [one for one in counts if isinstance(one, RowCounts)]
     metrics, positive = _metrics(of_pairs)
-    return msgspec.structs.replace(
-        whole,
-        positive=positive,
-        metrics=metrics,
-        estimated=_estimated(parts, of_pairs),
-        corrected=_corrected(parts, of_pairs),
+    return finite(
+        msgspec.structs.replace(
+            whole,
+            positive=positive,
+            metrics=metrics,
+            estimated=_estimated(parts, of_pairs),
+            corrected=_corrected(parts, of_pairs),
+        )
     )
 
 
@@ -101,15 +105,17 @@ def aligned(parts: Iterable[Part]) -> Iterator[Part]:
                     estimated={name: _turned(name, of) for name, of in part.row.estimated.items()},
                     counts=encode(turned),
                 )
-                yield Part(part.partition, row)
+                yield Part(part.partition, finite(row))
                 continue
             known[counts.of] = part.row.group
         yield part
 
 
 def _turned(name: str, gap: Value) -> Value:
+    if name == "gap:equalised_odds":
+        return gap
     value, low, high, error = gap
-    return gap if name == "gap:equalised_odds" else (-value, -high, -low, error)
+    return -value, None if high is None else -high, None if low is None else -low, error
 
 
 def _gaps(counts: list[GapCounts]) -> tuple[dict[str, Value], list[str]]:
@@ -221,6 +227,7 @@ def _estimated(parts: Sequence[Part], counts: list[RowCounts]) -> dict[str, Valu
             if name not in part.row.estimated:
                 continue
             at, low, high, off = part.row.estimated[name]
+            low, high = (math.nan if end is None else end for end in (low, high))
             half, own = max(at - low, high - at), 0.0
             if name in alone:
                 own = max(alone[name][0] - alone[name][1], alone[name][2] - alone[name][0])
@@ -228,8 +235,8 @@ def _estimated(parts: Sequence[Part], counts: list[RowCounts]) -> dict[str, Valu
             unsure[part.partition] = unsure.get(part.partition, 0.0) + learned
             middle, error = middle + weight * at, error + weight * off
         if name in value:
-            middle, low, high, error = value[name]
-            chance = max(middle - low, high - middle)
+            middle, *ends, error = value[name]
+            chance = max(middle - ends[0], ends[1] - middle)
         half = math.sqrt(chance**2 + sum(part**2 for part in unsure.values()))
         most = math.inf if name in _UNBOUNDED else 1.0
         found[name] = (middle, max(middle - half, 0.0), min(middle + half, most), error)

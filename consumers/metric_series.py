@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from ..core.keys import Keys
 from ..core.metric_row import MetricRow, decode
 from .merged_rows import Part, aligned, merged
 from .redis_store import TRANSIENT
+from .refusals import UNKNOWN
 
 
 class Point(NamedTuple):
@@ -25,13 +27,13 @@ class Point(NamedTuple):
     time
         The begin of the cohort, UTC; of a window its end.
     value, low, high
-        The metric and its interval at 95 %.
+        The metric and its interval at 95 %, None where that is not known.
     """
 
     time: datetime
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def figures(client: redis.Redis, keys: Keys) -> dict[str, dict[str, Any]]:
@@ -42,11 +44,39 @@ def figures(client: redis.Redis, keys: Keys) -> dict[str, dict[str, Any]]:
     TransportError
         Redis does not answer.
     """
+    found = _hash(client, keys.metrics)
+    return {
+        name.decode(): _figures.decode(of)
+        for name, of in sorted(found.items())
+        if _model(name) != UNKNOWN
+    }
+
+
+def refused(client: redis.Redis, keys: Keys) -> dict[str, int]:
+    """Return how many events were refused so far, by model, under the empty name those of none that is known.
+
+    Raises
+    ------
+    TransportError
+        Redis does not answer.
+    """
+    total: Counter[str] = Counter()
+    for name, of in _hash(client, keys.metrics).items():
+        if _model(name) == UNKNOWN:
+            total.update({model: int(count) for model, count in _figures.decode(of).items()})
+    return dict(sorted(total.items()))
+
+
+def _model(field: bytes) -> str:
+    return field.rpartition(b"|")[0].decode()
+
+
+def _hash(client: redis.Redis, key: str) -> dict[bytes, bytes]:
     try:
-        found: Any = client.hgetall(keys.metrics)
+        found: Any = client.hgetall(key)
     except (*TRANSIENT, redis.ResponseError) as error:
         raise TransportError(f"Redis does not answer, is it running? {error}") from None
-    return {name.decode(): _figures.decode(of) for name, of in sorted(found.items())}
+    return dict(found)
 
 
 _figures = msgspec.json.Decoder(dict[str, Any])
@@ -86,10 +116,7 @@ def read(
     ValueError
         A row is damaged.
     """
-    try:
-        found: Any = client.hgetall(keys.series(model))
-    except (*TRANSIENT, redis.ResponseError) as error:
-        raise TransportError(f"Redis does not answer, is it running? {error}") from None
+    found = _hash(client, keys.series(model))
     parts = (part for part in parts_of(found) if environment in (None, part.row.environment))
     rows = rows_of(parts, window=window)
     return [row for row in rows if group in (None, row.group)]

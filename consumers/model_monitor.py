@@ -306,6 +306,8 @@ class ModelMonitor:
         counts = {name: float(getattr(self.join.counts, name)) for name in _COUNTS}
         counts["pending"] = float(len(self.join.table))
         seen = counts["predictions"] - counts["predictions_repeated"]
+        if self.performance.groups.unusable:
+            counts["unusable_segments"] = float(self.performance.groups.unusable)
         counts["label_coverage_ratio"] = counts["labels_joined"] / seen if seen else 0.0
         found = {
             ENVIRONMENTS[code]: counts | series.metrics() for code, series in self._series.items()

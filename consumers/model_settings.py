@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ..core.names import CROSS, check_crossings
 from ..detectors.merging import JOIN, PAUSE
 
 ENVIRONMENT: Final = "environment"
@@ -226,11 +227,14 @@ class PerformanceSettings(Group):
     @classmethod
     def _few(cls, names: Literal["all"] | list[str]) -> Literal["all"] | list[str]:
         if names != "all":
-            from .groups import CROSS, MOST_SEGMENTS
+            from .groups import MOST_SEGMENTS
 
+            check_crossings(names)
             parts = {part for name in names for part in name.split(CROSS)}
-            if len(parts) > MOST_SEGMENTS or "" in parts:
-                raise ValueError(f"name 1 to {MOST_SEGMENTS} segments, none of them empty")
+            if len(parts) > MOST_SEGMENTS:
+                raise ValueError(
+                    f"names {len(parts)} segments, {MOST_SEGMENTS} is the most: leave {len(parts) - MOST_SEGMENTS} out"
+                )
         return names
 
 
@@ -258,15 +262,21 @@ class BiasSettings(Group):
     ] = Field(default=["positive_rate", "recall", "false_positive_rate", "precision"])
     epsilon: float = Field(default=0.05, ge=0, lt=1)
 
+    @field_validator("segments")
+    @classmethod
+    def _cross_something(cls, names: list[str]) -> list[str]:
+        check_crossings(names)
+        return names
+
     @property
     def within(self) -> list[str]:
         """Segments that are compared in each environment by itself."""
-        return [name for name in self.segments if ENVIRONMENT not in name.split("*")]
+        return [name for name in self.segments if ENVIRONMENT not in name.split(CROSS)]
 
     @property
     def between(self) -> list[str]:
         """Segments of which environments are compared."""
-        return [name for name in self.segments if ENVIRONMENT in name.split("*")]
+        return [name for name in self.segments if ENVIRONMENT in name.split(CROSS)]
 
 
 class LeakageSettings(Group):
@@ -346,8 +356,8 @@ class ModelSettings(Group):
     def _compares_what_is_told_apart(self) -> ModelSettings:
         told_apart = self.performance.segments
         if told_apart != "all":
-            known = {part for name in told_apart for part in name.split("*")}
-            missing = {part for name in self.bias.segments for part in name.split("*")}
+            known = {part for name in told_apart for part in name.split(CROSS)}
+            missing = {part for name in self.bias.segments for part in name.split(CROSS)}
             missing -= {ENVIRONMENT, *known}
             if missing:
                 raise ValueError(

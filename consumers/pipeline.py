@@ -9,12 +9,13 @@ from typing import Final, NamedTuple
 
 from ..core.alert import Alert
 from ..core.batch import EventBatch, LabelBatch
-from ..core.errors import DecodeError, EventError, SizeError
+from ..core.errors import DecodeError, EventError, SizeError, StateError
 from ..core.limits import Limits
 from .decode import Decoded, Decoder, Refused
 from .model_monitor import ModelMonitor
 from .model_settings import ModelSettings
 from .records import Partition, Poison, Records
+from .refusals import FIELD, UNKNOWN, Refusals
 from .series import Fields
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class DeadLetter(NamedTuple):
         As received.
     error
         Why.
+    events
+        How many events it is about, as far as that is known; of a broken batch its offsets.
     """
 
     partition: Partition
@@ -47,6 +50,7 @@ class DeadLetter(NamedTuple):
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
     error: EventError
+    events: int = 1
 
 
 class Output(NamedTuple):
@@ -92,6 +96,7 @@ class PartitionPipeline:
         self._decoder = decoder or Decoder(self._limits)
         self._models: dict[str, ModelMonitor] = {}
         self._touched: set[str] = set()
+        self._refusals = Refusals()
         self._behind: set[str] = set()
         """Models whose series have more to write than one commit takes."""
 
@@ -101,7 +106,9 @@ class PartitionPipeline:
             return Output([], [])
         if isinstance(records, Poison):
             self.position = records.next_offset
-            return Output([], [_of_poison(records)])
+            letter = _of_poison(records)
+            self._refusals.add(UNKNOWN, letter.events)
+            return Output([], [letter])
         records = records.since(self.position)
         decoded = self._decoder.decode(records)
         letters = [
@@ -114,15 +121,28 @@ class PartitionPipeline:
                 refused.raw,
                 records.headers(refused.record),
                 refused.error,
+                refused.events,
             )
             for refused in _together(records, decoded.refused)
         ]
-        alerts, crowded = self._update(records, decoded)
+        known = dict.fromkeys(self._models, (-1, -1))
+        alerts, crowded, begun = self._update(records, decoded)
         letters = sorted(letters + crowded, key=lambda letter: (letter.offset, letter.row))
+        self._count(letters, known | begun)
         self.position = records.next_offset
         return Output(alerts, letters)
 
-    def _update(self, records: Records, decoded: Decoded) -> tuple[list[Alert], list[DeadLetter]]:
+    def _count(self, letters: list[DeadLetter], begun: dict[str, tuple[int, int]]) -> None:
+        """Count refused events under their record's key, where a model of that name has begun before them."""
+        for letter in letters:
+            key = (letter.key or b"").decode(errors="replace")
+            is_known = key in begun and begun[key] < (letter.offset, letter.row)
+            self._refusals.add(key if is_known else UNKNOWN, letter.events)
+
+    def _update(
+        self, records: Records, decoded: Decoded
+    ) -> tuple[list[Alert], list[DeadLetter], dict[str, tuple[int, int]]]:
+        """Update the models; return alerts, refusals, and the first event of each new model."""
         batches: dict[str, list[EventBatch]] = {}
         labels: dict[str, list[LabelBatch]] = {}
         for batch in decoded.predictions:
@@ -131,6 +151,7 @@ class PartitionPipeline:
             labels.setdefault(label.model, []).append(label)
         alerts: list[Alert] = []
         crowded: dict[int, DeadLetter] = {}
+        begun: dict[str, tuple[int, int]] = {}
         # By the first event, so that which models are one too many does not depend on the cut.
         models = {**batches, **labels}
         for model in sorted(models, key=lambda name: _first(batches, labels, name)):
@@ -139,13 +160,14 @@ class PartitionPipeline:
                 crowded.update(self._crowded(records, found))
                 continue
             if model not in self._models:
+                begun[model] = _first(batches, labels, model)
                 self._models[model] = ModelMonitor(
                     model, self.partition.number, self._settings(model)
                 )
             self._touched.add(model)
             alerts += self._models[model].update(batches.get(model, ()), labels.get(model, ()))
         alerts.sort(key=lambda alert: (alert.offset, alert.row, alert.id))
-        return alerts, list(crowded.values())
+        return alerts, list(crowded.values()), begun
 
     def _crowded(
         self, records: Records, found: list[EventBatch | LabelBatch]
@@ -154,25 +176,24 @@ class PartitionPipeline:
         error = SizeError(
             f"the partition already has {len(self._models)} models, limits.models allows no more"
         )
-        rows = {
-            offset: row
-            for batch in found
-            for offset, row in zip(
-                batch.offsets[::-1].tolist(), batch.rows[::-1].tolist(), strict=True
-            )
-        }
+        rows: dict[int, list[int]] = {}
+        for batch in found:
+            for offset, row in zip(batch.offsets.tolist(), batch.rows.tolist(), strict=True):
+                rows.setdefault(offset, []).append(row)
         letters = {}
-        for offset, row in rows.items():
+        for offset, refused in rows.items():
             record = int(records.offsets.searchsorted(offset))
             letters[offset] = DeadLetter(
-                self.partition, offset, row, offset + 1, records.key(record),
-                records.value(record), records.headers(record), error,
+                self.partition, offset, min(refused), offset + 1, records.key(record),
+                records.value(record), records.headers(record), error, len(refused),
             )  # fmt: skip
         return letters
 
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Return the latest figures of models touched since the last `dirty`, `model@environment`."""
-        return {
+        """Return the latest figures of models touched since the last `dirty`, `model@environment`; of none those refused, by model."""
+        refused = self._refusals.figures()
+        found = {} if refused is None else {UNKNOWN: dict(refused)}
+        return found | {
             model if environment == "production" else f"{model}@{environment}": figures
             for model in self._touched
             for environment, figures in self._models[model].metrics().items()
@@ -186,6 +207,8 @@ class PartitionPipeline:
                 (f"{name}{_SEPARATOR}{model}", state)
                 for name, state in self._models[model].dirty().items()
             )
+        if (refused := self._refusals.dirty()) is not None:
+            fields[f"{FIELD}{_SEPARATOR}"] = refused
         self._behind |= self._touched
         self._touched.clear()
         return fields
@@ -211,7 +234,13 @@ class PartitionPipeline:
         self._models = {}
         self._touched.clear()
         self._behind.clear()
+        self._refusals = Refusals()
         lost = []
+        try:
+            if (refused := groups.pop(UNKNOWN, {}).get(FIELD)) is not None:
+                self._refusals.restore(refused)
+        except StateError as error:
+            lost.append(str(error))
         for model, of_model in sorted(groups.items()):
             monitor = ModelMonitor(model, self.partition.number, self._settings(model))
             lost += [f"{model}: {problem}" for problem in monitor.restore(of_model)]
@@ -243,12 +272,13 @@ def _together(records: Records, refused: Sequence[Refused]) -> list[Refused]:
                 f"{counts[one.record]} events of this record were refused, the first because: "
                 f"{one.error}"
             )
-            found.append(Refused(one.record, -1, records.value(one.record), error))
+            events = counts[one.record]
+            found.append(Refused(one.record, -1, records.value(one.record), error, events))
     return found
 
 
 def _of_poison(poison: Poison) -> DeadLetter:
     return DeadLetter(
         poison.partition, poison.first_offset, -1, poison.next_offset, None, poison.raw, [],
-        poison.error,
+        poison.error, poison.next_offset - poison.first_offset,
     )  # fmt: skip

@@ -30,7 +30,7 @@ class Commit(NamedTuple):
     fields
         State, None for fields to delete.
     metrics
-        Latest figures by model.
+        Latest figures by model; by the empty one how many events were refused, by model.
     alerts
         New alerts, in order.
     series

@@ -203,14 +203,15 @@ class Worker:
         return True
 
     def _tell(self, letters: Sequence[DeadLetter]) -> None:
-        self.refused += len(letters)
+        self.refused += sum(letter.events for letter in letters)
         now = time.monotonic()
         if now - self._told >= _TELL_SECONDS:
             self._told = now
             last = letters[-1]
             _log.warning(
-                "refused %d events so far, all go to the dead letters; the last at %s offset %d: %s",
-                self.refused, _name(last.partition), last.offset, str(last.error)[:300],
+                "refused %d events so far, all go to the dead letters, topic %s; the last at %s offset %d: %s",
+                self.refused, self.settings.kafka.dead_letters, _name(last.partition), last.offset,
+                str(last.error)[:300],
             )  # fmt: skip
 
     def _commit_due(self) -> None:

@@ -25,7 +25,7 @@ class Keys:
         self.tail = f"{self.prefix}:alerts:tail"
         """Id of the stream's newest entry."""
         self.metrics = f"{self.prefix}:metrics"
-        """Hash: `model|partition` to the latest figures as JSON."""
+        """Hash: `model|partition` to the latest figures as JSON, `|partition` to refused events by model; of no known one by `""`."""
         self.channel = "tocsin:alerts" if tenant == DEFAULT_TENANT else f"tocsin:{tenant}:alerts"
         """Channel of all alerts; a model's own is this, a colon and the model."""
 

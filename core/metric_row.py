@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
-Value: TypeAlias = tuple[float, float, float, float]
-"""A metric: itself, the lower and the upper end of its interval at 95 %, and what bins of scores may cost."""
+Value: TypeAlias = tuple[float, float | None, float | None, float]
+"""A metric: itself, the lower and the upper end of its interval at 95 %, None where that is not known, and what bins of scores
+may cost."""
+
+GAP: Final = "gap:"
+"""Before the names of metrics that two groups have between them."""
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +39,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     positive
         The class that precision, recall, F1 and the score are about; empty for more than two classes, and for numbers.
     metrics
-        Name to value, lower and upper end of its interval at 95 %, and what the value itself may be off by since scores
-        are counted in bins. What is not known has no entry.
+        Name to value, lower and upper end of its interval at 95 %, None both where one event tells nothing of how much they vary,
+        and what the value itself may be off by since scores are counted in bins. What is not known has no entry.
     estimated
         The same as expected from scores, or of a regression from predictions, labels or not, as far as these mean what they meant
         for the first labels that came, or in training: blind to concept drift. Empty where that is not known.
@@ -67,6 +71,12 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     window: bool = False
     counts: bytes = b""
 
+    @property
+    def is_gap(self) -> bool:
+        """Whether it is about two groups, as `sex=F|M`, and what lies between them."""
+        told = (*self.metrics, *self.estimated, *self.too_small)
+        return all(name.startswith(GAP) for name in told) and (bool(told) or "|" in self.group)
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(MetricRow)
@@ -74,11 +84,29 @@ _decoder = msgspec.json.Decoder(MetricRow)
 
 def encode(row: MetricRow) -> bytes:
     """Return a row as JSON, without what is no finite number: readers could make nothing of the whole row."""
-    found = msgspec.structs.asdict(row)
-    for kind in ("metrics", "estimated", "corrected"):
-        of: dict[str, Value] = found[kind]
-        found[kind] = {name: value for name, value in of.items() if all(map(isfinite, value))}
-    return _encoder.encode(found)
+    return _encoder.encode(finite(row))
+
+
+def finite(row: MetricRow) -> MetricRow:
+    """Return a row without metrics that are no finite number; of an interval that is none both ends are None."""
+    of = {
+        kind: {
+            name: told
+            for name, value in getattr(row, kind).items()
+            if (told := _finite(value)) is not None
+        }
+        for kind in ("metrics", "estimated", "corrected")
+    }
+    return msgspec.structs.replace(row, **of)
+
+
+def _finite(found: Value) -> Value | None:
+    value, low, high, error = found
+    if not (isfinite(value) and isfinite(error)):
+        return None
+    if low is None or high is None or not (isfinite(low) and isfinite(high)):
+        return value, None, None, error
+    return found
 
 
 def decode(text: bytes) -> MetricRow:

@@ -39,7 +39,7 @@ class Metric(NamedTuple):
     value
         The number.
     low, high
-        Its interval at 95 %.
+        Its interval at 95 %; NaN where that is not known, as of a mean of one event.
     error
         What the value itself may be off by, since scores are counted in bins; 0 where it is exact.
     """
@@ -102,7 +102,7 @@ def _f1(hits: int, misses: int) -> Metric:
 
 
 def mean_losses(row: Ints) -> dict[str, Metric]:
-    """Return the Brier score and the log loss of a row with scores."""
+    """Return the Brier score and the log loss of a row with scores; of one pair without an interval."""
     scored, found = int(row[SCORED]), {}
     for name, column, squares, unit in (
         ("brier", BRIER, BRIER_SQUARES, UNIT),
@@ -111,7 +111,8 @@ def mean_losses(row: Ints) -> dict[str, Metric]:
         mean = int(row[column]) * unit / scored
         variance = max(int(row[squares]) * unit / scored - mean * mean, 0.0)
         half = Z * np.sqrt(variance / scored) + 0.5 / scored  # also where all are alike
-        found[name] = Metric(mean, float(max(mean - half, 0.0)), float(mean + half))
+        half = half if scored > 1 else np.nan
+        found[name] = Metric(mean, float(np.maximum(mean - half, 0.0)), float(mean + half))
     return found
 
 

@@ -41,6 +41,7 @@ NAMES: Final = {
 }  # fmt: skip
 """What gaps are called in the literature on fairness."""
 _WIDER: Final = 2.2414 / Z  # standard errors of 97.5 % to those of 95 %
+_ALIKE: Final = 4 * UNIT  # what rounding makes of no variance at all
 _OF_LABELS: Final[tuple[str, ...]] = ("recall", "precision", "accuracy")
 OF_NUMBERS: Final = ("mean_error", "mae", "rmse")
 """What is compared of a regression."""
@@ -191,7 +192,8 @@ def rate(row: Ints, name: str) -> Metric | None:
 def calibration(row: Ints) -> Metric | None:
     """Return a group's mean label less its mean score, with the interval of a mean; None below two scored pairs.
 
-    The variance is that of label less score: its mean square is the Brier score.
+    The variance is that of label less score: its mean square is the Brier score. Where all pairs are alike the interval is not
+    known.
     """
     scored = int(row[SCORED])
     if scored < 2:
@@ -200,7 +202,7 @@ def calibration(row: Ints) -> Metric | None:
     score = int(row[SCORES : SCORES + ECE_BINS].sum()) * UNIT / scored
     value = ones / scored - score
     variance = max(int(row[BRIER]) * UNIT / scored - value * value, 0.0)
-    half = Z * math.sqrt(variance / (scored - 1))
+    half = Z * math.sqrt(variance / (scored - 1)) if variance > _ALIKE else math.nan
     return Metric(value, value - half, value + half)
 
 

@@ -10,9 +10,10 @@ from fractions import Fraction
 from typing import Final
 
 import numpy as np
+from scipy.special import stdtrit
 
 from ..core.columns import Floats, Ints
-from .binary_metrics import Metric, Z
+from .binary_metrics import Metric
 from .compiled import compiled
 from .exact_sum import LIMBS, add, exact
 
@@ -25,6 +26,8 @@ WIDTH: Final = 1 + _SUMS * LIMBS
 and of the error's square times the label and its square."""
 _LARGEST: Final = 1e70  # of labels and predictions; the fourth power of a larger one is no float
 _SPLIT: Final = 134217729.0  # 2^27 + 1
+_ROUNDED: Final = 1e-12
+"""A spread so small beside what it is a difference of is one of rounded fourth powers."""
 
 
 @compiled
@@ -82,8 +85,9 @@ def _rest(x: float, square: float) -> float:
 def metrics(row: Ints) -> dict[str, Metric]:
     """Return what follows from one row of a table: `mae`, `mse`, `rmse`, `mean_error` and `r2`; none without pairs.
 
-    Intervals are of the central limit theorem; that of R2 by the delta method, for the ratio of the mean square error
-    and the label's variance. R2 is unknown where all labels are the same.
+    Intervals are Student's (1908, doi:10.1093/biomet/6.1.1) of a mean; that of R2 by the delta method, for the ratio of the
+    mean square error and the label's variance. R2 is unknown where all labels are the same, the interval of what is alike in
+    all pairs, as in one: nothing tells how much it varies.
     """
     n = int(row[0])
     if not n:
@@ -91,18 +95,16 @@ def metrics(row: Ints) -> dict[str, Metric]:
     sums = [exact(limbs) for limbs in row[1:].reshape(_SUMS, LIMBS)]
     mean = [total / n for total in sums]
     square = mean[_SQUARE]
-    low, high = _interval(square, mean[_QUARTIC] - square**2, n)
+    of_size = square - mean[_ABSOLUTE] ** 2
+    # The squares are alike where the sizes are, whose variance is exact.
+    low, high = _interval(square, mean[_QUARTIC] - square**2 if of_size > 0 else Fraction(), n)
     found = {
         "mean_error": Metric(
             float(-mean[_ERROR]), *_interval(-mean[_ERROR], square - mean[_ERROR] ** 2, n)
         ),
-        "mae": _above_0(
-            mean[_ABSOLUTE], *_interval(mean[_ABSOLUTE], square - mean[_ABSOLUTE] ** 2, n)
-        ),
+        "mae": _above_0(mean[_ABSOLUTE], *_interval(mean[_ABSOLUTE], of_size, n)),
         "mse": _above_0(square, low, high),
-        "rmse": Metric(
-            float(np.sqrt(float(square))), float(np.sqrt(max(low, 0.0))), float(np.sqrt(high))
-        ),
+        "rmse": Metric(*np.sqrt([float(square), np.maximum(low, 0.0), high]).tolist()),
     }
     variance = mean[_LABEL2] - mean[_LABEL] ** 2
     if variance > 0:
@@ -110,15 +112,19 @@ def metrics(row: Ints) -> dict[str, Metric]:
         # Of (error^2 - lost (label - m)^2) / variance, whose mean is 0, the mean square.
         cross = mean[_CROSS2] - 2 * m * mean[_CROSS] + m * m * square
         fourth = mean[_LABEL4] - 4 * m * mean[_LABEL3] + 6 * m * m * mean[_LABEL2] - 3 * m**4
-        spread = (mean[_QUARTIC] - 2 * lost * cross + lost * lost * fourth) / variance**2
+        of_both = mean[_QUARTIC] + lost * lost * fourth
+        spread = of_both - 2 * lost * cross
+        spread = spread / variance**2 if spread > _ROUNDED * of_both else Fraction()
         found["r2"] = Metric(float(1 - lost), *_interval(1 - lost, spread, n))
     return found
 
 
 def _interval(mean: Fraction, variance: Fraction, n: int) -> tuple[float, float]:
-    half = Z * float(np.sqrt(max(float(variance), 0.0) / n))
+    if n < 2 or variance <= 0:
+        return np.nan, np.nan
+    half = float(stdtrit(n - 1, 0.975) * np.sqrt(float(variance) / (n - 1)))
     return float(mean) - half, float(mean) + half
 
 
 def _above_0(value: Fraction, low: float, high: float) -> Metric:
-    return Metric(float(value), max(low, 0.0), high)
+    return Metric(float(value), float(np.maximum(low, 0.0)), high)

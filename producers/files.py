@@ -33,6 +33,8 @@ class Columns:
         Names of columns, None for none.
     scores
         Names of columns with scores; a column's name is the class's.
+    segments
+        Names of columns that are segments, by which performance is compared.
     """
 
     label: str | None = None
@@ -40,12 +42,13 @@ class Columns:
     id: str | None = None
     time: str | None = None
     scores: list[str] = field(default_factory=list)
+    segments: list[str] = field(default_factory=list)
 
     @property
     def named(self) -> list[str]:
         """All names."""
         plain = (self.label, self.prediction, self.id, self.time)
-        return [name for name in plain if name is not None] + self.scores
+        return [name for name in plain if name is not None] + self.scores + self.segments
 
 
 def rows(file: Path, columns: Columns) -> Iterator[Event]:
@@ -169,6 +172,7 @@ def _event(
         prediction=_class(found[columns.prediction], read) if columns.prediction else None,
         scores={name: _number(where, name, v) for name in columns.scores if (v := found[name])}
         or None,
+        segments={name: v for name in columns.segments if (v := _text(found[name]))} or None,
         label=_class(found[columns.label], read) if columns.label else None,
         time=_time(where, columns.time, found[columns.time]) if columns.time else None,
     )
@@ -201,6 +205,12 @@ def _class(value: Any, read: Callable[[Any], Scalar]) -> ClassOrNumber | None:
     if isinstance(value, str) and value.strip().lower() in _MISSING:
         return value.strip() or None
     return read(value)
+
+
+def _text(value: Any) -> str:
+    """Return the value of a segment, as it stands there; empty for none."""
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() in _MISSING else text
 
 
 def _number(where: str, column: str, value: Any) -> float:

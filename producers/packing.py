@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
 
 from ..core.events import Prediction
+from ..core.names import check_segment, check_source
 from ..core.wire import encode
 from .delivery import Item, Table
 
@@ -41,7 +42,7 @@ def pack_table(
     Raises
     ------
     ValueError
-        A column is unknown, missing, or of another length.
+        A column is unknown, missing, or of another length; workers would refuse the name of a model or segment.
     """
     try:
         import pyarrow as _  # noqa: F401, ICN001
@@ -77,6 +78,9 @@ def _kept(ids: Any, threshold: int) -> list[int] | None:
 def _lines(
     columns: dict[str, Any], defaults: Mapping[str, str | None], threshold: int
 ) -> Iterator[tuple[str, Item]]:
+    _check_segments(columns.get("segments") or ())
+    for model in {_scalar(model) for model in columns.get("model", ())}:
+        check_source(model, None, "production")
     now = datetime.now(UTC)
     rate = threshold / 2**32
     kept = _kept(columns["prediction_id"], threshold)
@@ -92,6 +96,11 @@ def _lines(
         if isinstance(row["time"], datetime) and row["time"].tzinfo is None:
             row["time"] = row["time"].replace(tzinfo=UTC)
         yield str(row["model"]), encode(Prediction(**row))
+
+
+def _check_segments(names: Iterable[object]) -> None:
+    for name in names:
+        check_segment(name)
 
 
 def _scalar(value: Any) -> Any:
@@ -120,6 +129,8 @@ def _arrow(
         table = table.take(kept).append_column(
             "sample_rate", pa.array([threshold / 2**32] * len(kept), pa.float64())
         )
+    if "segments" in table.column_names:
+        _check_segments(field.name for field in table.schema.field("segments").type)
     for model, part in _by_model(table, str(defaults["model"])):
         for piece in _pieces(part, record_bytes - _HEADROOM):
             sink = pa.BufferOutputStream()
@@ -134,7 +145,10 @@ def _by_model(table: Any, default: str) -> Iterator[tuple[str, Any]]:
 
     compute: Any = pc
     models = compute.fill_null(table.column("model"), default)
-    for model in compute.unique(models).to_pylist():
+    names = compute.unique(models).to_pylist()
+    for model in names:
+        check_source(model, None, "production")
+    for model in names:
         yield model, table.filter(compute.equal(models, model))
 
 

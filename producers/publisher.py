@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from ..core.events import ClassOrNumber, Environment, Label, Prediction, Scalar, Tensor
+from ..core.names import LONGEST_ID, CheckedNames, check_source
 from ..core.wire import encode
 from .arguments import check_client, check_mapping, moment
 from .delivery import Deferred, Delivery, Item
@@ -37,7 +38,7 @@ class Counts(NamedTuple):
     """What became of the events given to a publisher.
 
     `sent` were acknowledged by the broker, `dropped` found the queue full, `failed` could not be encoded
-    or delivered, `sampled_out` were left out by `sample_rate`. `queue_depth` is what still waits or is
+    or delivered or have a name that workers would refuse, `sampled_out` were left out by `sample_rate`. `queue_depth` is what still waits or is
     on its way; a batch counts as one there.
     """
 
@@ -75,8 +76,8 @@ class Publisher:
 
     Raises
     ------
-    ValueError
-        A parameter is out of range, or neither this nor `kafka.KafkaProducer` has it.
+    TypeError, ValueError
+        A parameter is out of range, or neither this nor `kafka.KafkaProducer` has it; workers would refuse the name.
 
     Notes
     -----
@@ -118,6 +119,9 @@ class Publisher:
                 f"got {queue_events}, {queue_bytes}, {record_bytes} and {linger}"
             )
         check_client(client, inspect.signature(Publisher).parameters)
+        check_source(model, version, environment)
+        self._good_model, self._good_version, self._good_environment = model, version, environment
+        self.names = CheckedNames()
         self.model = model
         self.version = version
         self.environment: Environment = environment
@@ -186,7 +190,7 @@ class Publisher:
         -------
         bool
             Whether the event was queued. False is counted: the queue is full, the event was left out
-            by sampling, or it cannot be encoded.
+            by sampling, cannot be encoded, or has a name that workers would refuse.
         """
         try:
             identity = uuid.uuid4().hex if id is None else id if isinstance(id, str) else str(id)
@@ -197,10 +201,22 @@ class Publisher:
                 check_mapping("features", features)
             if scores is not None and type(scores) is not dict:
                 check_mapping("scores", scores)
+            if segments is not None and type(segments) is not dict:
+                check_mapping("segments", segments)
+            version, environment = version or self.version, environment or self.environment
+            if not (  # the usual case is told apart cheaply here as well
+                client is None
+                and segments is None
+                and 0 < len(identity) <= LONGEST_ID
+                and chosen is self._good_model
+                and version is self._good_version
+                and environment is self._good_environment
+            ):
+                self.names.check(identity, chosen, version, environment, client, segments)
             event = Prediction(
                 prediction_id=identity,
                 model=chosen,
-                version=version or self.version,
+                version=version,
                 time=_now() if time is None else moment(time),
                 features=features or {},  # type: ignore[arg-type]
                 prediction=prediction,
@@ -211,7 +227,7 @@ class Publisher:
                 client=client,
                 segments=segments,  # type: ignore[arg-type]
                 label=label,
-                environment=environment or self.environment,
+                environment=environment,
                 sample_rate=self.sample_rate,
             )
             data = encode(event)
@@ -242,6 +258,7 @@ class Publisher:
             if label is None:
                 raise TypeError("a label must be a class or a number, got None")
             chosen = model or self.model
+            self.names.check(identity, chosen, None, self.environment)
             event = Label(
                 prediction_id=identity,
                 label=label,

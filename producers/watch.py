@@ -150,6 +150,14 @@ class Watch:
                 environment=self._publisher.environment,
                 sample_rate=self._publisher.sample_rate,
             )
+            try:
+                self._publisher.names.check(
+                    event.prediction_id, event.model, event.version, event.environment, event.client,
+                    event.segments,
+                )  # fmt: skip
+            except (TypeError, ValueError) as error:  # of this row alone
+                self._publisher.failed(error)
+                continue
             if not self._publisher.is_left_out(event.prediction_id):
                 yield encode(event)
 

@@ -91,7 +91,7 @@ def watched(shared_site: Any, table: list[dict[str, Any]]) -> Any:
     shared_site.start()
     done = shared_site.run(
         "publish", "t.csv", "--model", "m", "--label", "truth", "--prediction", "predicted",
-        "--version", "7",
+        "--version", "7", "--segment", "country",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shared_site.caught_up()
@@ -105,7 +105,8 @@ def test_status_says_what_is_known_of_each_model(watched: Any) -> None:
     assert shown.startswith("m  predictions 900  labels_joined 900")
     found = json.loads(watched.run("status", "--json").stdout)["m"]
     assert {"accuracy", "precision:macro", "recall:macro", "f1:macro"} <= set(found)
-    assert f"accuracy {found['accuracy']:.4g}" in shown
+    of_latest = f"accuracy {found['accuracy']:.4g}, f1:macro {found['f1:macro']:.4g}"
+    assert f"{of_latest} (latest 900 pairs)" in shown
 
 
 @pytest.mark.xdist_group("watched")
@@ -116,6 +117,8 @@ def test_metrics_are_printed_by_cohort_with_intervals(watched: Any) -> None:
     rows = json.loads(watched.run("metrics", "m", "--group", "all", "--json").stdout)
     assert sum(row["predictions"] for row in rows if row["group"] == "") == 900
     assert sum(row["labels"] for row in rows if row["group"] == "version=7") == 900
+    there = sum(row["country"] == "NL" for row in table)
+    assert sum(row["predictions"] for row in rows if row["group"] == "country=NL") == there
     value, low, high, _ = rows[-1]["metrics"]["accuracy"]
     assert low < value < high
     shown = watched.run("metrics", "m", "--metric", "accuracy").stdout
@@ -179,6 +182,12 @@ def test_a_rate_is_kept(site: Any, tmp_path: Path, table: list[dict[str, Any]]) 
             "no column truht; it has number",
         ),
         (["publish", "t.csv", "--model", "m", "--rate", "0"], "--rate must be above 0"),
+        (["publish", "t.csv", "--model", "two words"], "no blanks, got 'two words'"),
+        (["publish", "t.csv", "--model", "m", "--segment", "sex"], "no column sex; it has number"),
+        (
+            ["compare", "t.csv", "--prediction", "predicted", "--segment", "country**truth"],
+            "'country**truth' has no name on one side of a *: write country*truth",
+        ),
         (["config", "check", "wrong.yaml"], "kafka.bootstap"),
         (["demo", "--speed", "fast"], "--speed must be a number above 0, or max"),
     ],

@@ -146,7 +146,13 @@ def test_what_is_refused_goes_to_the_dead_letters_as_it_came_and_the_worker_goes
         assert field in about["tocsin_error"]
         assert b"yyyy" not in about["tocsin_error"], "a message holds the payload"
     assert site.metrics()["m"]["predictions"] == len(refused) + 1
-    assert b"all go to the dead letters; the last at" in site.log.read_bytes()
+    said = f"refused and count for nothing: each is in the topic {site.dead_letters}"
+    shown = site.run("status").stdout
+    of_model = sum(key == b"m" for key, *_ in refused)
+    assert f"events_refused {of_model}\n" in shown
+    assert f"{len(refused)} events were {said}" in shown
+    assert f"{of_model} events were {said}" in site.run("metrics", "m").stdout
+    assert f"dead letters, topic {site.dead_letters}; the last at".encode() in site.log.read_bytes()
 
 
 def test_labels_join_and_wrong_ones_become_concept_drift(site: Any) -> None:

@@ -102,6 +102,16 @@ def test_what_is_no_pair_is_not_counted_and_the_rest_is() -> None:
     assert "roc_auc" not in found  # no label 0 has a score
 
 
+def test_one_pair_makes_nobody_certain() -> None:
+    found = metrics(counted(np.ones(1), np.ones(1), np.array([0.9]))[0])
+    for name in ("brier", "log_loss"):
+        assert np.isnan([found[name].low, found[name].high]).all(), name
+        assert found[name].value > 0
+    others = found.keys() - {"brier", "log_loss"}
+    assert others == {"accuracy", "precision", "recall", "f1", "ece", "average_precision"}
+    assert all(found[name].high - found[name].low > 0.4 for name in others)
+
+
 def test_without_pairs_nothing_is_known() -> None:
     assert metrics(np.zeros(WIDTH, np.int64)) == {}
 

@@ -320,3 +320,13 @@ def test_gaps_that_follow_from_others_are_too_small_where_these_are() -> None:
     scored = counted(drawn(3, 100, 0.0))
     assert "calibration" in few(scored, scored)
     assert "calibration" not in few(counted(drawn(3, 2_000, 0.0)), counted(drawn(4, 2_000, 0.0)))
+
+
+def test_a_calibration_gap_of_pairs_that_are_alike_has_no_interval() -> None:
+    alike = counted((np.ones(5), np.ones(5), np.full(5, 0.7)))
+    others = counted(drawn(3, 100, 0.0))
+    for a, b in ((alike, others), (others, alike), (alike, alike)):
+        gap = gaps(a, b)["calibration"]
+        assert np.isnan([gap.low, gap.high]).all()
+        assert np.isfinite(gap.value)
+    assert "calibration" in few(alike, others)

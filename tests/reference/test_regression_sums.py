@@ -79,6 +79,31 @@ def test_what_is_no_pair_is_not_counted_and_what_is_not_known_has_no_entry() -> 
     assert metrics(np.zeros(WIDTH, np.int64)) == {}
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e9])
+def test_what_one_pair_or_equal_errors_tell_has_no_interval(scale: float) -> None:
+    def unknown(predicted: list[float], label: list[float]) -> set[str]:
+        found = metrics(counted(scale * np.array(predicted), scale * np.array(label))[0])
+        ends = {name: {np.isnan(one.low), np.isnan(one.high)} for name, one in found.items()}
+        assert all(len(both) == 1 for both in ends.values())
+        return {name for name, both in ends.items() if both == {True}}
+
+    errors = {"mae", "mse", "rmse"}
+    assert unknown([1.3], [0.9]) == {*errors, "mean_error"}
+    assert unknown([0.5] * 9, [0.25] * 9) == {*errors, "mean_error"}
+    assert unknown([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == {*errors, "mean_error", "r2"}
+    assert unknown([1.5, 1.5, 3.5], [1.0, 2.0, 3.0]) == errors  # of one size, to either side
+    assert unknown([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]) == {"r2"}  # 0 by construction
+    assert unknown([1.1, 2.0, 3.4], [1.0, 2.3, 3.0]) == set()
+
+
+def test_intervals_of_a_few_pairs_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.normal(size=(2000, 3))
+    predicted = label + rng.normal(size=label.shape)
+    found = [metrics(counted(p, y)[0])["mean_error"] for p, y in zip(predicted, label, strict=True)]
+    assert 0.94 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.96
+
+
 def test_the_largest_pairs_are_counted() -> None:
     found = metrics(counted(np.array([1e70, -1e70]), np.array([-1e70, 1e70]))[0])
     assert found["mae"].value == pytest.approx(2e70)

@@ -128,3 +128,24 @@ def test_a_file_in_another_encoding_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("x,y\n1,Zürich\n".encode("latin-1"))
     with pytest.raises(ConfigError, match="not UTF-8"):
         list(rows(tmp_path / "a.csv", Columns()))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_columns_may_be_segments(tmp_path: Path, name: str) -> None:
+    table = [{"sex": "F", "age": "007", "x": 1}, {"sex": None, "age": " 30 ", "x": 2}]
+    if name == "a.csv":
+        (tmp_path / name).write_text("sex,age,x\nF,007,1\nNA, 30 ,2\n")
+    elif name == "a.jsonl":
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in table))
+    else:
+        parquet.write_table(pa.Table.from_pylist(table), tmp_path / name)
+    found = list(rows(tmp_path / name, Columns(segments=["sex", "age"])))
+    assert [event.segments for event in found if isinstance(event, Prediction)] == [
+        {"sex": "F", "age": "007"}, {"age": "30"},
+    ]  # fmt: skip
+    assert [event.features for event in found if isinstance(event, Prediction)] == [
+        {"x": 1},
+        {"x": 2},
+    ]
+    with pytest.raises(ConfigError, match=f"{name} has no column race"):
+        list(rows(tmp_path / name, Columns(segments=["race"])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tocsin.consumers.groups import MOST_SEGMENTS, MOST_VALUES, Groups
@@ -46,6 +48,18 @@ def test_values_and_segments_beyond_the_bound_are_in_no_group() -> None:
 def test_long_values_and_names_make_no_groups() -> None:
     groups = Groups()
     assert codes(groups, s=["x" * 101, "y"], **{"n" * 101: ["a", "b"]}) == [[""], ["", "s=y"]]
+    assert groups.unusable == 2
+
+
+@pytest.mark.parametrize("of", ["all", ["sex", "a"]])
+def test_names_that_stand_for_crossings_make_no_groups_and_are_counted(of: Any) -> None:
+    groups = Groups(of)
+    rows: dict[str, list[str | None]] = {"sex": ["F", "M", "F"], "a*b": ["x", None, "y"]}
+    assert codes(groups, **rows) == [["", "sex=F"], ["", "sex=M"], ["", "sex=F"]]
+    again = Groups(of)
+    again.restore(groups.snapshot())
+    codes(again, **{"a*b": ["x"]})
+    assert (groups.unusable, again.unusable) == (2, 3)
 
 
 def test_cuts_and_restarts_change_nothing() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from math import nan
 
 import pytest
 from rich.console import Console
 
-from tocsin.cli.metrics import Column, _columns, _print, _span
+from tocsin.cli.metrics import Column, _check, _columns, _not_shown, _print, _span, _windows
+from tocsin.consumers.metric_series import over_time
 from tocsin.core.errors import ConfigError
-from tocsin.core.metric_row import MetricRow
+from tocsin.core.metric_row import MetricRow, decode, encode, finite
 
 
 def row(day: int, **changed: object) -> MetricRow:
@@ -32,6 +34,20 @@ def test_what_is_not_known_is_said_to_be_and_leaves_a_gap_in_the_picture() -> No
     shown = printed([row(1), row(2, metrics={}), row(3, metrics={"recall": (0.6, 0.5, 0.7, 0.0)})])
     assert shown.count("unknown") == 1
     assert [line.index("●") for line in shown.splitlines() if "●" in line] == [10, 14]
+
+
+def test_an_interval_that_is_not_known_is_said_to_be_beside_its_value() -> None:
+    of_one = finite(row(1, metrics={"mae": (0.4, nan, nan, 0.0), "rmse": (nan, 0.1, 0.2, 0.0)}))
+    assert of_one.metrics == {"mae": (0.4, None, None, 0.0)}
+    assert decode(encode(of_one)) == of_one
+    several = [of_one, row(2, metrics={"mae": (0.5, 0.3, 0.7, 0.0)})]
+    shown = printed(several)
+    assert "0.400 unknown" in shown
+    assert shown.count("●") == 2
+    assert [point[1:] for point in over_time(several, "mae")] == [
+        (0.4, None, None),
+        (0.5, 0.3, 0.7),
+    ]
 
 
 def test_corrected_and_estimated_stand_beside_what_they_are_of() -> None:
@@ -59,12 +75,12 @@ def test_names_are_neither_markup_nor_escape_codes() -> None:
     shown = printed([row(1, positive="[/red]\x1b[2J")], title="sex=[bold]\x1b[31m[/]")
     assert "\x1b" not in shown
     assert "sex=[bold]" in shown
-    assert "about [/red]" in shown
+    assert "about the class [/red]" in shown
 
 
 def test_a_metric_that_no_row_has_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match="no row has 'racall'; there are: recall"):
-        _columns([row(1)], ["racall"])
+        _check([row(1)], ["racall"])
 
 
 def test_a_window_has_one_line_a_group() -> None:
@@ -79,3 +95,28 @@ def test_a_span_is_told_in_days_where_it_is_of_days() -> None:
     assert (
         _span(row(1, begin="2026-01-01T12:00:00+00:00")) == "2026-01-01 12:00 to 2026-01-02 00:00"
     )
+
+
+def test_windows_of_groups_and_gaps_between_them_are_tables_of_their_own() -> None:
+    gap = {"gap:recall": (0.1, -0.1, 0.3, 0.0)}
+    rows = [
+        row(1, window=True), row(1, window=True, group="sex=F"),
+        row(1, window=True, group="sex=F|M", metrics=gap),
+        row(1, window=True, group="sex=F|X", metrics={}, too_small=["gap:recall"]),
+        row(1, window=True, group="sex=G|X", metrics={}),
+        row(1, window=True, group="sex=a|b"),  # what a sender calls a group
+    ]  # fmt: skip
+    of_groups, of_gaps = _windows(rows).items()
+    assert of_groups == ("2026-01-01 to 2026-01-01", [rows[0], rows[1], rows[5]])
+    assert of_gaps == ("2026-01-01 to 2026-01-01, between groups", rows[2:5])
+    assert [column.name for column in _columns(of_groups[1], [])] == ["recall"]
+    assert [column.name for column in _columns(of_gaps[1], [])] == ["gap:recall"]
+    assert list(_windows(rows[:1])) == ["2026-01-01 to 2026-01-01"]
+
+
+def test_what_is_not_shown_is_named_and_how_to_see_it() -> None:
+    assert (
+        _not_shown(["brier", "ece"]) == "not shown: brier, ece; --metric NAME shows one, --json all"
+    )
+    many = [f"f1:{k:02}" for k in range(30)]
+    assert ", f1:19 and 10 more; --metric" in _not_shown(many)

@@ -20,6 +20,7 @@ from tocsin.core.limits import Limits
 from tocsin.core.wire import Kind, decode
 from tocsin.embedded import free_port
 from tocsin.producers.delivery import Table, _packed
+from tocsin.producers.packing import _lines
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -148,6 +149,18 @@ def test_arrays_and_tensors_are_taken_as_vectors(missing: str) -> None:
         lambda events: events.predictions({"prediction_id": ["a"], "features": {"x": [1.0, 2.0]}}),
         lambda events: events.predictions({"prediction_id": ["a"], "feature": [1.0]}),
         lambda events: events.predictions(object()),
+        lambda events: events.prediction("x" * 257),
+        lambda events: events.prediction("a", model="two words"),
+        lambda events: events.prediction("a", version="7" * 201),
+        lambda events: events.prediction("a", environment="prod"),
+        lambda events: events.prediction("a", client="x" * 257),
+        lambda events: events.prediction("a", segments={"sex*age": "F30"}),
+        lambda events: events.prediction("a", segments={"age": 30}),
+        lambda events: events.prediction("a", segments=["F"]),
+        lambda events: events.label("a", 1, model="two words"),
+        lambda events: events.label("", 1),
+        lambda events: events.predictions({"prediction_id": ["a"], "segments": {"a*b": ["x"]}}),
+        lambda events: events.predictions({"prediction_id": ["a"], "model": ["two words"]}),
     ],
 )
 def test_what_cannot_be_encoded_is_counted_and_never_raised(missing: str, call: Any) -> None:
@@ -247,6 +260,31 @@ def test_sampling_keeps_a_prediction_and_its_label_together_and_says_its_rate(mi
     (table,) = batch._queues["default"]
     assert isinstance(table, Table)
     assert table.events == len(kept)
+
+
+def test_names_that_workers_would_refuse_are_refused_with_what_is_right(
+    missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match="1 to 200 characters and no blanks, got 'two words'"):
+        Publisher(missing, model="two words")
+    with pytest.raises(ValueError, match="environment must be one of production, shadow"):
+        Publisher(missing, environment="prod")  # type: ignore[arg-type]
+    events = silent(Publisher(missing))
+    assert events.prediction("a", segments={"age": 30}) is False  # type: ignore[dict-item]
+    assert (
+        "an event was not published: TypeError: segments['age'] must be text, got int"
+        in caplog.text
+    )
+    assert events.prediction("a", segments={"age": "30"})
+    assert events.counts.failed == 1
+
+
+def test_without_pyarrow_a_batch_has_the_same_rules() -> None:
+    defaults = {"model": "m", "version": None, "environment": "production"}
+    for more in ({"segments": {"a*b": ["x"]}}, {"model": ["two words"]}):
+        with pytest.raises(ValueError, match="must have 1 to"):
+            list(_lines({"prediction_id": ["a"], **more}, defaults, 2**32))
+    assert len(list(_lines({"prediction_id": ["a"], "model": ["n"]}, defaults, 2**32))) == 1
 
 
 @pytest.mark.parametrize(

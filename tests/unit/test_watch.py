@@ -91,7 +91,11 @@ def test_a_request_names_the_rows(events: Publisher) -> None:
     ):  # fmt: skip
         model(torch.ones(2, 4))
     model(torch.ones(1, 4))
-    first, second, third = published(events)
+    with watched.request(segments=[{"a*b": "x"}, {"a": "x"}]):
+        model(torch.ones(2, 4))
+    first, second, third, fourth = published(events)
+    assert fourth.segments == {"a": "x"}  # the row before has a name that no group can have
+    assert events.counts.failed == 1
     assert (first.prediction_id, second.prediction_id) == ("r1", "r2")
     assert (first.client, third.client) == ("alice", None)
     assert (second.features, second.segments) == ({"n": 2}, {"country": "DE"})
