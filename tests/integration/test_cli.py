@@ -110,7 +110,9 @@ def test_status_says_what_is_known_of_each_model(watched: Any) -> None:
 
 
 @pytest.mark.xdist_group("watched")
-def test_metrics_are_printed_by_cohort_with_intervals(watched: Any) -> None:
+def test_metrics_are_printed_by_cohort_with_intervals(
+    watched: Any, table: list[dict[str, Any]]
+) -> None:
     unseen = watched.run("metrics", "unseen")
     assert (unseen.returncode, unseen.stderr) == (1, "")
     assert "no predictions of unseen in production have been counted yet" in unseen.stdout
