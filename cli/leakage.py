@@ -14,6 +14,7 @@ from ..detectors.coincidence import Law, leaked
 from ..detectors.fingerprints import KeyIndex
 from ..detectors.leaky_features import Leaky, leaky
 from ..detectors.string_index import StringIndex
+from ..producers.files import Columns
 from .scoreboard import _Console, _table, printable
 from .split import Roles, Side, Split
 
@@ -50,21 +51,32 @@ class Finding(NamedTuple):
 def run(
     train: Path,
     test: Path,
-    label: str | None = None,
+    columns: Columns | None = None,
     group: Sequence[str] = (),
-    time: str | None = None,
     *,
     as_json: bool = False,
 ) -> int:
     """Compare the files and print what leaks; return 1 if anything does, else 0.
+
+    Parameters
+    ----------
+    train, test
+        See `producers.files.rows`.
+    columns
+        Which hold what; those of predictions, scores and ids may be in one file only. All others are features, or are told by
+        what they hold.
+    group
+        Columns whose values must not be in both files.
+    as_json
+        Print all that is known.
 
     Raises
     ------
     ConfigError
         A file cannot be read, or a column is not there.
     """
-    roles = Roles.of(train, test, label, group, time)
-    split = Split(roles, label)
+    roles = Roles.of(train, test, columns or Columns(), group)
+    split = Split(roles)
     before, after = split.read(train), split.read(test)
     found = [*_duplicates(before, after)]
     found += [_groups(name, split.names[name], before, after) for name in roles.groups]
@@ -78,7 +90,7 @@ def run(
     if as_json:
         print(json.dumps(_report(train, test, roles, before, after, found, telling), indent=2))
     else:
-        _print(train, test, roles, before, after, found, telling, label)
+        _print(train, test, roles, before, after, found, telling)
     return int(is_found)
 
 
@@ -178,6 +190,7 @@ def _report(
     return {
         "train": {"file": train.name, "rows": len(before)},
         "test": {"file": test.name, "rows": len(after)},
+        "label": roles.label,
         "compared": [*roles.numbers, *roles.texts],
         "left_out": roles.left_out,
         "found": any(finding.is_found for finding in found) or bool(telling),
@@ -207,7 +220,6 @@ def _print(
     after: Side,
     found: list[Finding],
     telling: list[Leaky],
-    label: str | None,
 ) -> None:
     console = _Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, 120)
@@ -217,6 +229,8 @@ def _print(
 
     say(f"{train.name}: {len(before):,} rows; {test.name}: {len(after):,} rows")
     say(f"compared: {', '.join([*roles.numbers, *roles.texts])}")
+    if roles.is_labelled:
+        say(f"label: {roles.label or 'that of the events'}")
     for reason in sorted(set(roles.left_out.values())):
         names = [name for name, why in roles.left_out.items() if why == reason]
         say(f"left out, {reason}: {', '.join(names)}")
@@ -227,7 +241,7 @@ def _print(
             printable(finding.check), f"{len(finding.rows):,}", f"{len(finding.rows) / len(after):.2%}",
             chance, "yes" if finding.is_found else "no",
         )  # fmt: skip
-    if label is not None:
+    if roles.is_labelled:
         table.add_row("leaky features", "-", "-", "-", "yes" if telling else "no")
     console.print()
     console.print(table)
@@ -253,3 +267,6 @@ def _why(claim: Leaky) -> str:
     if claim.before is None or claim.why == "near the label":
         return "near the label itself"
     return f"in the other file {claim.before.value:.3f}"
+
+
+__all__ = ["Columns", "Finding", "run"]
