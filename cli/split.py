@@ -17,6 +17,7 @@ from ..core.columns import Floats, Ints, Strings
 from ..core.errors import ConfigError
 from ..core.events import ClassOrNumber, Prediction, Scalar
 from ..detectors.fingerprints import RowKeys, Scheme
+from ..detectors.label_copies import copies
 from ..detectors.leaky_features import LabelCounts
 from ..detectors.string_index import StringIndex
 from ..producers.files import Columns, rows
@@ -156,12 +157,15 @@ class Side(NamedTuple):
         (n,) nanoseconds since 1970, the least integer for none; empty without a column of times.
     labels
         How the features tell the label, None without labels.
+    copies
+        Features that are the label, or a copy of it, in the first 65,536 rows.
     """
 
     keys: RowKeys
     groups: dict[str, Ints]
     times: Ints
     labels: LabelCounts | None
+    copies: frozenset[str]
 
     def __len__(self) -> int:
         return len(self.keys.exact)
@@ -203,6 +207,7 @@ class Split:
         groups: dict[str, list[Ints]] = {name: [] for name in self.names}
         times: list[Ints] = []
         labels: LabelCounts | None = None
+        same = frozenset[str]()
         for block in _blocks(file, self._roles.label):
             features = [event.features for event in block]
             numbers = np.array(
@@ -224,13 +229,24 @@ class Split:
                 known = [np.where(c < 0, np.nan, c.astype(np.float64)) for c in codes]
                 values = np.column_stack([numbers, *known])
                 classes = self._class_numbers([event.label for event in block])
-                labels = labels or self._empty(values)
+                if labels is None:
+                    labels = self._empty(values)
+                    same = self._copies(values, block, classes)
                 labels.add(values, classes)
         return Side(
             RowKeys(*(np.concatenate(parts) for parts in zip(*keys, strict=True))),
             {name: np.concatenate(parts) for name, parts in groups.items()},
-            np.concatenate(times) if times else np.empty(0, np.int64), labels,
+            np.concatenate(times) if times else np.empty(0, np.int64), labels, same,
         )  # fmt: skip
+
+    def _copies(self, values: Floats, block: list[Prediction], classes: Ints) -> frozenset[str]:
+        """Return the features that are the label in some rows; their names are those of `_empty`."""
+        labels = np.where(classes < 0, np.nan, classes)
+        if self._middle is not None:
+            labels = np.array([_number(event.label) for event in block])
+        same = copies(values, labels, is_regression=self._middle is not None).tolist()
+        names = (*self._roles.numbers, *self._roles.texts)
+        return frozenset(name for name, is_same in zip(names, same, strict=True) if is_same)
 
     def _empty(self, values: Floats) -> LabelCounts:
         """Return counts without rows, with the quantiles of the first block of the training file."""

@@ -266,7 +266,7 @@ class FeatureLeaks:
         return []
 
     def _restored(self, fields: dict[str, bytes], *, is_joined: bool) -> _Environment:
-        own = _Environment(self._model, self._settings, None)
+        own = _Environment(self._model, self._settings, self._of_training())
         meta, _ = unpack(FIELDS, 1, fields[FIELDS])
         if meta["trained"] != (None if self._trained is None else zlib.crc32(self._trained)):
             raise StateError("drift.reference is another one than before")
@@ -278,5 +278,5 @@ class FeatureLeaks:
             own.sample.restore(fields)
         else:
             own.sample.changes += 1  # so that it is written anew
-        own.stored = (0, 0, 0)
+        own.stored = (0, own.labels.changes, 0)
         return own

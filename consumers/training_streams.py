@@ -48,8 +48,7 @@ class TrainingStreams:
         pairs = self._series.error_and_label(predicted, label)
         features = [name.removeprefix("feature:") for name in names if name.startswith("feature:")]
         self._estimates.add(batch, predicted, label, features)
-        is_regression = bool(self._series.is_regression)
-        self._labels.add(names, values, pairs[:, 1], is_regression=is_regression)
+        self._labels.add(names, values, pairs[:, 1], is_regression=self._series.is_regression)
         for name, column in zip((*names, *OF_ERRORS), [*values.T, *pairs.T], strict=True):
             self._values.setdefault(name, []).append(column[usable(column)])
 
@@ -64,7 +63,7 @@ class TrainingStreams:
 
     def parts(self) -> dict[str, bytes]:
         """Return what else is to be known of training, by its name."""
-        return self._labels.part(is_regression=bool(self._series.is_regression))
+        return self._labels.part(is_regression=self._series.is_regression)
 
     def values(self) -> dict[str, Floats]:
         """Return stream to its (n,) usable values."""

@@ -46,11 +46,27 @@ _KIND, _WINDOWS = "leakage_labels", "leakage_windows"
 
 
 class Trained(NamedTuple):
-    """What was counted in training: the counts, and the numbers of their classes, or above which number a label is of the second."""
+    """What was counted in training.
+
+    Parameters
+    ----------
+    counts
+        Labels by feature.
+    classes, middle
+        The numbers of their classes, or above which number a label is of the second.
+    copies
+        Features that were the label, or a copy of it.
+    """
 
     counts: LabelCounts
     classes: list[float]
     middle: float | None
+    copies: frozenset[str] = frozenset()
+
+    @property
+    def known(self) -> dict[str, bool]:
+        """Features that were counted, and whether they are copies of the label."""
+        return {name: name in self.copies for name in self.counts.names}
 
 
 class LeakWatch:
@@ -84,6 +100,7 @@ class LeakWatch:
     ) -> None:
         self._error = error / 2
         self._spans = spans
+        self._known = {} if trained is None else trained.known
         self._blocks = -(-reference_labels // BLOCK)
         self.names: list[str] = []
         self.classes: list[float] = []
@@ -304,12 +321,13 @@ class LeakWatch:
                 complete = (self._learned >= self._blocks)[:, None, None]
                 self._then = measured(self._reference * complete)
             for claim in claims(
-                self.names, window.table, now, self._then, self._error, self._looks[0]
+                self.names, window.table, now, self._then, self._error, self._looks[0], self._known
             ):
                 name = claim.feature
                 if (name, FEATURES) not in self._open and (name, SAME_AS_LABEL) not in self._open:
                     self._open[name, FEATURES] = level
-                    found.append(tells_label(claim, at, BLOCK << level))
+                    is_trained = bool(self._known)
+                    found.append(tells_label(claim, at, BLOCK << level, is_trained=is_trained))
         for (name, of), begun in list(self._open.items()):
             if of == FEATURES and begun == level and not is_high[self.names.index(name)]:
                 del self._open[name, of]
@@ -405,7 +423,7 @@ class LeakWatch:
         return pack(_WINDOWS, 1, {"blocks": self.count // BLOCK, "told": told}, arrays)
 
     def restore(self, block: bytes, windows: bytes) -> None:
-        """Go on from both, of an object that is new.
+        """Go on from both, of an object that is new, of the same training.
 
         Raises
         ------

@@ -156,7 +156,29 @@ def test_a_feature_that_tells_the_label_is_named(files: Files) -> None:
     for k, row in enumerate(files.train + files.test):
         row["dose"] = row["sick"] + k % 7 / 1000 + np.random.default_rng(k).random() / 1e4
     (claim,) = files.found(label="sick")["leaky_features"]
-    assert (claim["feature"], claim["why"]) == ("dose", "near the label")
+    assert (claim["feature"], claim["why"]) == ("dose", "as a copy of it")
+
+
+def test_a_feature_that_tells_it_in_both_files_but_is_no_copy_may_be_a_leak(files: Files) -> None:
+    """A risk score with an area of 0.99, and an area of houses that tells their price as well: honest, or not."""
+    rng = np.random.default_rng(0)
+    for row in files.train + files.test:
+        row["dose"] = float(rng.normal(3.4 * row["sick"]))
+    code, printed = files()
+    assert code == 0
+    assert "leaky features            -      -          -  may be" in printed
+    assert "may be a leak; it is none if the feature is known before the label" in printed
+    for row in files.train + files.test:
+        row["sick"] = round(float(rng.gamma(5, 60_000)), 2)
+        row["dose"] = round(row["sick"] / 4_000 * float(rng.normal(1, 0.03)), 1)
+    report = json.loads(files(as_json=True)[1])
+    assert [(c["feature"], c["why"]) for c in report["leaky_features"]] == [
+        ("dose", "near the label")
+    ]
+    for row in files.train + files.test:
+        row["dose"] = round(row["sick"] * 1.19, -2)
+    (claim,) = files.found()["leaky_features"]
+    assert (claim["feature"], claim["why"]) == ("dose", "as a copy of it")
 
 
 def test_a_feature_that_tells_it_in_training_only_is_named(files: Files) -> None:
