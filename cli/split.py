@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.cloudevents import to_nanoseconds
-from ..core.columns import Floats, Ints, Strings
+from ..core.columns import Floats, Ints, Strings, middle
 from ..core.errors import ConfigError
 from ..core.events import ClassOrNumber, Prediction, Scalar
 from ..detectors.fingerprints import RowKeys, Scheme
@@ -154,7 +154,7 @@ class Side(NamedTuple):
     groups
         (n,) codes by column, -1 for none.
     times
-        (n,) nanoseconds since 1970, the least integer for none; empty without a column of times.
+        (n,) nanoseconds since 1970, or the order of numbers; the least integer for none; empty without a column of times.
     labels
         How the features tell the label, None without labels.
     copies
@@ -263,7 +263,7 @@ class Split:
             found, counts = np.unique(np.array(known, dtype=str), return_counts=True)
             numbers = [_number(label) for label in known if not isinstance(label, str)]
             if len(found) > _MOST_CLASSES and len(numbers) == len(known):
-                self._middle = float(np.median(numbers))
+                self._middle = middle(np.array(numbers, np.float64))
             else:
                 often = found[np.argsort(-counts, kind="stable")][:_MOST_CLASSES]
                 self._classes = {str(name): k for k, name in enumerate(often)}
@@ -311,13 +311,21 @@ def _time(file: Path, column: str, row: dict[str, Scalar]) -> int:
     if value is None:
         return _NO_TIME
     if not isinstance(value, str):
-        return int(_number(value) * 1e9)  # seconds, or anything else that grows
+        return _place(_number(value))
     moment = _moment(value)
     if moment is None:
         raise ConfigError(
             f"{file.name}: {column} has {value!r}; a time was expected, as 2026-01-31T12:00:00Z, or a number"
         )
     return to_nanoseconds(moment)
+
+
+def _place(number: float) -> int:
+    """Return an integer that is the larger the larger a number is, of any size: seconds, milliseconds, or what else grows."""
+    if np.isnan(number):
+        return _NO_TIME
+    bits = int(np.float64(number + 0.0).view(np.int64))  # 0.0 and -0.0 are one
+    return bits if bits >= 0 else bits ^ ((1 << 63) - 1)
 
 
 def _counts(values: list[Scalar]) -> bool:
@@ -347,9 +355,4 @@ def _text(value: Scalar) -> str | None:
 
 def _number(value: Scalar) -> float:
     """Return a number, NaN for none and for text."""
-    if value is None or isinstance(value, str):
-        return np.nan
-    try:
-        return float(value)
-    except OverflowError:  # an integer beyond 1e308
-        return np.inf
+    return np.nan if value is None or isinstance(value, str) else float(value)

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats, Ints, Singles
 from ..core.errors import StateError
 from ..core.snapshot import check, pack, unpack
 from ..detectors import tie_break
@@ -26,8 +26,6 @@ _LEFT: Final = (
 )
 _NONE: Final = np.empty(0, np.int64)
 _ROOM: Final = 1024  # rows that have left and may lie in stored segments, beside as many as wait
-
-Singles: TypeAlias = NDArray[np.float32]
 
 
 class Part(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from ..core.columns import Floats
+from ..core.columns import Floats, middle, singles
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..detectors.label_copies import copies
@@ -54,8 +54,7 @@ class TrainingLabels:
                     self._columns.setdefault(names[column], len(self._columns))
         of = [column for column in of if names[column] in self._columns]
         rows = np.full((len(values), len(self._columns)), np.nan)
-        with np.errstate(over="ignore"):
-            rows[:, [self._columns[names[c]] for c in of]] = values[:, of].astype(np.float32)
+        rows[:, [self._columns[names[c]] for c in of]] = singles(values[:, of])
         if self._trained is not None:
             _count(self._trained, rows, labels)
             return
@@ -74,14 +73,14 @@ class TrainingLabels:
         found, often = np.unique(known, return_counts=True)
         if is_regression is None:
             is_regression = len(found) > MOST_CLASSES and not is_text(found).any()
-        middle = float(np.median(known)) if is_regression else None
+        above = middle(known) if is_regression else None
         classes: list[float] = []
-        if middle is None:
+        if above is None:
             classes = found[np.argsort(-often, kind="stable")][:MOST_CLASSES].tolist()
         counts = LabelCounts.fit(tuple(self._columns), values, max(len(classes), 2))
         same = copies(values, labels, is_regression=is_regression)
         names = frozenset(np.array(counts.names, object)[same].tolist())
-        self._trained = Trained(counts, classes, middle, names)
+        self._trained = Trained(counts, classes, above, names)
         _count(self._trained, values, labels)
         self._first = []
 
@@ -91,10 +90,10 @@ class TrainingLabels:
             self._fit(is_regression=is_regression)
         if self._trained is None:
             return {}
-        counts, classes, middle, same = self._trained
+        counts, classes, above, same = self._trained
         near = {n for of in told(counts).values() for n, m in of.items() if m.value >= SURE}
         meta = {
-            "counts": counts.snapshot(), "classes": classes, "middle": middle, "copies": sorted(same & near),
+            "counts": counts.snapshot(), "classes": classes, "middle": above, "copies": sorted(same & near),
         }  # fmt: skip
         return {PART: pack(_KIND, _VERSION, meta, {})}
 
@@ -121,7 +120,7 @@ def read(part: bytes) -> Trained:
         meta, _ = unpack(_KIND, _VERSION, part)
         counts = LabelCounts.restore(meta["counts"])
         classes = [float(number) for number in meta["classes"]]
-        middle = None if meta["middle"] is None else float(meta["middle"])
+        above = None if meta["middle"] is None else float(meta["middle"])
         if len(counts.names) > COLUMNS or counts.table.shape[2] != max(len(classes), 2):
             raise StateError(f"{len(counts.names)} features and {len(classes)} classes")
-        return Trained(counts, classes, middle, frozenset(map(str, meta["copies"])))
+        return Trained(counts, classes, above, frozenset(map(str, meta["copies"])))

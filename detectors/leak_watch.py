@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats, Ints, Singles, middle, singles
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
@@ -24,7 +24,7 @@ from .leak_verdicts import (
     tells_label,
 )
 from .leaky_features import CELLS, EDGES, LabelCounts, claims, high, measured
-from .leaky_kernel import EQUAL, INFORMATION, VALUES, Singles, places, tally
+from .leaky_kernel import EQUAL, INFORMATION, VALUES, places, tally
 
 BLOCK: Final = 1_000
 """Labels of the shortest window; a leak lies in a window of its own after twice as many at the latest."""
@@ -218,7 +218,7 @@ class LeakWatch:
         self._block = self._block.padded(k, max(len(self.classes), 2))
         if self._block.table.shape[2] != self._reference.shape[2]:
             self._grow(self._block.table.shape[2])
-        single = np.concatenate([[self._before], labels]).astype(np.float32)
+        single = singles(np.concatenate([[self._before], labels]))
         tally(*self._block, values, self._edges, self._used, y, single[1:], single[:-1])
         self._before = float(single[-1])
         self.count += size
@@ -304,7 +304,7 @@ class LeakWatch:
         """Decide what the classes are."""
         known = labels[~np.isnan(labels)]
         if is_regression and len(known):
-            self.middle = float(np.median(known))
+            self.middle = middle(known)
         else:
             found, counts = np.unique(known, return_counts=True)
             self.classes = found[np.argsort(-counts, kind="stable")][:MOST_CLASSES].tolist()

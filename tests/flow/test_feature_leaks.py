@@ -331,6 +331,25 @@ def test_a_copy_that_training_did_not_have_is_named_within_2_000_labels(
     assert alert.offset * 50 <= 5_300
 
 
+@pytest.mark.parametrize("make", [houses, risks])
+def test_a_reference_of_numbers_of_any_size_is_written_without_a_warning(
+    make: Any, tmp_path: Path
+) -> None:
+    table = make(0, 3_000)
+    rng = np.random.default_rng(0)
+    for row in table:
+        row["said"] = row["label"]
+        for name in ("n0", "area", "label", "said"):
+            if rng.random() < 0.1:
+                row[name] = rng.choice(["inf", "-inf", "nan", "1e308", "-1.7e308", "1" + "0" * 400])
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        of_file = csv.DictWriter(file, list(table[0]))
+        of_file.writeheader()
+        of_file.writerows(table)
+    columns = Columns(label="label", prediction="said")
+    assert reference.run(tmp_path / "train.csv", tmp_path / "t.npz", columns, None, None) == 0
+
+
 def test_another_reference_than_before_begins_anew_and_says_so(tmp_path: Path) -> None:
     records = log(7, 1_200, "", 0)
     first = ModelSettings(drift={"reference": trained(tmp_path)})

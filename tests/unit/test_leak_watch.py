@@ -135,6 +135,16 @@ def test_a_number_that_is_the_label_of_a_regression_is_found_and_so_is_one_that_
     ]  # fmt: skip
 
 
+def test_labels_beyond_single_precision_are_counted() -> None:
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(3_000, 40)), rng.normal(size=3_000)
+    y[::7], y[1::7] = 1.7e308, -1.7e308
+    watch = LeakWatch()
+    watch.see(NAMES)
+    assert feed(watch, x, y, 0, 3_000, is_regression=True) == []
+    assert watch.middle == np.sort(y[:1_000])[499]
+
+
 def motley(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of more and more classes, some missing; features that begin late, are constant at first, or rare."""
     rng = np.random.default_rng(seed)

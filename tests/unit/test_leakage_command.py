@@ -266,6 +266,39 @@ def test_events_bring_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [claim["feature"] for claim in report["leaky_features"]] == ["bill"]
 
 
+ODD = ("inf", "-inf", "nan", "1e308", "-1.7e308", "1e39", "1" + "0" * 400, "1e-320", "")
+
+
+@pytest.mark.parametrize("of", ["sick", "dose", "age"])
+def test_numbers_of_any_size_are_read_without_a_warning(files: Files, of: str) -> None:
+    rng = np.random.default_rng(0)
+    for row in files.train + files.test:
+        row["dose"] = float(rng.normal())
+        if rng.random() < 0.3:
+            row[of] = rng.choice(ODD)
+    files.test[4] |= {"age": "inf", "dose": "-inf", "ward": "a", "sick": 1}
+    files.train[5] |= {
+        "age": "1" + "0" * 400,
+        "dose": "-inf",
+        "ward": "a",
+    }  # no float holds it either
+    files.train[6] |= {"age": "1.7e308", "dose": "-inf", "ward": "a"}  # but this one
+    report = files.found()
+    assert {"test_row": 4, "train_row": 5} in report["checks"][0]["crossings"]
+    files(time="dose")
+
+
+def test_times_are_numbers_of_any_unit(files: Files) -> None:
+    for table, first in ((files.train, 1_700_000_000_000), (files.test, 1_700_000_003_000)):
+        for k, row in enumerate(table):
+            row["at"] = first + k  # milliseconds
+    assert files.crossings("time at", time="at") == []
+    files.test[9]["at"] = -5.5
+    (crossing,) = files.crossings("time at", time="at")
+    assert crossing["test_rows"] == [9]
+    assert len(crossing["train_rows"]) == 3000
+
+
 def test_what_is_printed(files: Files) -> None:
     for row in range(30):
         files.test[row] |= {name: files.train[row][name] for name in COMPARED}
