@@ -16,7 +16,7 @@ from .cohorts import Cohorts
 from .estimators import LOSSES, Seen
 from .groups import Groups
 from .join import Correction, Pairs, Predictions
-from .metric_rows import Beside, MetricRows, Name
+from .metric_rows import MetricRows, Name, Tell
 from .model_settings import BiasSettings, PerformanceSettings
 from .pending import widened
 from .score_columns import ScoreColumns
@@ -189,7 +189,7 @@ class Performance:
             self._rows.note(code, changed, gone, self.score_columns.changes)
         return fields
 
-    def series(self, name: Name, now: int, beside: Beside | None = None) -> dict[str, bytes | None]:
+    def series(self, name: Name, now: int, beside: Tell | None = None) -> dict[str, bytes | None]:
         """Return what is to be written of the series; see `MetricRows.take`. To be called after `dirty`."""
         return self._rows.take(name, now, beside)
 

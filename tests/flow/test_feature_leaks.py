@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tocsin.cli import reference
+from tocsin.consumers.metric_series import parts_of, rows_of
 from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
@@ -20,6 +21,7 @@ from tocsin.core.cloudevents import LINES
 from tocsin.core.errors import ConfigError
 from tocsin.core.events import Label, Prediction
 from tocsin.core.metric_row import MetricRow, decode
+from tocsin.core.metric_row import encode as row_encode
 from tocsin.core.wire import encode
 from tocsin.producers.files import Columns
 
@@ -168,6 +170,37 @@ def test_the_series_says_how_well_the_best_features_tell_the_label_and_which_tim
     shares = [row.metrics["feature_time_after_event"] for row in late.series.values()]
     value, low, high, _ = shares[-1]
     assert low < 0.3 < high
+
+
+def test_of_several_partitions_times_are_added_up_and_what_features_tell_is_weighed() -> None:
+    runs = [Run(log(seed, 5_000, "time", 0)) for seed in (2, 3)]
+    stored = {
+        f"{number}|{name}".encode(): row_encode(row)
+        for number, run in enumerate(runs)
+        for name, row in run.series.items()
+    }
+    both = rows_of(parts_of(stored))
+    parts = [sorted(run.series.values(), key=lambda row: row.begin) for run in runs]
+    assert len(both) == len(parts[0]) == len(parts[1])
+    told = 0
+    for row, *of in zip(both, *parts, strict=True):
+        share, low, high, _ = row.metrics["feature_time_after_event"]
+        shares = [(one.metrics["feature_time_after_event"][0], one.predictions) for one in of]
+        assert min(shares)[0] <= share <= max(shares)[0]
+        assert low <= share <= high
+        for name, (value, low, high, _) in row.metrics.items():
+            if not name.startswith("tells_label:"):
+                continue
+            ones = [(one.metrics[name], one.labels) for one in of if name in one.metrics]
+            total = sum(labels for _, labels in ones)
+            assert value == pytest.approx(sum(m[0] * labels for m, labels in ones) / total)
+            assert low <= value <= high
+            widths = [m[2] - m[1] for m, _ in ones]
+            assert high - low <= max(widths) + 1e-12
+            if len(ones) == 2:
+                assert high - low < 0.8 * max(widths)
+                told += 1
+    assert told > 5
 
 
 @pytest.mark.parametrize("restarts", [False, True])
