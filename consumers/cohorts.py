@@ -467,6 +467,7 @@ class Cohorts:
         if not goes_on:
             self.table.counts[:, PARTS + self._width :] = 0
             self.table.touch_all()
+        self.table.drop_groups(self._groups.is_wanted)
 
 
 _ROW: Final = "cohort:"

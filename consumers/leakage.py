@@ -137,6 +137,7 @@ class Leakage:
         if len(rows) != meta["rows"]:
             raise StateError(f"{meta['rows']} rows of leakage were stored, {len(rows)} are there")
         self._table.restore(meta["table"], rows)
+        self._table.drop_groups(self._groups.is_wanted)
         self._stored = fields[FIELD]
 
 

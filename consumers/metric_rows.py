@@ -139,6 +139,18 @@ class MetricRows:
             self._told_of[code] = self._names(code)
             self._write_all(code)
 
+    def forget(self, written: Iterable[str]) -> None:
+        """Note that those of the fields that were written are to be deleted which no row here has: other settings told of them."""
+        own: set[str] = set()
+        for code, cohorts in self._cohorts.items():
+            spans: set[int | None] = {None, *cohorts.table.spans.tolist()}
+            names = {self._groups.name(group) for group in cohorts.table.groups}
+            names |= set(self._names(code))
+            if self._between:  # a row may be of an environment and of any other
+                spans |= {s for of in self._cohorts.values() for s in of.table.spans.tolist()}
+            own |= {self._field(code, span, name) for span in spans for name in names}
+        self._dropped += sorted(set(written) - own)
+
     def _write_all(self, code: int) -> None:
         """Note that all rows of an environment are to be written."""
         self._outdating.discard(code)
