@@ -39,6 +39,8 @@ _VARIED: Final = 5
 """... and of these so many that are not the most frequent one: one that is constant is waited for."""
 _DIFFERS: Final = 0.9
 """Below such a share of agreement in a block a feature is equal to the label no more (chosen)."""
+_BEYOND: Final = 0.2
+"""A feature of which so many values lie beyond its quantiles, where a sixteenth belongs, has moved away from them (chosen)."""
 _TELLS: Final = 1  # the level of the window by which it is said how well features tell the label
 TOLD: Final = 5
 """Features of a cohort of which it is said how well they tell the label: the best ones."""
@@ -190,10 +192,35 @@ class LeakWatch:
             at = int(offsets[last]), int(rows[last])
             self._take(size)
             found += self._look_for_equal(self._step(), at)
+            if (
+                self.count % (BLOCK // 2) == 0
+            ):  # so that a leak is in a block of new quantiles in time
+                self._follow()
             if self.count % BLOCK == 0:
                 found += self._close(at, int(spans[last]), is_regression=is_regression)
             first -= size
         return found
+
+    def _follow(self) -> None:
+        """Count features that have moved beyond their quantiles by new ones, from here on; their reference stays."""
+        table, top = self._block.table, 2 * np.maximum(self._used, 0)
+        beyond = (table[:, 0] + table[np.arange(len(top)), top]).sum(axis=1)
+        if not len(beyond) or beyond.max() < FEW:
+            return
+        moved = (
+            (beyond >= FEW)
+            & (beyond > _BEYOND * table[:, :-1].sum(axis=(1, 2)))
+            & (self._used >= 0)
+        )
+        for j in np.flatnonzero(moved & (self._learned >= self._blocks)).tolist():
+            if (self.names[j], FEATURES) in self._open:
+                continue
+            place = int((self._used[:j] < 0).sum())
+            self._new = [(np.insert(v, place, np.nan, axis=1), y) for v, y in self._new]
+            self._used[j], self._edges[j] = -1, np.nan
+            for window in (self._block, *filter(None, self._levels)):
+                window.table[j] = 0
+            self.changes += 1
 
     def flush(self) -> None:
         """Count what waits, so that the state is whole."""
