@@ -232,6 +232,9 @@ def leakage(
     test: Path,
     *,
     label: str | None = None,
+    prediction: str | None = None,
+    score: list[str] | None = None,
+    id: str | None = None,  # noqa: A002
     group: list[str] | None = None,
     time: str | None = None,
     json: bool = False,
@@ -245,7 +248,13 @@ def leakage(
     test
         What it is judged by, with the same columns.
     label
-        The column with the truth; features that tell it too well are named.
+        The column with the truth; features that tell it too well are named. The column called label where there is one.
+    prediction
+        The column with a model's answer, which is no feature; may be in one file only. The one called prediction.
+    score
+        Columns that hold scores, which are no features; may be given several times. The one called score, if it is within 0 and 1.
+    id
+        The column with the row's id, which is no feature. The one called prediction_id.
     group
         A column whose values must not be in both files; may be given several times.
     time
@@ -253,9 +262,10 @@ def leakage(
     json
         All rows, as JSON.
     """
-    from .leakage import run
+    from .leakage import Columns, run
 
-    return run(train, test, label, group or [], time, as_json=json)
+    columns = Columns(label=label, prediction=prediction, id=id, time=time, scores=score or [])
+    return run(train, test, columns, group or [], as_json=json)
 
 
 @app.command

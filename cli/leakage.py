@@ -12,8 +12,9 @@ import numpy as np
 from ..core.columns import Ints, groups
 from ..detectors.coincidence import Law, leaked
 from ..detectors.fingerprints import KeyIndex
-from ..detectors.leaky_features import Leaky, leaky
+from ..detectors.leaky_features import COPY, MAYBE, MORE, Leaky, leaky
 from ..detectors.string_index import StringIndex
+from ..producers.files import Columns
 from .scoreboard import _Console, _table, printable
 from .split import Roles, Side, Split
 
@@ -50,36 +51,61 @@ class Finding(NamedTuple):
 def run(
     train: Path,
     test: Path,
-    label: str | None = None,
+    columns: Columns | None = None,
     group: Sequence[str] = (),
-    time: str | None = None,
     *,
     as_json: bool = False,
 ) -> int:
     """Compare the files and print what leaks; return 1 if anything does, else 0.
+
+    Parameters
+    ----------
+    train, test
+        See `producers.files.rows`.
+    columns
+        Which hold what; those of predictions, scores and ids may be in one file only. All others are features, or are told by
+        what they hold.
+    group
+        Columns whose values must not be in both files.
+    as_json
+        Print all that is known.
 
     Raises
     ------
     ConfigError
         A file cannot be read, or a column is not there.
     """
-    roles = Roles.of(train, test, label, group, time)
-    split = Split(roles, label)
+    roles = Roles.of(train, test, columns or Columns(), group)
+    split = Split(roles)
     before, after = split.read(train), split.read(test)
     found = [*_duplicates(before, after)]
     found += [_groups(name, split.names[name], before, after) for name in roles.groups]
     if roles.time is not None:
         found.append(_times(roles.time, before, after))
-    telling: list[Leaky] = []
-    if before.labels is not None and after.labels is not None:
-        claims = [*leaky(before.labels, after.labels), *leaky(after.labels, before.labels)]
-        telling = list({claim.feature: claim for claim in reversed(claims)}.values())
-    is_found = any(finding.is_found for finding in found) or bool(telling)
+    telling = _telling(before, after)
+    is_found = any(finding.is_found for finding in found) or _is_leak(telling)
     if as_json:
         print(json.dumps(_report(train, test, roles, before, after, found, telling), indent=2))
     else:
-        _print(train, test, roles, before, after, found, telling, label)
+        _print(train, test, roles, before, after, found, telling)
     return int(is_found)
+
+
+def _telling(train: Side, test: Side) -> list[Leaky]:
+    """Return the features that tell the label too well, each once. Neither file is known to be right: what tells it in both may be honest."""
+    if train.labels is None or test.labels is None:
+        return []
+    found: dict[str, Leaky] = {}
+    for claim in (*leaky(train.labels, test.labels), *leaky(test.labels, train.labels)):
+        if claim.why == MAYBE and claim.feature in train.copies | test.copies:
+            claim = claim._replace(why=COPY)  # noqa: PLW2901
+        if claim.feature not in found or found[claim.feature].why == MAYBE:
+            found[claim.feature] = claim
+    return list(found.values())
+
+
+def _is_leak(telling: list[Leaky]) -> bool:
+    return any(claim.why != MAYBE for claim in telling)
 
 
 def _duplicates(train: Side, test: Side) -> list[Finding]:
@@ -178,9 +204,10 @@ def _report(
     return {
         "train": {"file": train.name, "rows": len(before)},
         "test": {"file": test.name, "rows": len(after)},
+        "label": roles.label,
         "compared": [*roles.numbers, *roles.texts],
         "left_out": roles.left_out,
-        "found": any(finding.is_found for finding in found) or bool(telling),
+        "found": any(finding.is_found for finding in found) or _is_leak(telling),
         "checks": [
             {
                 "check": finding.check, "found": finding.is_found, "test_rows": len(finding.rows),
@@ -207,7 +234,6 @@ def _print(
     after: Side,
     found: list[Finding],
     telling: list[Leaky],
-    label: str | None,
 ) -> None:
     console = _Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, 120)
@@ -217,6 +243,8 @@ def _print(
 
     say(f"{train.name}: {len(before):,} rows; {test.name}: {len(after):,} rows")
     say(f"compared: {', '.join([*roles.numbers, *roles.texts])}")
+    if roles.is_labelled:
+        say(f"label: {roles.label or 'that of the events'}")
     for reason in sorted(set(roles.left_out.values())):
         names = [name for name, why in roles.left_out.items() if why == reason]
         say(f"left out, {reason}: {', '.join(names)}")
@@ -227,8 +255,9 @@ def _print(
             printable(finding.check), f"{len(finding.rows):,}", f"{len(finding.rows) / len(after):.2%}",
             chance, "yes" if finding.is_found else "no",
         )  # fmt: skip
-    if label is not None:
-        table.add_row("leaky features", "-", "-", "-", "yes" if telling else "no")
+    if roles.is_labelled:
+        said = "yes" if _is_leak(telling) else "may be" if telling else "no"
+        table.add_row("leaky features", "-", "-", "-", said)
     console.print()
     console.print(table)
     for finding in found:
@@ -250,6 +279,12 @@ def _print(
 
 
 def _why(claim: Leaky) -> str:
-    if claim.before is None or claim.why == "near the label":
-        return "near the label itself"
-    return f"in the other file {claim.before.value:.3f}"
+    other = "" if claim.before is None else f"in the other file {claim.before.value:.3f}"
+    if claim.why == MORE:
+        return other
+    if claim.why == COPY:
+        return "the label itself, or a copy of it"
+    return f"{other}: may be a leak; it is none if the feature is known before the label"
+
+
+__all__ = ["Columns", "Finding", "run"]

@@ -6,9 +6,9 @@ import os
 import select
 import sys
 
-from ..core.errors import ConfigError, TransportError
+from ..core.errors import ConfigError, StateError, TransportError
 
-_CONFIG_EXIT, _TRANSPORT_EXIT, _INTERRUPTED_EXIT = 2, 1, 130
+_CONFIG_EXIT, _TRANSPORT_EXIT, _STATE_EXIT, _INTERRUPTED_EXIT = 2, 1, 1, 130
 _UNREAD_EXIT = 141  # as shells have it of tools that SIGPIPE ended
 
 
@@ -27,6 +27,9 @@ def main() -> None:
     except TransportError as error:
         print(f"tocsin: {error}", file=sys.stderr)
         code = _TRANSPORT_EXIT
+    except StateError as error:
+        print(f"tocsin: unreadable: {error}", file=sys.stderr)
+        code = _STATE_EXIT
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tocsin"):
             raise

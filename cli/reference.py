@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ..consumers import trained_estimates, training_reference
+from ..consumers import trained_estimates, training_labels, training_reference
 from ..consumers.model_settings import ModelSettings
 from ..consumers.row_collector import RowCollector
 from ..consumers.settings import load
@@ -14,6 +14,7 @@ from ..consumers.training_streams import TrainingStreams
 from ..core.batch import EventBatch, Origin
 from ..core.errors import ConfigError
 from ..core.events import Prediction
+from ..detectors.leak_verdicts import plain
 from ..producers import files
 from ..producers.files import Columns
 
@@ -63,6 +64,12 @@ def run(
         )
     if "error" not in written.samples:
         print("  no errors: --label and --prediction name the columns that they follow from")
+    if training_labels.PART in parts:
+        for name in sorted(training_labels.read(parts[training_labels.PART]).copies):
+            print(
+                f"  {plain(name)} is the label or a copy of it in these rows: a leak, unless it is known before the "
+                "label; workers will name it"
+            )
     if rows.laws:
         print(
             "  fingerprints of rows, by which who holds the file can test whether a row was trained on; "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import FALSE, TEXT, TRUE, Floats, Strings, Values
+from ..detectors.base import usable
 from ..detectors.string_index import StringIndex
 
 _TEXT: Final = -(2.0**52)
@@ -72,3 +73,10 @@ def is_text(numbers: Floats) -> NDArray[np.bool_]:
 def numbers_only(values: Floats) -> Floats:
     """Return (n,) values with NaN for text classes: a regression cannot compare those."""
     return np.where(is_text(values), np.nan, values)
+
+
+def difference(predicted: Floats, label: Floats) -> Floats:
+    """Return (n,) predictions less labels, numbers only: NaN where either is missing, infinite where one is too large to compute with."""
+    predicted, label = numbers_only(predicted), numbers_only(label)
+    found = np.where(np.isnan(predicted) | np.isnan(label), np.nan, np.inf)
+    return np.subtract(predicted, label, out=found, where=usable(predicted) & usable(label))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -139,6 +139,18 @@ class CohortTable:
         self._free.append(row)
         self._touched.discard(row)
         self._gone.add(cohort)
+
+    def drop_groups(self, is_wanted: Callable[[int], bool]) -> None:
+        """Give up the rows of all groups but some, and the room that they have."""
+        kept = [group for group in self._groups if is_wanted(group)]
+        if len(kept) == len(self._groups):
+            return
+        for row, cohort in list(self._of.items()):
+            if not is_wanted(cohort.group):
+                self._drop(row)
+        rows = np.full_like(self._rows, -1)
+        rows[:, : len(kept)] = self._rows[:, [self._groups[group] for group in kept]]
+        self._groups, self._rows = {group: k for k, group in enumerate(kept)}, rows
 
     def rows(self, places: Ints, groups: Ints, *, make: bool) -> Ints:
         """Return the (n, k) rows of (n,) cohorts and (n, k) groups, -1 where there is none; `make` those that are missing."""

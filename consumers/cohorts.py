@@ -42,7 +42,7 @@ from .pair_metrics import (
     two_by_two,
     width_of,
 )
-from .row_counts import RowCounts, packed, packed_estimates
+from .row_counts import PARTS, RowCounts, packed, packed_estimates
 from .score_columns import MOST_CLASSES, ScoreColumns
 from .trained_estimates import Given
 from .training_rows import TrainingRows
@@ -50,7 +50,6 @@ from .training_rows import TrainingRows
 PREDICTIONS, LABELS, REVISED, HITS, SAID_OTHER, SAID_POSITIVE = range(6)
 """Columns: predictions, those that have a label, labels that came or changed after the cohort was closed, pairs that are equal,
 predictions of another class than the one that is asked about, and of that class."""
-_PARTS: Final = 6
 _VERSION: Final = 2
 TOGETHER: Final = -1
 """Of the cohorts in a window, in place of a span."""
@@ -110,7 +109,7 @@ class Cohorts:
     ) -> None:
         self.settings = settings
         self.is_regression: bool | None = None
-        self.table = CohortTable(_PARTS, settings.cohort, settings.cohorts)
+        self.table = CohortTable(PARTS, settings.cohort, settings.cohorts)
         self.delays = CohortTable(4 * DELAYS, settings.cohort, settings.cohorts)
         """Of all predictions, where they mature: labels that have come by prediction, label and delay."""
         self.classes: list[float] = []
@@ -177,18 +176,18 @@ class Cohorts:
         self._widen()
         if not follows.all():
             seen, rows = take(seen, follows), rows[follows]
-        estimator.count(self.table.counts[:, _PARTS + self._width :], rows, seen)
+        estimator.count(self.table.counts[:, PARTS + self._width :], rows, seen)
 
     def estimated(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:
         """Return what the metrics of a row's predictions are expected to be; empty where that is not known."""
-        estimator, expected = self._estimator, row[_PARTS + self._width :]
+        estimator, expected = self._estimator, row[PARTS + self._width :]
         if estimator is None or len(expected) < estimator.width:
             return {}
         return estimator.estimates(expected, name)
 
     def estimated_gaps(self, a: Ints, b: Ints) -> dict[str, Metric]:
         """Return what the gaps of two rows that need labels are expected to be; empty where that is not known."""
-        estimator, begin = self._estimator, _PARTS + self._width
+        estimator, begin = self._estimator, PARTS + self._width
         if estimator is None or len(a) < begin + estimator.width:
             return {}
         return estimator.gaps(a[begin:], b[begin:])
@@ -228,7 +227,7 @@ class Cohorts:
         if self.leakage is not None:
             self.leakage.judge(pairs, sign)
         count_pairs(
-            counts[:, _PARTS : _PARTS + self._width], rows, pairs, sign, self.classes, self._columns,
+            counts[:, PARTS : PARTS + self._width], rows, pairs, sign, self.classes, self._columns,
             is_regression=self.is_regression,
         )  # fmt: skip
         if not self.is_regression:
@@ -257,19 +256,19 @@ class Cohorts:
 
     def _widen(self) -> None:
         """Make room for what pairs are counted in, once it is known what that is."""
-        width = _PARTS + self._width
+        width = PARTS + self._width
         width += 0 if (estimator := self._estimator) is None else estimator.width
         if self.table.counts.shape[1] < width:
             self.table.widen(width)
 
     def figures(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:
         """Return the metrics of one row of the table; `name` returns the name of a class by its number."""
-        wide = np.zeros(_PARTS + self._width, np.int64)
+        wide = np.zeros(PARTS + self._width, np.int64)
         wide[: min(len(row), len(wide))] = row[: len(wide)]
         if self.is_regression is None:
             return {}
         return metrics_of(
-            wide[_PARTS:], int(wide[HITS]), self.classes, self._columns, name,
+            wide[PARTS:], int(wide[HITS]), self.classes, self._columns, name,
             is_regression=self.is_regression,
         )  # fmt: skip
 
@@ -277,18 +276,18 @@ class Cohorts:
         self, row: Ints, name: Callable[[float], str], expected: Expected | None
     ) -> RowCounts:
         """Return what the numbers of a row follow from, so that it can be added to others."""
-        of_estimates = row[_PARTS + self._width :]
+        of_estimates = row[PARTS + self._width :]
         is_cbpe = isinstance(self._estimator, OfTwo) and len(of_estimates) >= cbpe.WIDTH
         is_cbpe = is_cbpe and bool(of_estimates.any())  # as before there was room for them
         return RowCounts(
-            parts=row[:_PARTS].tolist(),
+            parts=row[:PARTS].tolist(),
             is_regression=self.is_regression,
             classes=self.classes,
             names=[name(number) for number in self.classes],
             columns=list(self._columns.names),
             positive=self._columns.positive,
             asked=self._columns.asked,
-            pairs=b"" if self.is_regression is None else packed(row[_PARTS : _PARTS + self._width]),
+            pairs=b"" if self.is_regression is None else packed(row[PARTS : PARTS + self._width]),
             estimates=packed_estimates(of_estimates[: cbpe.WIDTH]) if is_cbpe else b"",
             expected=[] if expected is None else [part.tolist() for part in expected],
             unlabelled_are_negative=self.settings.unlabelled == "negative",
@@ -343,7 +342,7 @@ class Cohorts:
 
         A cohort whose span is `TOGETHER` is all of the window. Empty for more than two classes.
         """
-        if self.is_regression or len(self.classes) > 2 or self.table.counts.shape[1] <= _PARTS:
+        if self.is_regression or len(self.classes) > 2 or self.table.counts.shape[1] <= PARTS:
             return {}
         spans: dict[int, list[int]] = {}
         for cohort in some:
@@ -353,7 +352,7 @@ class Cohorts:
         rule = self.settings.unlabelled == "negative"
         for group, wanted in spans.items():
             of, rows = self.table.of_group(group)
-            counts = self.table.counts[rows, : _PARTS + CONFUSION]
+            counts = self.table.counts[rows, : PARTS + CONFUSION]
             pairs, said = self.two_by_two(counts), counts[:, [SAID_OTHER, SAID_POSITIVE]]
             shares = np.array([came[span] for span in of.tolist()]).reshape(-1, 4)
             rates = [rate(pairs[:, k], said[:, k // 2] * shares[:, k]) for k in range(4)]
@@ -386,19 +385,19 @@ class Cohorts:
         """
         width = regression_sums.WIDTH if self.is_regression else binary_counts.WIDTH
         found = np.zeros(width, np.int64)
-        if len(row) < _PARTS + self._width:
+        if len(row) < PARTS + self._width:
             return found
         if self.is_regression:
-            found[:] = row[_PARTS : _PARTS + width]
+            found[:] = row[PARTS : PARTS + width]
             return found
         if len(self._columns) == 1:
-            found[:] = row[_PARTS + CONFUSION : _PARTS + CONFUSION + binary_counts.WIDTH]
+            found[:] = row[PARTS + CONFUSION : PARTS + CONFUSION + binary_counts.WIDTH]
         found[: binary_counts.SCORED] = self.two_by_two(row)
         return found
 
     def two_by_two(self, row: Ints) -> Ints:
         """Return the true and false negatives, false and true positives of a row, or of each of several, of the class that is asked about."""
-        confusion = row[..., _PARTS : _PARTS + CONFUSION]
+        confusion = row[..., PARTS : PARTS + CONFUSION]
         confusion = confusion.reshape(*row.shape[:-1], MOST_CLASSES, MOST_CLASSES)
         return two_by_two(
             confusion, int(index(np.array([self._columns.positive]), self.classes)[0])
@@ -411,7 +410,7 @@ class Cohorts:
         if self.settings.unlabelled != "negative" or not is_mature or len(negative) != 1:
             return row
         row = row.copy()
-        confusion = row[_PARTS : _PARTS + CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
+        confusion = row[PARTS : PARTS + CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
         positive = int(index(np.array([self._columns.positive]), self.classes)[0])
         for said, place in ((SAID_OTHER, negative[0]), (SAID_POSITIVE, positive)):
             confusion[negative[0], place] += row[said] - confusion[:, place].sum()
@@ -462,7 +461,7 @@ class Cohorts:
         else:
             self.leakage.restore(fields)
         if not goes_on:  # what was expected then is read, and forgotten
-            self.table.widen(_PARTS + self._width + cbpe.WIDTH)  # as wide as any
+            self.table.widen(PARTS + self._width + cbpe.WIDTH)  # as wide as any
         for kind, table, state in (
             (_ROW, self.table, meta["table"]), (_DELAY, self.delays, meta["delays"]),
         ):  # fmt: skip
@@ -473,8 +472,9 @@ class Cohorts:
                 raise StateError(f"{meta['rows'][kind]} rows were stored, {len(rows)} are there")
             table.restore(state, rows)
         if not goes_on:
-            self.table.counts[:, _PARTS + self._width :] = 0
+            self.table.counts[:, PARTS + self._width :] = 0
             self.table.touch_all()
+        self.table.drop_groups(self._groups.is_wanted)
 
 
 _ROW: Final = "cohort:"

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..core.batch import EventBatch
 from ..core.columns import Floats, Ints, groups, take
 from ..core.errors import ConfigError, StateError
+from ..core.metric_row import Value
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
-from ..detectors.binary_metrics import Metric
 from ..detectors.feature_times import FeatureTimes, Rows
 from ..detectors.leak_verdicts import plain
 from ..detectors.leak_watch import LeakWatch, Trained
@@ -22,6 +22,7 @@ from . import training_reference
 from .claims import position_of
 from .feature_sample import COLUMNS, FeatureSample, Part
 from .join import Join, Pairs
+from .merged_leakage import TELLS, Beside
 from .model_settings import ModelSettings
 from .series import Fields, Series
 from .time_kernel import times_of
@@ -207,17 +208,17 @@ class FeatureLeaks:
         events = Rows(batch.offsets[rows], batch.rows[rows], times, times // self._span)
         return own.times.update(events, numbers, texts)
 
-    def told(self, code: int, span: int) -> dict[str, Metric]:
+    def told(self, code: int, span: int) -> Beside:
         """Return what is told of an environment's cohort."""
         own = self._environments.get(code)
         if own is None:
-            return {}
-        tells: dict[str, Metric] = {}
+            return Beside({}, {})
+        tells: dict[str, Value] = {}
         for name, metric in own.labels.told(
             span
         ).items():  # the best first, of a number and a text of one name too
-            tells.setdefault(f"tells_label:{plain(name)}", metric)
-        return tells | own.times.told(span)
+            tells.setdefault(f"{TELLS}:{plain(name)}", metric)
+        return Beside(tells, own.times.counts(span))
 
     def dirty(self) -> Fields:
         """Return the fields to store since the last call, None for those to delete."""
@@ -266,7 +267,7 @@ class FeatureLeaks:
         return []
 
     def _restored(self, fields: dict[str, bytes], *, is_joined: bool) -> _Environment:
-        own = _Environment(self._model, self._settings, None)
+        own = _Environment(self._model, self._settings, self._of_training())
         meta, _ = unpack(FIELDS, 1, fields[FIELDS])
         if meta["trained"] != (None if self._trained is None else zlib.crc32(self._trained)):
             raise StateError("drift.reference is another one than before")
@@ -278,5 +279,5 @@ class FeatureLeaks:
             own.sample.restore(fields)
         else:
             own.sample.changes += 1  # so that it is written anew
-        own.stored = (0, 0, 0)
+        own.stored = (0, own.labels.changes, 0)
         return own

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats, Ints, Singles
 from ..core.errors import StateError
 from ..core.snapshot import check, pack, unpack
 from ..detectors import tie_break
@@ -25,9 +25,9 @@ _LEFT: Final = (
     0.75  # of the rows, at most, when all that is too old has gone; else every other row goes
 )
 _NONE: Final = np.empty(0, np.int64)
+_SPARE: Final = 4
+"""Room that is so many times what was needed lately is given back."""
 _ROOM: Final = 1024  # rows that have left and may lie in stored segments, beside as many as wait
-
-Singles: TypeAlias = NDArray[np.float32]
 
 
 class Part(NamedTuple):
@@ -131,7 +131,7 @@ class FeatureSample:
     Notes
     -----
     Which rows are kept is a function of their numbers in the log, not of their features. Bounded: twice `rows` and an
-    update's rows of 64 single-precision numbers. What is stored is new rows, and a bit for each that is stored.
+    update's rows of 64 single-precision numbers; room that is not needed any more is given back with the next commit. What is stored is new rows, and a bit for each that is stored.
     """
 
     def __init__(self, rows: int, max_pending: int, window: int, name: str = "") -> None:
@@ -142,6 +142,7 @@ class FeatureSample:
         self._waits = np.zeros(64, np.bool_)
         self._values: Singles = np.empty((64, 0), np.float32)
         self._end = 0
+        self._needed = 0  # rows at once since the last commit
         self._log = SegmentLog()
         self._lies: dict[int, Ints] = {}  # rows by the stored segment that holds them
         self._written = -1  # the last row that was stored, or had gone before it could be
@@ -201,14 +202,20 @@ class FeatureSample:
         """Make room for rows and columns; what has gone makes room first."""
         if width > self._values.shape[1]:
             self._values = _widened(self._values, width)
-        if self._end + count <= len(self._pending):
-            return
+        self._needed = max(self._needed, self.waiting + count)
+        if self._end + count > len(self._pending):
+            self._compact(count)
+
+    def _compact(self, count: int = 0) -> None:
+        """Leave out what has gone, with room for so many more rows and for what was needed lately; give back what is far more."""
         kept = np.flatnonzero(self._waits[: self._end])
-        room = max(len(self._pending), _ROOM, 2 * (len(kept) + count))
+        room = max(_ROOM, 2 * max(len(kept) + count, self._needed))
+        if room <= len(self._pending) <= _SPARE * room:
+            room = len(self._pending)
         for name in _ARRAYS:
             array: NDArray[Any] = getattr(self, name)
             rows = array[kept]
-            if room > len(array):
+            if room != len(array):
                 array = np.empty((room, *array.shape[1:]), array.dtype)
                 setattr(self, name, array)
             array[: len(kept)] = rows
@@ -229,6 +236,9 @@ class FeatureSample:
         new = pending[pending > self._written]
         if self._end:
             self._written = max(self._written, int(self._pending[self._end - 1]))
+        if len(self._pending) > _SPARE * max(_ROOM, 2 * self._needed):
+            self._compact()
+        self._needed = 0
         if sum(map(len, self._lies.values())) > 2 * len(pending) + _ROOM:
             fields |= {f"{_WAITING}:{number}": None for number in self._lies}
             self._log, self._lies, new = SegmentLog(), {}, pending

@@ -121,6 +121,15 @@ class Groups:
             inside &= (codes & mask != 0) & (codes & mask != mask)
         return np.where(inside, codes & sum(masks), -1)
 
+    def is_wanted(self, group: int) -> bool:
+        """Whether a group is of a segment, or a crossing, that is told apart now; settings may have named others before."""
+        names = {
+            name for k, name in enumerate(self._names) if group >> (_BITS * k) & _BEYOND
+        }  # fmt: skip
+        if len(names) <= 1:
+            return names <= set(self._single)
+        return any(names == set(crossed) for crossed in self._crossed)
+
     def value(self, group: int, names: tuple[str, ...]) -> str:
         """Return a group's values of these segments, with commas between."""
         places = [self._names.index(name) for name in names]

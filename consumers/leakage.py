@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +13,13 @@ from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..detectors import served_counts
 from ..detectors.binary_metrics import Metric
+from ..detectors.coincidence import Law
 from ..detectors.membership import advantage
 from .cohort_table import Cohort, CohortTable
 from .groups import Groups
 from .join import Pairs
 from .model_settings import PerformanceSettings
+from .row_counts import ServedCounts
 from .score_columns import ScoreColumns
 from .training_rows import TrainingRows, loss_of, read
 
@@ -88,23 +90,19 @@ class Leakage:
             np.add.at(self._table.counts[:, self._losses + k], of[of >= 0], sign)
         self._table.touch(rows)
 
-    def figures(self, cohorts: Sequence[Cohort]) -> dict[str, Metric]:
-        """Return the metrics of some cohorts of one group together; what is not known has no entry."""
+    def counts(self, cohorts: Sequence[Cohort]) -> tuple[dict[str, ServedCounts], list[int]]:
+        """Return what the metrics of some cohorts of one group follow from, as `RowCounts` has it."""
         rows = [row for cohort in cohorts if (row := self._table.get(cohort)) is not None]
-        found: dict[str, Metric] = {}
         if not rows:
-            return found
-        row = np.sum(rows, axis=0)
-        for k, (kind, (law, every)) in enumerate(self._training.laws.items()):
-            leak = served_counts.leak(row[k * served_counts.WIDTH :], law, every)
-            if leak is not None:
-                found[f"{STREAM}:{kind}"] = leak.rate
-        members, (others, below) = self._training.losses, row[self._losses :].tolist()
-        # Labels that are corrected may have been counted with another reference.
-        if members is not None and 0 <= below <= others and others > 0:
-            said, total = np.array([members.below, below]), np.array([members.rows, others])
-            found[EXPOSURE] = advantage(said, total)
-        return found
+            return {}, []
+        row, width = np.sum(rows, axis=0).tolist(), served_counts.WIDTH
+        served = {
+            kind: ServedCounts(list(law), every, row[k * width : (k + 1) * width])
+            for k, (kind, (law, every)) in enumerate(self._training.laws.items())
+        }
+        members = self._training.losses
+        losses = [] if members is None else [members.rows, members.below, *row[self._losses :]]
+        return served, losses
 
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields to store of what has changed, and None for those of what is gone."""
@@ -139,7 +137,23 @@ class Leakage:
         if len(rows) != meta["rows"]:
             raise StateError(f"{meta['rows']} rows of leakage were stored, {len(rows)} are there")
         self._table.restore(meta["table"], rows)
+        self._table.drop_groups(self._groups.is_wanted)
         self._stored = fields[FIELD]
+
+
+def figures(served: Mapping[str, ServedCounts], losses: Sequence[int]) -> dict[str, Metric]:
+    """Return the metrics that follow from counts, see `Leakage.counts`; what is not known has no entry."""
+    found: dict[str, Metric] = {}
+    for kind, of in served.items():
+        leak = served_counts.leak(np.array(of.row), Law(*of.law), of.every)
+        if leak is not None:
+            found[f"{STREAM}:{kind}"] = leak.rate
+    if losses:
+        members, small, others, below = losses
+        # Labels that are corrected may have been counted with another reference.
+        if 0 <= below <= others and others > 0:
+            found[EXPOSURE] = advantage(np.array([small, below]), np.array([members, others]))
+    return found
 
 
 class ServedStreams:

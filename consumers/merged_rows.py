@@ -11,9 +11,11 @@ import numpy as np
 
 from ..core.columns import Ints
 from ..core.metric_row import MetricRow, Value, finite
+from ..core.snapshot import reading
 from ..detectors import cbpe, late_labels
 from ..detectors.binary_metrics import Metric
 from ..detectors.calibration import Calibration
+from . import merged_leakage
 from .cohorts import HITS
 from .pair_metrics import CONFUSION, asked_about, metrics_of, width_of
 from .row_counts import GapCounts, RowCounts, decode, encode, unpacked, unpacked_estimates
@@ -36,7 +38,7 @@ def merged(parts: Sequence[Part]) -> MetricRow | None:
 
     Raises
     ------
-    ValueError
+    StateError
         What one of them says is damaged.
 
     Notes
@@ -44,8 +46,13 @@ def merged(parts: Sequence[Part]) -> MetricRow | None:
     What was counted is added up, so the metrics are exactly those of one partition that had all events, whatever became of the
     order; where more than 15 classes came, the first 15 of each partition. `corrected` and `estimated` were learned by
     each partition from its own labels: their counts are added up, what each is unsure of adds to the intervals, within a
-    partition as something that its cohorts have in common.
+    partition as something that its cohorts have in common. Of leakage see `merged_leakage.figures`.
     """
+    with reading("rows of the series"):
+        return _merged(parts)
+
+
+def _merged(parts: Sequence[Part]) -> MetricRow | None:
     rows = [part.row for part in parts]
     counts = [decode(row.counts) for row in rows]
     if None in counts:
@@ -76,7 +83,7 @@ def merged(parts: Sequence[Part]) -> MetricRow | None:
         msgspec.structs.replace(
             whole,
             positive=positive,
-            metrics=metrics,
+            metrics=metrics | merged_leakage.figures(rows, of_pairs),
             estimated=_estimated(parts, of_pairs),
             corrected=_corrected(parts, of_pairs),
         )

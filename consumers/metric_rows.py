@@ -15,6 +15,7 @@ from ..core.metric_row import MetricRow, Value, encode
 from ..detectors import gaps
 from ..detectors.late_labels import Expected
 from ..detectors.late_labels import metrics as corrected
+from . import leakage
 from . import row_counts as counts
 from .bias import crossings
 from .cohort_table import Cohort
@@ -29,6 +30,7 @@ from .cohorts import (
 )  # fmt: skip
 from .environments import EnvironmentGroups, coded
 from .groups import ALL, Groups
+from .merged_leakage import Beside
 from .model_settings import ENVIRONMENT, BiasSettings, PerformanceSettings
 from .windows import FIELD, Windows
 
@@ -42,7 +44,7 @@ _HALF_WIDTH: Final = 0.05
 """A gap between groups is judged where either rate is known within so much: 381 events, see `gaps.events_needed`."""
 
 Name = Callable[[float], str]
-Beside = Callable[[int, int], Mapping[str, Value]]
+Tell = Callable[[int, int], Beside]
 """What else is told of an environment and the number of its cohort's span."""
 _Side = tuple[int, list[int]]  # an environment, and groups in it
 _Row = tuple[int, Cohort]  # an environment, and a cohort and group in it
@@ -137,6 +139,18 @@ class MetricRows:
             self._told_of[code] = self._names(code)
             self._write_all(code)
 
+    def forget(self, written: Iterable[str]) -> None:
+        """Note that those of the fields that were written are to be deleted which no row here has: other settings told of them."""
+        own: set[str] = set()
+        for code, cohorts in self._cohorts.items():
+            spans: set[int | None] = {None, *cohorts.table.spans.tolist()}
+            names = {self._groups.name(group) for group in cohorts.table.groups}
+            names |= set(self._names(code))
+            if self._between:  # a row may be of an environment and of any other
+                spans |= {s for of in self._cohorts.values() for s in of.table.spans.tolist()}
+            own |= {self._field(code, span, name) for span in spans for name in names}
+        self._dropped += sorted(set(written) - own)
+
     def _write_all(self, code: int) -> None:
         """Note that all rows of an environment are to be written."""
         self._outdating.discard(code)
@@ -144,7 +158,7 @@ class MetricRows:
         self._unwritten.update(((code, cohort), None) for cohort, _ in table.cohorts())
         self._windows.note_all(code, table)
 
-    def take(self, name: Name, now: int, beside: Beside | None = None) -> dict[str, bytes | None]:
+    def take(self, name: Name, now: int, beside: Tell | None = None) -> dict[str, bytes | None]:
         """Return what is to be written by one commit, by its field; None for what is gone.
 
         `name` returns the name of a class by its number, `now` is the time of the latest prediction, ns since 1970; `beside`
@@ -169,9 +183,8 @@ class MetricRows:
         for code, cohort in rows:
             row = self._cohorts[code].table.get(cohort)
             if row is not None:
-                told = self._row(code, [(cohort, row)], name, expected.get((code, cohort)))
-                if beside is not None and cohort.group == ALL:
-                    told = replace(told, metrics={**told.metrics, **beside(code, cohort.span)})
+                also = beside(code, cohort.span) if beside and cohort.group == ALL else None
+                told = self._row(code, [(cohort, row)], name, expected.get((code, cohort)), also)
                 found[self._field(code, cohort.span, told.group)] = encode(told)
         for code, window in together:
             field = self._field(code, None, self._groups.name(window.group))
@@ -336,6 +349,7 @@ class MetricRows:
         rows: list[tuple[Cohort, Ints]],
         name: Name,
         expected: Expected | None,
+        beside: Beside | None = None,
     ) -> MetricRow:
         """Return a row of the series: of one cohort, or of several of one group."""
         cohorts = self._cohorts[environment]
@@ -344,7 +358,15 @@ class MetricRows:
         row = ruled[0] if len(rows) == 1 else np.asarray(np.sum(ruled, axis=0))
         predictions, labels = int(row[PREDICTIONS]), int(row[LABELS])
         is_negative = self._settings.unlabelled == "negative"
-        leakage = cohorts.leakage
+        counted = cohorts.counts(row, name, expected)
+        metrics: dict[str, Value] = {**cohorts.figures(row, name)}
+        if cohorts.leakage is not None:
+            served, losses = cohorts.leakage.counts([cohort for cohort, _ in rows])
+            metrics |= leakage.figures(served, losses)
+            counted = replace(counted, served=served, losses=losses)
+        if beside is not None:
+            metrics |= beside.metrics
+            counted = replace(counted, times=dict(beside.times))
         return MetricRow(
             environment=ENVIRONMENTS[environment],
             group=self._groups.name(rows[0][0].group),
@@ -356,15 +378,12 @@ class MetricRows:
             closed=all(self._is_closed(cohort, one, span) for cohort, one in rows),
             revised=int(row[REVISED]),
             positive=cohorts.positive_name(name),
-            metrics={
-                **cohorts.figures(row, name),
-                **({} if leakage is None else leakage.figures([cohort for cohort, _ in rows])),
-            },
+            metrics=metrics,
             estimated={**cohorts.estimated(row, name)},
             corrected={}
             if expected is None
             else {**corrected(expected, unlabelled_are_negative=is_negative)},
-            counts=counts.encode(cohorts.counts(row, name, expected)),
+            counts=counts.encode(counted),
         )
 
     def _is_closed(self, cohort: Cohort, row: Ints, span: int) -> bool:

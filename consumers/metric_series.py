@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ..core.errors import TransportError
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow, decode
+from ..core.snapshot import reading
 from .merged_rows import Part, aligned, merged
 from .redis_store import TRANSIENT
 from .refusals import UNKNOWN
@@ -113,7 +114,7 @@ def read(
     ------
     TransportError
         Redis does not answer.
-    ValueError
+    StateError
         A row is damaged.
     """
     found = _hash(client, keys.series(model))
@@ -123,10 +124,13 @@ def read(
 
 
 def parts_of(fields: Mapping[bytes, bytes]) -> Iterator[Part]:
-    """Yield the rows as they are stored, in the order of their partitions."""
-    numbered = ((int(field.partition(b"|")[0]), field) for field in fields)
-    for partition, field in sorted(numbered):
-        yield Part(partition, decode(fields[field]))
+    """Yield the rows as they are stored, in the order of their partitions; raises StateError for one that is damaged."""
+    with reading("the series"):
+        numbered = sorted((int(field.partition(b"|")[0]), field) for field in fields)
+    for partition, field in numbered:
+        with reading(f"the series at {field.decode(errors='replace')}"):
+            row = decode(fields[field])
+        yield Part(partition, row)
 
 
 def rows_of(parts: Iterable[Part], *, window: bool = False) -> list[MetricRow]:

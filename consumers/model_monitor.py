@@ -69,6 +69,8 @@ class ModelMonitor:
         self._classes = ClassNumbers()
         self._names = ClassNames()
         self._names_stored = -1
+        self.is_told_otherwise = False
+        """Whether the series may have rows of cohorts, segments or gaps of other settings than these."""
         self._series: dict[int, Series] = {}
         self.performance = self._new_performance()
         self._between = self._new_between()
@@ -372,6 +374,7 @@ class ModelMonitor:
             self.performance.begin_at(self.join.table.count)
         if not is_joined:
             self.performance.begin_at(0)
+        self.is_told_otherwise = not self.performance.is_told_by(groups.get("", {}))
         for code, of in own.items():
             lost += self._of(code).restore(of)
             if leaks := self._leaks.restore(code, of, is_joined=is_joined):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from .cohorts import Cohorts
 from .estimators import LOSSES, Seen
 from .groups import Groups
 from .join import Correction, Pairs, Predictions
-from .metric_rows import Beside, MetricRows, Name
+from .metric_rows import MetricRows, Name, Tell
 from .model_settings import BiasSettings, PerformanceSettings
 from .pending import widened
 from .score_columns import ScoreColumns
@@ -60,7 +60,13 @@ class Performance:
         self.score_columns = ScoreColumns(settings.positive)
         self.groups = Groups(settings.segments)
         self._cohorts: dict[int, Cohorts] = {}
-        self._rows = MetricRows(settings, bias or BiasSettings(), self.groups, self._cohorts)
+        bias = bias or BiasSettings()
+        self._rows = MetricRows(settings, bias, self.groups, self._cohorts)
+        told_by = {
+            "segments": settings.segments, "cohort": settings.cohort, "within": bias.within, "between": bias.between,
+        }  # fmt: skip
+        self._told_by = pack("told_by", 1, told_by, {})
+        self._told_by_stored = b""
         self._stored = (-1, -1)
         self._stale: set[str] = set()  # fields of what could not be read
         self._from = self._from_stored = (
@@ -175,6 +181,8 @@ class Performance:
         """Return the fields to store since the last call, None for those to delete; to be called after `flush`."""
         fields: dict[str, bytes | None] = dict.fromkeys(self._stale)
         self._stale = set()
+        if self._told_by != self._told_by_stored:
+            fields["told_by"] = self._told_by_stored = self._told_by
         if self._from != self._from_stored:
             self._from_stored = self._from
             fields["counted"] = pack("counted", 1, {"from": self._from}, {})
@@ -189,9 +197,17 @@ class Performance:
             self._rows.note(code, changed, gone, self.score_columns.changes)
         return fields
 
-    def series(self, name: Name, now: int, beside: Beside | None = None) -> dict[str, bytes | None]:
+    def series(self, name: Name, now: int, beside: Tell | None = None) -> dict[str, bytes | None]:
         """Return what is to be written of the series; see `MetricRows.take`. To be called after `dirty`."""
         return self._rows.take(name, now, beside)
+
+    def forget(self, written: Iterable[str]) -> None:
+        """Delete with the next rows those of what was written that are none of these settings."""
+        self._rows.forget(written)
+
+    def is_told_by(self, fields: Mapping[str, bytes]) -> bool:
+        """Whether stored fields were written by settings that tell of the same cohorts and groups; nothing is, too."""
+        return fields.get("told_by", self._told_by if not fields else b"") == self._told_by
 
     def restore(self, fields: dict[str, bytes], own: dict[int, dict[str, bytes]]) -> None:
         """Go on from the model's stored fields and those of each environment, of an object that is new.
@@ -203,6 +219,7 @@ class Performance:
         """
         if not {"groups", "score_columns"} & set(fields) and not any(own.values()):
             return
+        self._told_by_stored = fields.get("told_by", b"")
         with reading("performance"):
             if "counted" in fields:
                 meta, _ = unpack("counted", 1, fields["counted"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from ..core.alert import Alert
@@ -246,7 +246,21 @@ class PartitionPipeline:
             lost += [f"{model}: {problem}" for problem in monitor.restore(of_model)]
             self._models[model] = monitor
         self._behind = set(self._models)
+        self._touched |= set(self.told_otherwise)
         return lost
+
+    @property
+    def told_otherwise(self) -> list[str]:
+        """Models whose series may have rows of other settings than those of now; see `forget`."""
+        return [name for name, model in self._models.items() if model.is_told_otherwise]
+
+    def forget(self, model: str, written: Iterable[str]) -> None:
+        """Delete, of the rows of a model's series that this partition has written, those that no settings of now tell of.
+
+        With the next commit, which is the first one after `restore`.
+        """
+        self._models[model].performance.forget(written)
+        self._models[model].is_told_otherwise = False
 
 
 def _first(

@@ -20,6 +20,7 @@ _CLAIM: Final = """
 redis.call('HSET', KEYS[1], 'owner', ARGV[1])
 return redis.call('HGETALL', KEYS[1])
 """
+_AT_ONCE: Final = 1000  # fields that a scan looks at before others are served
 _FIELD: Final = b"f:"
 """Before the name of each field of state, apart from `owner` and `offset`."""
 
@@ -124,6 +125,19 @@ class RedisStore:
         raise FencedError(
             f"{partition} is at offset {found or 'none'} in the store, expected {commit.expected}"
         )
+
+    def written(self, partition: Partition, model: str) -> set[str]:
+        """Return the names of the rows that a partition has in a model's series."""
+        own = f"{partition.number}|"
+        try:
+            found = self._client.hscan_iter(
+                self._keys.series(model), match=f"{own}*", count=_AT_ONCE
+            )
+            return {name.decode().removeprefix(own) for name, _ in found}
+        except TRANSIENT as error:
+            raise TransportError(f"Redis does not answer: {error}") from error
+        except redis.ResponseError as error:
+            raise TransportError(f"Redis refuses: {error}") from error
 
     def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
         try:

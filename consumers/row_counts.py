@@ -9,12 +9,35 @@ import msgspec
 import numpy as np
 
 from ..core.columns import Ints
+from ..core.errors import StateError
 from ..core.metric_row import Value
 from ..detectors import binary_counts, cbpe, gaps, regression_sums
 from ..detectors.binary_metrics import Metric
 
 _LEVEL: Final = 1  # of zlib: 6 saves a tenth and takes twice as long
 _WIDEST: Final = 1 << 20  # bytes of one packed row, unpacked: what is larger was not written by us
+
+
+PARTS: Final = 6
+"""How many of `cohorts.PREDICTIONS` and the like there are."""
+
+
+class ServedCounts(msgspec.Struct, frozen=True, array_like=True):
+    """What predictions have met of training, looked up in one way.
+
+    Parameters
+    ----------
+    law
+        What training tells of chance: `coincidence.Law`.
+    every
+        Rows of training for one that is kept.
+    row
+        As `served_counts` counts it.
+    """
+
+    law: list[int]
+    every: int
+    row: list[int]
 
 
 class RowCounts(msgspec.Struct, frozen=True, kw_only=True, tag="pairs", array_like=True):
@@ -38,6 +61,12 @@ class RowCounts(msgspec.Struct, frozen=True, kw_only=True, tag="pairs", array_li
         `late_labels.Expected`: counts, variances, shared; empty where it is not known.
     unlabelled_are_negative
         What `expected` was made for.
+    served
+        By how they were looked up: `exact`, `near`, `embedding`, `image`.
+    losses
+        Rows of training with a loss, those of them whose loss is small, and the same of what was served; empty where it is not known.
+    times
+        Stream to how many of its times there were, and how many of them after their event.
     """
 
     parts: list[int]
@@ -51,6 +80,9 @@ class RowCounts(msgspec.Struct, frozen=True, kw_only=True, tag="pairs", array_li
     estimates: bytes = b""
     expected: list[list[float]] = []
     unlabelled_are_negative: bool = False
+    served: dict[str, ServedCounts] = {}
+    losses: list[int] = []
+    times: dict[str, tuple[int, int]] = {}
 
 
 class GapCounts(msgspec.Struct, frozen=True, kw_only=True, tag="gap", array_like=True):
@@ -113,11 +145,20 @@ _decoder: msgspec.msgpack.Decoder[RowCounts | GapCounts] = msgspec.msgpack.Decod
 
 
 def decode(counts: bytes) -> RowCounts | GapCounts | None:
-    """Return what `encode` was given; None for nothing, or what another version wrote."""
+    """Return what `encode` was given; None for nothing, or what another version wrote.
+
+    Raises
+    ------
+    StateError
+        It is of this version, and damaged.
+    """
     try:
-        return _decoder.decode(counts) if counts else None
+        found = _decoder.decode(counts) if counts else None
     except msgspec.MsgspecError:
         return None
+    if isinstance(found, RowCounts) and len(found.parts) != PARTS:
+        raise StateError(f"unreadable row: {PARTS} counts were expected, it has {len(found.parts)}")
+    return found
 
 
 def packed(row: Ints) -> bytes:
@@ -132,21 +173,23 @@ def unpacked(data: bytes, width: int) -> Ints:
 
     Raises
     ------
-    ValueError
+    StateError
         It was wider, or was not packed here.
     """
     unzip = zlib.decompressobj()
     try:
         planes = unzip.decompress(data, _WIDEST)
     except zlib.error as error:
-        raise ValueError(f"counts that cannot be unpacked: {error}") from None
-    if not unzip.eof:
-        raise ValueError("counts that cannot be unpacked: they are cut short, or are too many")
+        raise StateError(f"unreadable row: its counts cannot be unpacked: {error}") from None
+    if not unzip.eof or len(planes) % 16:
+        raise StateError("unreadable row: its counts are cut short, or are too many")
     table = np.frombuffer(planes, np.uint8).reshape(8, -1).T
     sparse = np.ascontiguousarray(table).view(np.int64).reshape(2, -1)
     at, found = np.cumsum(sparse[0]), np.zeros(width, np.int64)
     if len(at) and not 0 <= at.min() <= at.max() < width:
-        raise ValueError(f"counts in {at.max() + 1} columns, where there are {width}")
+        raise StateError(
+            f"unreadable row: it has counts in {at.max() + 1} columns, where there are {width}"
+        )
     found[at] = sparse[1]
     return found
 

@@ -24,7 +24,7 @@ from . import training_reference
 from .attack import AttackMonitor
 from .bias import SHARE, Bias, budget_of
 from .class_names import ClassNames, feature_column
-from .class_numbers import ClassNumbers, numbers_only
+from .class_numbers import ClassNumbers, difference, numbers_only
 from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .estimators import Seen
 from .groups import Groups
@@ -299,11 +299,10 @@ class Series:
 
     def error_and_label(self, predicted: Floats, label: Floats) -> Floats:
         """Return (n, 2) what is watched of pairs: 1 for a wrong class or the absolute error, and the label."""
-        predicted, label = self._on_one_scale(predicted, label)
-        error = np.abs(predicted - label)
-        if not self.is_regression:
-            error[error > 0] = 1.0  # NaN, where either is missing, stays
-        return np.column_stack([error, label])
+        if self.is_regression:
+            return np.column_stack([np.abs(difference(predicted, label)), numbers_only(label)])
+        is_missing = np.isnan(predicted) | np.isnan(label)
+        return np.column_stack([np.where(is_missing, np.nan, predicted != label), label])
 
     def _on_one_scale(self, predicted: Floats, label: Floats) -> tuple[Floats, Floats]:
         if not self.is_regression:

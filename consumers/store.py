@@ -76,6 +76,16 @@ class Store(Protocol):
         """
         ...
 
+    def written(self, partition: Partition, model: str) -> set[str]:
+        """Return the names of the rows that a partition has in a model's series; its owner's alone to write.
+
+        Raises
+        ------
+        TransportError
+            The store does not answer; ask again.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of connections."""
         ...
@@ -91,6 +101,7 @@ class MemoryStore:
         self._owners: dict[Partition, str] = {}
         self._offsets: dict[Partition, int] = {}
         self._fields: dict[Partition, dict[str, bytes]] = {}
+        self._written: dict[tuple[Partition, str], dict[str, bytes]] = {}
 
     def claim(self, partition: Partition, owner: str) -> Claim:
         """Make `owner` the one who may commit, and return what is stored."""
@@ -109,9 +120,15 @@ class MemoryStore:
         _write(self._fields[partition], commit.fields)
         for model, rows in commit.series.items():
             _write(self.series.setdefault(model, {}), rows)
+            of = self._written.setdefault((partition, model), {})
+            _write(of, {name: row and b"" for name, row in rows.items()})
         self._offsets[partition] = commit.offset
         self.metrics.update(commit.metrics)
         self.alerts += commit.alerts
+
+    def written(self, partition: Partition, model: str) -> set[str]:
+        """Return the names of the rows that a partition has in a model's series."""
+        return set(self._written.get((partition, model), ()))
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -23,7 +23,7 @@ from ..detectors.membership import losses
 from ..detectors.served_counts import NONE, UNKNOWN
 from ..detectors.signatures import Signatures
 from . import training_reference
-from .class_numbers import numbers_only
+from .class_numbers import difference
 from .images import Images, vectors_of
 from .model_settings import DriftSettings
 from .score_columns import ScoreColumns
@@ -276,8 +276,7 @@ def loss_of(
         (n, k) as `columns` has them.
     """
     if kind == "square":
-        with np.errstate(over="ignore"):
-            return np.asarray((numbers_only(predicted) - numbers_only(label)) ** 2)
+        return difference(predicted, label) ** 2
     unknown = np.isnan(label)
     if kind == "zero_one":
         return np.where(unknown | np.isnan(predicted), np.nan, predicted != label)

@@ -49,8 +49,7 @@ class TrainingStreams:
         watched = (name.partition(":") for name in names)
         features = [name for kind, _, name in watched if kind in ("feature", "category")]
         self._estimates.add(batch, predicted, label, features)
-        is_regression = bool(self._series.is_regression)
-        self._labels.add(names, values, pairs[:, 1], is_regression=is_regression)
+        self._labels.add(names, values, pairs[:, 1], is_regression=self._series.is_regression)
         for name, column in zip((*names, *OF_ERRORS), [*values.T, *pairs.T], strict=True):
             self._values.setdefault(name, []).append(column[usable(column)])
 
@@ -65,7 +64,7 @@ class TrainingStreams:
 
     def parts(self) -> dict[str, bytes]:
         """Return what else is to be known of training, by its name."""
-        return self._labels.part(is_regression=bool(self._series.is_regression))
+        return self._labels.part(is_regression=self._series.is_regression)
 
     def values(self) -> dict[str, Floats]:
         """Return stream to its (n,) usable values."""

@@ -168,6 +168,8 @@ class Worker:
         lost = pipeline.restore(position, claim.fields)
         for problem in lost:
             _log.error("state lost, starting clean: %s", problem)
+        for model in pipeline.told_otherwise:
+            pipeline.forget(model, self._store.written(partition, model))
         if not bounds.first <= position <= bounds.end:
             _log.error(
                 "%s goes on from offset %d, but the log holds %d to %d: %s; going on from %d",

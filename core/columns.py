@@ -14,8 +14,11 @@ from .events import ClassOrNumber
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
+Singles: TypeAlias = NDArray[np.float32]
 
 T = TypeVar("T", bound=tuple[Any, ...])
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 NULL: Final = 0
@@ -240,3 +243,27 @@ def groups(codes: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Ints]]:
     for begin, end in pairwise([0, *cuts.tolist(), len(codes)]):
         if ordered[begin] >= 0:
             yield int(ordered[begin]), order[begin:end]
+
+
+def singles(values: Floats) -> Singles:
+    """Return numbers in single precision; those beyond it are infinite.
+
+    Examples
+    --------
+    >>> singles(np.array([0.5, -1e300])).tolist()
+    [0.5, -inf]
+    """
+    is_large = np.abs(values) > _LARGEST
+    return np.where(is_large, np.copysign(np.inf, values), values).astype(np.float32)
+
+
+def middle(values: Floats) -> float:
+    """Return the median of (n,) numbers, of the two in the middle the lower: one of them, so that no sum is too large.
+
+    Examples
+    --------
+    >>> middle(np.array([np.inf, 3.0, 1e308, -np.inf]))
+    3.0
+    """
+    at = (len(values) - 1) // 2
+    return float(np.partition(values, at)[at])

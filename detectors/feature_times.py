@@ -229,19 +229,9 @@ class FeatureTimes:
             return [settled(name, TIMES, at)]
         return []
 
-    def told(self, span: int) -> dict[str, Metric]:
-        """Return of a cohort the share of times that are after their event: of all features, and of each where there are more."""
-        found = self._cohorts.get(span, {})
-        shares = {f":{plain(name)}": found[name] for name in sorted(found)[:_TOLD]}
-        if len(found) == 1:
-            shares = {}
-        if found:
-            n, k = (sum(part) for part in zip(*found.values(), strict=True))
-            shares[""] = (n, k)
-        return {
-            f"feature_time_after_event{name}": Metric(k / n, *wilson(k, n))
-            for name, (n, k) in shares.items()
-        }
+    def counts(self, span: int) -> dict[str, tuple[int, int]]:
+        """Return of a cohort by stream how many times there were, and how many of them after their event."""
+        return dict(self._cohorts.get(span, {}))
 
     def state(self) -> bytes:
         """Return the whole state."""
@@ -261,3 +251,17 @@ class FeatureTimes:
             int(span): {str(name): (int(n), int(k)) for name, (n, k) in of}
             for span, of in meta["cohorts"]
         }
+
+
+def shares(counts: Mapping[str, tuple[int, int]]) -> dict[str, Metric]:
+    """Return the share of times that are after their event: of all streams, and of each of the first ones where there are more."""
+    found = {f":{plain(name)}": counts[name] for name in sorted(counts)[:_TOLD]}
+    if len(counts) == 1:
+        found = {}
+    if counts:
+        n, k = (sum(part) for part in zip(*counts.values(), strict=True))
+        found[""] = (n, k)
+    return {
+        f"feature_time_after_event{name}": Metric(k / n, *wilson(k, n))
+        for name, (n, k) in found.items()
+    }

@@ -25,8 +25,8 @@ _HALFWAY: Final = 2e-7
 """Of a value: so near to halfway is halfway. A float32 is within 6e-8 of what it stands for."""
 _NAN: Final = 0x7FF8000000000000
 _SMALLEST: Final = -300
-_LARGEST: Final = 300
-_POWERS: Final = np.array([float(f"1e{e}") for e in range(_SMALLEST, _LARGEST + 9)])
+_LARGEST: Final = 309  # 1e309, which is infinite, is above all numbers
+_POWERS: Final = np.array([float(f"1e{e}") for e in range(_SMALLEST, _LARGEST + 1)])
 _FNV_PRIME: Final = 0x100000001B3
 _FNV_START: Final = 0xCBF29CE484222325
 
@@ -114,7 +114,7 @@ def row_keys(
         whole, rough, count = texts[i], texts[i], 0
         for j in range(numbers.shape[1]):
             x = numbers[i, j]
-            if not abs(x) <= 1e299:  # NaN, infinities and what is as good as one
+            if not np.isfinite(x):
                 token = np.uint64(_NAN) + np.uint64(0 if np.isnan(x) else 1 if x > 0 else 2)
                 whole += mixed(columns[j] ^ mixed(token))
                 rough += mixed(columns[j] ^ mixed(token))

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Floats, Ints, Strings
+from ..core.columns import Floats, Ints, Strings, middle
 from ..core.snapshot import check, pack, reading, unpack
 from .coincidence import Law, Leak, late, leaked
 from .fingerprint_kernel import DIGITS, TIES, Keys, find, find_near, row_keys, text_keys
@@ -68,7 +68,7 @@ class Scheme(NamedTuple):
         steps = np.full(len(numbers), _COARSEST)
         for j, column in enumerate(values.T):
             size = np.abs(column[np.isfinite(column) & (column != 0)])
-            typical = float(np.median(size)) if len(size) else 1.0
+            typical = middle(size) if len(size) else 1.0
             if typical < 10.0**_COARSEST:  # nobody rounds it to three decimals, which leave nothing
                 steps[j] = max(int(np.floor(np.log10(typical))) - DIGITS + 1, _FINEST)
         return cls(tuple(numbers), tuple(texts), steps)

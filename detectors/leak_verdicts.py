@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from ..core.columns import Ints
 from ..core.verdict import Verdict
 from .binary_metrics import Metric, Z, wilson
-from .leaky_features import HIGH, Leaky
+from .leaky_features import HIGH, MAYBE, Leaky
 from .leaky_kernel import BEFORE, EQUAL, VALUES
 
 FEATURES, SAME_AS_LABEL, TIMES = "leaky_features", "equal_to_label", "feature_times"
@@ -69,19 +69,32 @@ def equal_to_label(name: str, found: Agreement, at: tuple[int, int]) -> Verdict:
     )  # fmt: skip
 
 
+_SETTLES: Final = {
+    False: "; a drift.reference that was written with --label would settle it: honest if training had it so too",
+    True: "; drift.reference does not tell of this feature: written anew, with it, it would settle it",
+}
+"""What is to be known, by whether training is."""
 _SAID: Final = {"auc": "area under the curve", "information": "share of the label's information"}
 
 
-def tells_label(claim: Leaky, at: tuple[int, int], labels: int) -> Verdict:
-    """Say that a feature tells the label too well, in so many labels up to an event."""
+def tells_label(
+    claim: Leaky, at: tuple[int, int], labels: int, *, is_trained: bool = False
+) -> Verdict:
+    """Say that a feature tells the label too well, in so many labels up to an event.
+
+    `is_trained` says whether the reference is training.
+    """
     value, low, high, _ = claim.value
     before = "" if claim.before is None else f", {claim.before.value:.3f} in the reference"
+    says, settles = "tells the label", ""
+    if claim.why == MAYBE:
+        says, settles = "may be a leak", _SETTLES[is_trained]
     return Verdict(
         detector=FEATURES, subject=f"leak:{plain(claim.feature)}", offset=at[0], row=at[1], statistic=value,
-        threshold=HIGH[claim.by], unit=_SAID[claim.by], lasts=True, change=f"tells the label: {claim.why}",
+        threshold=HIGH[claim.by], unit=_SAID[claim.by], lasts=True, change=f"{says}: {claim.why}",
         size=None if claim.before is None else value - claim.before.value, delay_events=labels,
-        evidence=f"tells the label, {claim.why}: {_SAID[claim.by]} {value:.3f} ({low:.3f} to {high:.3f}) over "
-        f"{labels:,} labels{before}",
+        evidence=f"{says}, {claim.why}: {_SAID[claim.by]} {value:.3f} ({low:.3f} to {high:.3f}) over "
+        f"{labels:,} labels{before}{settles}",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats, Ints, Singles, middle, singles
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
@@ -24,7 +24,7 @@ from .leak_verdicts import (
     tells_label,
 )
 from .leaky_features import CELLS, EDGES, LabelCounts, claims, high, measured
-from .leaky_kernel import EQUAL, INFORMATION, VALUES, Singles, places, tally
+from .leaky_kernel import EQUAL, INFORMATION, VALUES, places, tally
 
 BLOCK: Final = 1_000
 """Labels of the shortest window; a leak lies in a window of its own after twice as many at the latest."""
@@ -39,6 +39,8 @@ _VARIED: Final = 5
 """... and of these so many that are not the most frequent one: one that is constant is waited for."""
 _DIFFERS: Final = 0.9
 """Below such a share of agreement in a block a feature is equal to the label no more (chosen)."""
+_BEYOND: Final = 0.2
+"""A feature of which so many values lie beyond its quantiles, where a sixteenth belongs, has moved away from them (chosen)."""
 _TELLS: Final = 1  # the level of the window by which it is said how well features tell the label
 TOLD: Final = 5
 """Features of a cohort of which it is said how well they tell the label: the best ones."""
@@ -46,11 +48,27 @@ _KIND, _WINDOWS = "leakage_labels", "leakage_windows"
 
 
 class Trained(NamedTuple):
-    """What was counted in training: the counts, and the numbers of their classes, or above which number a label is of the second."""
+    """What was counted in training.
+
+    Parameters
+    ----------
+    counts
+        Labels by feature.
+    classes, middle
+        The numbers of their classes, or above which number a label is of the second.
+    copies
+        Features that were the label, or a copy of it.
+    """
 
     counts: LabelCounts
     classes: list[float]
     middle: float | None
+    copies: frozenset[str] = frozenset()
+
+    @property
+    def known(self) -> dict[str, bool]:
+        """Features that were counted, and whether they are copies of the label."""
+        return {name: name in self.copies for name in self.counts.names}
 
 
 class LeakWatch:
@@ -84,6 +102,7 @@ class LeakWatch:
     ) -> None:
         self._error = error / 2
         self._spans = spans
+        self._known = {} if trained is None else trained.known
         self._blocks = -(-reference_labels // BLOCK)
         self.names: list[str] = []
         self.classes: list[float] = []
@@ -173,10 +192,35 @@ class LeakWatch:
             at = int(offsets[last]), int(rows[last])
             self._take(size)
             found += self._look_for_equal(self._step(), at)
+            if (
+                self.count % (BLOCK // 2) == 0
+            ):  # so that a leak is in a block of new quantiles in time
+                self._follow()
             if self.count % BLOCK == 0:
                 found += self._close(at, int(spans[last]), is_regression=is_regression)
             first -= size
         return found
+
+    def _follow(self) -> None:
+        """Count features that have moved beyond their quantiles by new ones, from here on; their reference stays."""
+        table, top = self._block.table, 2 * np.maximum(self._used, 0)
+        beyond = (table[:, 0] + table[np.arange(len(top)), top]).sum(axis=1)
+        if not len(beyond) or beyond.max() < FEW:
+            return
+        moved = (
+            (beyond >= FEW)
+            & (beyond > _BEYOND * table[:, :-1].sum(axis=(1, 2)))
+            & (self._used >= 0)
+        )
+        for j in np.flatnonzero(moved & (self._learned >= self._blocks)).tolist():
+            if (self.names[j], FEATURES) in self._open:
+                continue
+            place = int((self._used[:j] < 0).sum())
+            self._new = [(np.insert(v, place, np.nan, axis=1), y) for v, y in self._new]
+            self._used[j], self._edges[j] = -1, np.nan
+            for window in (self._block, *filter(None, self._levels)):
+                window.table[j] = 0
+            self.changes += 1
 
     def flush(self) -> None:
         """Count what waits, so that the state is whole."""
@@ -201,7 +245,7 @@ class LeakWatch:
         self._block = self._block.padded(k, max(len(self.classes), 2))
         if self._block.table.shape[2] != self._reference.shape[2]:
             self._grow(self._block.table.shape[2])
-        single = np.concatenate([[self._before], labels]).astype(np.float32)
+        single = singles(np.concatenate([[self._before], labels]))
         tally(*self._block, values, self._edges, self._used, y, single[1:], single[:-1])
         self._before = float(single[-1])
         self.count += size
@@ -287,7 +331,7 @@ class LeakWatch:
         """Decide what the classes are."""
         known = labels[~np.isnan(labels)]
         if is_regression and len(known):
-            self.middle = float(np.median(known))
+            self.middle = middle(known)
         else:
             found, counts = np.unique(known, return_counts=True)
             self.classes = found[np.argsort(-counts, kind="stable")][:MOST_CLASSES].tolist()
@@ -304,12 +348,13 @@ class LeakWatch:
                 complete = (self._learned >= self._blocks)[:, None, None]
                 self._then = measured(self._reference * complete)
             for claim in claims(
-                self.names, window.table, now, self._then, self._error, self._looks[0]
+                self.names, window.table, now, self._then, self._error, self._looks[0], self._known
             ):
                 name = claim.feature
                 if (name, FEATURES) not in self._open and (name, SAME_AS_LABEL) not in self._open:
                     self._open[name, FEATURES] = level
-                    found.append(tells_label(claim, at, BLOCK << level))
+                    is_trained = bool(self._known)
+                    found.append(tells_label(claim, at, BLOCK << level, is_trained=is_trained))
         for (name, of), begun in list(self._open.items()):
             if of == FEATURES and begun == level and not is_high[self.names.index(name)]:
                 del self._open[name, of]
@@ -405,7 +450,7 @@ class LeakWatch:
         return pack(_WINDOWS, 1, {"blocks": self.count // BLOCK, "told": told}, arrays)
 
     def restore(self, block: bytes, windows: bytes) -> None:
-        """Go on from both, of an object that is new.
+        """Go on from both, of an object that is new, of the same training.
 
         Raises
         ------

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -35,6 +35,13 @@ SURELY: Final = 0.95
 """... if its bound is above this ..."""
 USUAL: Final = 0.9
 """... and half of the other features are below this: where all of them tell the label, the task is easy."""
+CLOSER: Final = 4.0
+"""One that was near to it in the reference is honest, unless what it lacks to 1 is surely less by such a factor (chosen)."""
+MORE: Final = "more than in the reference"
+COPY: Final = "as a copy of it"
+MAYBE: Final = "near the label"
+"""Why a feature is named; the last is a leak, or honest."""
+_QUANTILES: Final = (np.arange(EDGES) + 0.5) / EDGES
 _MANY: Final = 1 << 20  # values a feature of which quantiles are taken
 _KIND: Final = "leaky features"
 _VERSION: Final = 1
@@ -54,7 +61,7 @@ class Leaky(NamedTuple):
     before
         The same in the reference, None where it is not known.
     why
-        `near the label`, or `more than in the reference`.
+        `MORE`, `COPY` or `MAYBE`.
     """
 
     feature: str
@@ -121,8 +128,8 @@ class LabelCounts:
             column = values[:_MANY, j]
             column = column[np.isfinite(column)]
             if len(column):
-                at = (np.arange(EDGES) + 0.5) / EDGES
-                found = np.unique(np.quantile(column, at, method="inverted_cdf"))
+                places = np.ceil(_QUANTILES * len(column)).astype(np.int64) - 1
+                found = np.unique(np.sort(column)[places])
                 edges[j, : len(found)] = found
         return cls(names, edges, classes)
 
@@ -265,7 +272,11 @@ def high(found: Floats) -> NDArray[np.bool_]:
 
 
 def leaky(
-    current: LabelCounts, reference: LabelCounts | None = None, error: float = 0.01, look: int = 1
+    current: LabelCounts,
+    reference: LabelCounts | None = None,
+    error: float = 0.01,
+    look: int = 1,
+    known: Mapping[str, bool] | None = None,
 ) -> list[Leaky]:
     """Return the features that tell the label too well, each once.
 
@@ -277,15 +288,19 @@ def leaky(
         The probability of a wrong claim over all features, both measures and all looks (Bonferroni).
     look
         The number of this look, 1, 2, ...: it has `error` / (look (look + 1)), which sums to `error`.
+    known
+        Features whose reference is training, and whether they are copies of the label there; a reference of others may leak itself.
 
     Notes
     -----
-    A feature is near the label where it tells at least 0.99 and its lower bound is above 0.95, while half of the
-    others tell less than 0.9. It tells more than in the reference where the difference is surely above `GAIN`, and what
-    it tells above `HIGH`.
+    A feature tells more than in the reference where the difference is surely above `GAIN`, and what it tells above `HIGH`; or
+    where it is near the label and lacks surely less than 1 / `CLOSER` of what it lacked. It is near the label where it tells at
+    least 0.99 and its lower bound is above 0.95, while half of the others tell less than 0.9; a copy needs no others. One that
+    is near the label, as it was in training, is honest, if it is no copy.
     """
     then = None if reference is None else measured(reference.table)
-    return claims(current.names, current.table, measured(current.table), then, error, look)
+    found = measured(current.table)
+    return claims(current.names, current.table, found, then, error, look, known)
 
 
 def claims(
@@ -295,6 +310,7 @@ def claims(
     reference: Floats | None = None,
     error: float = 0.01,
     look: int = 1,
+    known: Mapping[str, bool] | None = None,
 ) -> list[Leaky]:
     """Return what `leaky` does, of counts that have been `measured`, and of a reference's that have."""
     if not 0 < error < 1 or look < 1:
@@ -302,6 +318,7 @@ def claims(
             f"expected an error within (0, 1) and a look of 1 or more, got {error}, {look}"
         )
     two = table.shape[2] == 2
+    known = known or {}
     now = _values(names, found, two=two)
     then = {} if reference is None else _values(names, reference, two=two)
     tests = 2 * max(sum(map(len, now.values())), 1)
@@ -312,28 +329,42 @@ def claims(
             if value <= HIGH[by]:
                 continue
             before = then.get(by, {}).get(name)
-            earlier = None if before is None else _metric(*before)
             others = [other for of, (other, _) in pairs.items() if of != name]
+            is_alone = not others or bool(np.median(others) < USUAL)
             counts = table[names.index(name), : -1 if by == "auc" else None]
             labels = np.sort(counts.sum(axis=0))
             of = float(labels[-2] if by == "auc" else labels.sum())
-            spread = z * np.sqrt(variance)
-            if (
-                value >= SURE
-                and (not others or np.median(others) < USUAL)
-                and _bound(value, of, z) > SURELY
-            ):
-                why = "near the label"
+            is_near = value >= SURE and _bound(value, of, z) > SURELY
+            if before is not None and _rose(value, variance, before, z, HIGH[by]):
+                why = MORE
+            elif is_near and known.get(name):
+                why = COPY
             elif (
-                before is not None
-                and value - spread > HIGH[by]
-                and value - before[0] - z * np.sqrt(variance + before[1]) > GAIN
+                is_near and is_alone and before is not None and _closed(value, variance, before, z)
             ):
-                why = "more than in the reference"
+                why = MORE
+            elif is_near and is_alone and (before is None or name not in known):
+                why = MAYBE
             else:
                 continue
-            named.setdefault(name, Leaky(name, by, _metric(value, variance), earlier, why))
+            if name not in named or (named[name].why == MAYBE and why != MAYBE):
+                earlier = None if before is None else _metric(*before)
+                named[name] = Leaky(name, by, _metric(value, variance), earlier, why)
     return list(named.values())
+
+
+def _rose(
+    value: float, variance: float, before: tuple[float, float], z: float, least: float
+) -> bool:
+    """Whether a value is surely high, and surely more than before."""
+    is_high = value - z * np.sqrt(variance) > least
+    return bool(is_high and value - before[0] - z * np.sqrt(variance + before[1]) > GAIN)
+
+
+def _closed(value: float, variance: float, before: tuple[float, float], z: float) -> bool:
+    """Whether a value lacks surely less to 1 than a part of what it lacked before."""
+    nearer = (1 - before[0]) / CLOSER - (1 - value)
+    return bool(nearer > z * np.sqrt(variance + before[1] / CLOSER**2))
 
 
 def _bound(value: float, of: float, z: float) -> float:

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats, Ints, Singles
 from .compiled import compiled, inlined
 
 VALUES, EQUAL, BEFORE = range(3)
@@ -20,7 +19,6 @@ LOGS: Final = np.log(np.maximum(np.arange(1 << 12), 1))
 """Logarithms of the counts that are common."""
 AREA, AREA_VARIANCE, INFORMATION, INFORMATION_VARIANCE = range(4)
 """Columns of what `measure` fills."""
-Singles: TypeAlias = NDArray[np.float32]
 
 
 @compiled

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from ..core.limits import Limits
 from ..core.wire import Kind, decode
 
 _MISSING: Final = frozenset(["", "na", "n/a", "nan", "null", "none", "?"])
+_LARGEST: Final = int(sys.float_info.max)
 _MILLISECONDS: Final = 1e11  # a number of seconds beyond this lies after the year 5138
 
 
@@ -180,7 +183,14 @@ def _event(
 
 def _plain(value: Any) -> Scalar:
     """Return a value as a feature: what JSON has no scalar for becomes text."""
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    if isinstance(value, int):
+        return _within_floats(value)
+    return value if value is None or isinstance(value, (str, float)) else str(value)
+
+
+def _within_floats(number: int) -> int | float:
+    """Return an integer; one that no float can hold is infinite, as it is when it is written with an exponent."""
+    return number if abs(number) <= _LARGEST else math.inf if number > 0 else -math.inf
 
 
 def _cell(cell: str | None) -> Scalar:
@@ -191,7 +201,7 @@ def _cell(cell: str | None) -> Scalar:
     if "_" in text:  # Python's int reads 1_000
         return text
     try:
-        return int(text)
+        return _within_floats(int(text))
     except ValueError:
         pass
     try:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tocsin.cli import reference
+from tocsin.consumers.metric_series import parts_of, rows_of
 from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
@@ -20,6 +21,7 @@ from tocsin.core.cloudevents import LINES
 from tocsin.core.errors import ConfigError
 from tocsin.core.events import Label, Prediction
 from tocsin.core.metric_row import MetricRow, decode
+from tocsin.core.metric_row import encode as row_encode
 from tocsin.core.wire import encode
 from tocsin.producers.files import Columns
 
@@ -170,6 +172,37 @@ def test_the_series_says_how_well_the_best_features_tell_the_label_and_which_tim
     assert low < 0.3 < high
 
 
+def test_of_several_partitions_times_are_added_up_and_what_features_tell_is_weighed() -> None:
+    runs = [Run(log(seed, 5_000, "time", 0)) for seed in (2, 3)]
+    stored = {
+        f"{number}|{name}".encode(): row_encode(row)
+        for number, run in enumerate(runs)
+        for name, row in run.series.items()
+    }
+    both = rows_of(parts_of(stored))
+    parts = [sorted(run.series.values(), key=lambda row: row.begin) for run in runs]
+    assert len(both) == len(parts[0]) == len(parts[1])
+    told = 0
+    for row, *of in zip(both, *parts, strict=True):
+        share, low, high, _ = row.metrics["feature_time_after_event"]
+        shares = [(one.metrics["feature_time_after_event"][0], one.predictions) for one in of]
+        assert min(shares)[0] <= share <= max(shares)[0]
+        assert low <= share <= high
+        for name, (value, low, high, _) in row.metrics.items():
+            if not name.startswith("tells_label:"):
+                continue
+            ones = [(one.metrics[name], one.labels) for one in of if name in one.metrics]
+            total = sum(labels for _, labels in ones)
+            assert value == pytest.approx(sum(m[0] * labels for m, labels in ones) / total)
+            assert low <= value <= high
+            widths = [m[2] - m[1] for m, _ in ones]
+            assert high - low <= max(widths) + 1e-12
+            if len(ones) == 2:
+                assert high - low < 0.8 * max(widths)
+                told += 1
+    assert told > 5
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 def test_cuts_and_restarts_change_nothing(restarts: bool) -> None:
     records = log(3, 5_600, "number", 900)
@@ -236,6 +269,118 @@ def test_training_is_what_is_compared_with_where_it_is_known(tmp_path: Path) -> 
     (alert,) = Run(records, drift={"reference": trained(tmp_path)}).firing
     assert alert.subject == "leak:x7"
     assert "more than in the reference" in alert.summary
+
+
+def houses(seed: int, count: int, *, copy: bool = False) -> list[dict[str, Any]]:
+    """Return houses whose area tells the price at 0.99, and 20 features that tell nothing; with a copy of the price, as a tax."""
+    rng = np.random.default_rng(seed)
+    price = rng.gamma(5, 60_000, count).round(2)
+    area = price / 4_000 * rng.normal(1, 0.03, count)
+    taxed = price if copy else rng.permutation(price)
+    made = []
+    for i in range(count):
+        one: dict[str, Any] = {f"n{k}": float(v) for k, v in enumerate(rng.normal(size=20))}
+        one |= {"area": float(area[i]), "label": float(price[i])}
+        one["tax"] = round(float(taxed[i]) * 0.035)
+        made.append(one)
+    return made
+
+
+def risks(seed: int, count: int, *, copy: bool = False) -> list[dict[str, Any]]:
+    """Return loans of which a risk score tells at 0.99 what becomes of them; with a copy that is called otherwise."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for bad in (rng.random(count) < 0.3).tolist():
+        one: dict[str, Any] = {f"n{k}": float(v) for k, v in enumerate(rng.normal(size=20))}
+        one |= {"area": float(rng.normal(3.8 * bad)), "label": "lost" if bad else "paid"}
+        one["tax"] = ("closed" if bad else "open") if copy else str(rng.choice(["open", "closed"]))
+        made.append(one)
+    return made
+
+
+def reference_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    with (folder / "train.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    reference.run(folder / "train.csv", folder / "t.npz", Columns(label="label"), None, None)
+    return folder / "t.npz"
+
+
+def served(rows: list[dict[str, Any]]) -> list[PlainRecord]:
+    lines = []
+    for i, row in enumerate(rows):
+        features = {name: value for name, value in row.items() if name != "label"}
+        label = row["label"]
+        event = Prediction(
+            prediction_id=str(i), model="m", time=START + timedelta(minutes=i), features=features, label=label,
+            prediction=label if isinstance(label, str) else label + 1,
+        )  # fmt: skip
+        lines.append(encode(event))
+    return in_records(lines)
+
+
+@pytest.mark.parametrize("make", [houses, risks])
+def test_an_honest_feature_that_told_it_so_in_training_is_no_leak(
+    make: Any, tmp_path: Path
+) -> None:
+    out = reference_of(tmp_path, make(0, 6_000))
+    for seed in (1, 2):
+        records = served(make(seed, 5_000))
+        assert Run(records, drift={"reference": out}).alerts == []
+    cuts = [13, 40, 41, 77]
+    assert Run(records, cuts, restarts=True, drift={"reference": out}).alerts == []
+    (alert,) = Run(records).firing  # nobody knows whether it was so in training
+    assert alert.subject == "leak:area"
+    assert "area: may be a leak, near the label: " in alert.summary
+    assert "a drift.reference that was written with --label would settle it" in alert.summary
+
+
+@pytest.mark.parametrize("make", [houses, risks])
+def test_a_copy_of_the_label_is_named_although_training_had_it(
+    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = reference_of(tmp_path, make(0, 6_000, copy=True))
+    said = capsys.readouterr().out
+    assert "  tax is the label or a copy of it in these rows: a leak" in said
+    assert "area is" not in said
+    records = served(make(1, 2_000, copy=True))
+    for cuts in ([], [7, 19, 20, 33]):
+        (alert,) = Run(records, cuts, restarts=True, drift={"reference": out}).firing
+        assert alert.subject == "leak:tax"
+        assert "tax: tells the label, as a copy of it: " in alert.summary
+        assert alert.offset * 50 <= 1_000
+
+
+@pytest.mark.parametrize("make", [houses, risks])
+def test_a_copy_that_training_did_not_have_is_named_within_2_000_labels(
+    make: Any, tmp_path: Path
+) -> None:
+    out = reference_of(tmp_path, make(0, 6_000))
+    records = served(make(1, 3_300) + make(2, 2_000, copy=True))
+    (alert,) = Run(records, drift={"reference": out}).firing
+    assert alert.subject == "leak:tax"
+    assert "more than in the reference" in alert.summary
+    assert alert.offset * 50 <= 5_300
+
+
+@pytest.mark.parametrize("make", [houses, risks])
+def test_a_reference_of_numbers_of_any_size_is_written_without_a_warning(
+    make: Any, tmp_path: Path
+) -> None:
+    table = make(0, 3_000)
+    rng = np.random.default_rng(0)
+    for row in table:
+        row["said"] = row["label"]
+        for name in ("n0", "area", "label", "said"):
+            if rng.random() < 0.1:
+                row[name] = rng.choice(["inf", "-inf", "nan", "1e308", "-1.7e308", "1" + "0" * 400])
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        of_file = csv.DictWriter(file, list(table[0]))
+        of_file.writeheader()
+        of_file.writerows(table)
+    columns = Columns(label="label", prediction="said")
+    assert reference.run(tmp_path / "train.csv", tmp_path / "t.npz", columns, None, None) == 0
 
 
 def test_another_reference_than_before_begins_anew_and_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from tocsin.cli.commands import app
-from tocsin.consumers import training_reference, training_rows
+from tocsin.consumers import row_counts, training_reference, training_rows
+from tocsin.consumers.metric_series import parts_of, rows_of
 from tocsin.consumers.model_settings import ModelSettings
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
 from tocsin.consumers.settings import Settings
 from tocsin.core.alert import Alert
 from tocsin.core.cloudevents import LINES
-from tocsin.core.errors import ConfigError
+from tocsin.core.errors import ConfigError, StateError
 from tocsin.core.events import Label, Prediction
 from tocsin.core.metric_row import MetricRow, decode
+from tocsin.core.metric_row import encode as row_encode
 from tocsin.core.wire import encode
 
 pytestmark = pytest.mark.xdist_group("leakage")
@@ -367,3 +371,77 @@ def test_damaged_counts_begin_clean(reference: Path) -> None:
     assert [lost for lost in found.lost if "performance" in lost]
     found.take(served[6000:], 1)
     assert found.metric("served_from_training:exact")[-1][0] == pytest.approx(0.05, abs=0.002)
+
+
+def in_parts(lines: Sequence[bytes]) -> list[list[bytes]]:
+    """Return the events of two partitions: each prediction and its labels in one of them."""
+    parts: list[list[bytes]] = [[], []]
+    for line in lines:
+        found = re.search(rb'"prediction_id":"(\d+)"', line)
+        assert found
+        parts[int(found[1]) * 7 % 11 % 2].append(line)
+    return parts
+
+
+def merged(*runs: Run, window: bool = False) -> dict[tuple[str, str], MetricRow]:
+    """Return what whoever looks reads of several partitions."""
+    stored = {
+        f"{number}|{name}".encode(): row_encode(row)
+        for number, one in enumerate(runs)
+        for name, row in one.rows.items()
+    }
+    return {(row.group, row.begin): row for row in rows_of(parts_of(stored), window=window)}
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_rows_of_two_partitions_leak_as_one_that_had_all_events(
+    reference: Path, *, window: bool
+) -> None:
+    lines = log(planted("rounded"), wrong=300)
+    whole = merged(Run(reference).all(lines), window=window)
+    halves = [Run(reference).all(part) for part in in_parts(lines)]
+    found = merged(*halves, window=window)
+    assert found.keys() == whole.keys()
+    for key, row in found.items():
+        assert set(row.metrics) >= {
+            "data_leakage_rate", *(f"served_from_training:{kind}" for kind in ("exact", "near", "embedding")),
+        }  # fmt: skip
+        for name in row.metrics.keys() | whole[key].metrics.keys():
+            if not name.startswith("tells_label:"):
+                assert row.metrics[name] == whole[key].metrics[name]
+
+
+def test_a_partition_that_looked_rows_up_elsewhere_is_left_out(reference: Path) -> None:
+    first, second = (Run(reference).all(part) for part in in_parts(log(planted("as it is"))))
+    for name, row in second.rows.items():
+        counts = row_counts.decode(row.counts)
+        assert isinstance(counts, row_counts.RowCounts)
+        served = {
+            kind: replace(of, law=[9, *of.law[1:]], row=[of.row[0] // 3, *of.row[1:]])
+            for kind, of in counts.served.items()
+        }
+        losses = [9, 3, counts.losses[2] // 3, 0]
+        other = replace(counts, served=served, losses=losses)
+        second.rows[name] = replace(row, counts=row_counts.encode(other))
+    found = merged(first, second)
+    for key, row in merged(first).items():
+        names = [n for n in row.metrics if n.startswith(("served_from", "data_leakage"))]
+        assert len(names) == 4
+        assert {n: found[key].metrics[n] for n in names} == {n: row.metrics[n] for n in names}
+
+
+@pytest.mark.parametrize("damage", ["parts", "served", "losses"])
+def test_a_row_that_is_cut_short_is_unreadable(reference: Path, damage: str) -> None:
+    runs = [Run(reference).all(part) for part in in_parts(log(FRESH[:900]))]
+    for name, row in runs[1].rows.items():
+        counts = row_counts.decode(row.counts)
+        assert isinstance(counts, row_counts.RowCounts)
+        near = counts.served["near"]
+        short = {
+            "parts": {"parts": counts.parts[:3]},
+            "served": {"served": {"near": replace(near, row=near.row[:7])}},
+            "losses": {"losses": counts.losses[:3]},
+        }[damage]
+        runs[1].rows[name] = replace(row, counts=row_counts.encode(replace(counts, **short)))
+    with pytest.raises(StateError, match=r"unreadable row|not as it was written"):
+        merged(*runs)

@@ -112,6 +112,23 @@ def test_fewer_cohorts_than_were_stored_keep_the_latest() -> None:
     assert small.changed() == ([], [Cohort(1, 0), Cohort(2, 0)])
 
 
+def test_groups_that_are_wanted_no_more_leave_their_room_to_others() -> None:
+    of = table()
+    count(of, [1, 1, 2], [[0, 5, 7], [0, 5, -1], [0, 7, 9]])
+    stored, _ = of.changed()
+    again = table()
+    again.restore(of.state(), [of.snapshot(cohort) for cohort in stored])
+    again.drop_groups(lambda group: group in (0, 9))
+    assert firsts(again) == {(1, 0): 2, (2, 0): 1, (2, 9): 1}
+    assert again.groups == [0, 9]
+    assert again.changed() == ([], [Cohort(1, 5), Cohort(1, 7), Cohort(2, 7)])
+    count(again, [2, 1], [[0, 3], [0, 9]])
+    assert firsts(again) == {(1, 0): 3, (1, 9): 1, (2, 0): 2, (2, 3): 1, (2, 9): 1}
+    third = table()
+    third.restore(again.state(), [again.snapshot(cohort) for cohort, _ in again.cohorts()])
+    assert content(third) == content(again)
+
+
 def broken(of: CohortTable) -> dict[str, tuple[bytes, list[bytes]]]:
     row = of.snapshot(Cohort(1, 0))
     other: Any = CohortTable(5, 3600.0, 3)

@@ -94,6 +94,30 @@ def test_no_more_wait_than_may_and_those_are_a_fair_sample() -> None:
     assert values.nbytes + sum(a.nbytes for a in (of._values, of._pending)) < 200_000
 
 
+def room(of: FeatureSample) -> int:
+    return sum(a.nbytes for a in (of._values, of._pending, of._time, of._waits))
+
+
+def test_memory_of_a_backlog_is_given_back() -> None:
+    """By the commit after it; what comes later is as it would have been."""
+    log = Log(7, 60_000, 200)
+    of, plain = FeatureSample(50_000, 10**6, WINDOW, "m"), FeatureSample(50_000, 10**6, WINDOW, "m")
+    rows = np.arange(40_000)
+    part = Part(rows, rows, rows, log.values[:40_000], np.arange(3), np.array([0, 2, 1]))
+    for one in (of, plain):
+        one.update([part], NONE, NONE)
+        one.update([], rows[:39_000], np.full(39_000, 40_000))
+    assert room(of) > 40_000 * 29
+    of.dirty()
+    assert room(of) > 40_000 * 29  # the next update may be as large
+    for begin in range(40_000, 60_000, 500):
+        assert log.feed(of, begin, begin + 500) == log.feed(plain, begin, begin + 500)
+        of.dirty()
+    assert room(of) < 12_000 * 29
+    for ours, theirs in zip(of.kept(), plain.kept(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_what_is_too_old_for_a_label_goes_first_and_more_are_kept_when_labels_come() -> None:
     of = sample(max_pending=900)
     log = Log(4, 4_000, 10**9, share=0.0)

@@ -220,6 +220,18 @@ def test_odd_numbers_are_values_like_others() -> None:
         assert places.tolist() == [0, 1, 2]
 
 
+def test_infinite_and_missing_numbers_and_the_largest_are_each_themselves() -> None:
+    most = np.finfo(np.float64).max
+    odd = np.array([np.nan, np.inf, -np.inf, most, -most, 1e300, 1.5e300, 9.99e307, 1e308])[:, None]
+    keys = Scheme.fit(odd, ["a"]).keys(odd)
+    assert len(set(keys.exact.tolist())) == len(set(keys.near.tolist())) == len(odd)
+    reference = Fingerprints.fit(odd, ["a"])
+    rounded = np.array([[1.0004e300], [1.5004e300], [9.9904e307], [1.0004e308]])
+    exact, near = Served(reference).add(rounded)
+    assert exact.tolist() == [-1] * 4
+    assert near.tolist() == [5, 6, 7, 8]
+
+
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="a column for each name"):
         Fingerprints.fit(np.zeros((3, 2)), NAMES)

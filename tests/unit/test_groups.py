@@ -85,6 +85,21 @@ def test_segments_that_are_wanted_later_come_after_those_that_were() -> None:
     assert codes(after, sex=["F"], race=["2"]) == [["", "race=2", "sex=F"]]
 
 
+def test_groups_of_segments_that_are_named_no_more_are_not_wanted() -> None:
+    before = Groups(["sex", "race", "sex*race", "race*age"])
+    one = {"sex": Strings.of(["F"]), "race": Strings.of(["1"]), "age": Strings.of(["30"])}
+    made = before.of(before.codes(one, Strings.missing(1)))[0].tolist()
+    wanted = {
+        "sex": ["", "sex=F"], "sex*race": ["", "sex=F race=1"], "race*sex": ["", "sex=F race=1"],
+        "age": [""], "all": ["", "sex=F", "race=1"],
+    }  # fmt: skip
+    assert [before.is_wanted(group) for group in made] == [True] * 5
+    for name, expected in wanted.items():
+        after = Groups("all" if name == "all" else [name])
+        after.restore(before.snapshot())
+        assert [after.name(group) for group in made if after.is_wanted(group)] == expected
+
+
 def test_a_state_that_cannot_be_is_refused() -> None:
     full = Groups([f"n{i}" for i in range(MOST_SEGMENTS)])
     with pytest.raises(StateError, match="1 others are wanted"):

@@ -135,6 +135,43 @@ def test_a_number_that_is_the_label_of_a_regression_is_found_and_so_is_one_that_
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("at", [4_010, 5_499, 7_777, 7_860])
+@pytest.mark.parametrize("scale", [(1e4, 3e3), (-50.0, 1.0)])
+def test_a_leak_on_another_scale_than_before_is_found_as_soon(
+    at: int, scale: tuple[float, float]
+) -> None:
+    x, y = drawn(at, at + 2_000)
+    rng = np.random.default_rng(1)
+    x[at:, 7] = scale[0] + scale[1] * (y[at:] + 0.1 * rng.normal(size=2_000))
+    x[at:, 9] = scale[0] + scale[1] * rng.normal(size=2_000)  # one that only moves
+    watch, cut = LeakWatch(), LeakWatch()
+    for one in (watch, cut):
+        one.see(NAMES)
+    found = feed(watch, x, y, 0, at + 2_000)
+    assert told(found) == [("leak:x7", "leaky_features", "opened")]
+    assert "more than in the reference" in found[0].evidence
+    assert at < found[0].offset < at + 2_000
+    for begin in range(0, at + 2_000, 97):
+        feed(cut, x, y, begin, min(begin + 97, at + 2_000))
+        cut.flush()
+        block, windows = cut.snapshot(), cut.snapshot_windows()
+        cut = LeakWatch()
+        cut.restore(block, windows)
+    watch.flush()
+    assert cut.snapshot() == watch.snapshot()
+    assert cut.snapshot_windows() == watch.snapshot_windows()
+
+
+def test_labels_beyond_single_precision_are_counted() -> None:
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(3_000, 40)), rng.normal(size=3_000)
+    y[::7], y[1::7] = 1.7e308, -1.7e308
+    watch = LeakWatch()
+    watch.see(NAMES)
+    assert feed(watch, x, y, 0, 3_000, is_regression=True) == []
+    assert watch.middle == np.sort(y[:1_000])[499]
+
+
 def motley(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of more and more classes, some missing; features that begin late, are constant at first, or rare."""
     rng = np.random.default_rng(seed)

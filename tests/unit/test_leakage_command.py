@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from tocsin.cli.leakage import run
 from tocsin.core.errors import ConfigError
+from tocsin.producers.files import Columns
 
 Row = dict[str, Any]
 COMPARED = ("age", "dose", "ward")
@@ -56,7 +57,8 @@ class Files:
             write(self._folder / f"{name}.{ending}", table)
             for name, table in (("train", self.train), ("test", self.test))
         ]
-        code = run(*files, **options)
+        group, as_json = options.pop("group", ()), options.pop("as_json", False)
+        code = run(*files, Columns(**options), group, as_json=as_json)
         return code, self._capsys.readouterr().out
 
     def found(self, ending: str = "csv", **options: Any) -> dict[str, Any]:
@@ -154,7 +156,29 @@ def test_a_feature_that_tells_the_label_is_named(files: Files) -> None:
     for k, row in enumerate(files.train + files.test):
         row["dose"] = row["sick"] + k % 7 / 1000 + np.random.default_rng(k).random() / 1e4
     (claim,) = files.found(label="sick")["leaky_features"]
-    assert (claim["feature"], claim["why"]) == ("dose", "near the label")
+    assert (claim["feature"], claim["why"]) == ("dose", "as a copy of it")
+
+
+def test_a_feature_that_tells_it_in_both_files_but_is_no_copy_may_be_a_leak(files: Files) -> None:
+    """A risk score with an area of 0.99, and an area of houses that tells their price as well: honest, or not."""
+    rng = np.random.default_rng(0)
+    for row in files.train + files.test:
+        row["dose"] = float(rng.normal(3.4 * row["sick"]))
+    code, printed = files()
+    assert code == 0
+    assert "leaky features            -      -          -  may be" in printed
+    assert "may be a leak; it is none if the feature is known before the label" in printed
+    for row in files.train + files.test:
+        row["sick"] = round(float(rng.gamma(5, 60_000)), 2)
+        row["dose"] = round(row["sick"] / 4_000 * float(rng.normal(1, 0.03)), 1)
+    report = json.loads(files(as_json=True)[1])
+    assert [(c["feature"], c["why"]) for c in report["leaky_features"]] == [
+        ("dose", "near the label")
+    ]
+    for row in files.train + files.test:
+        row["dose"] = round(row["sick"] * 1.19, -2)
+    (claim,) = files.found()["leaky_features"]
+    assert (claim["feature"], claim["why"]) == ("dose", "as a copy of it")
 
 
 def test_a_feature_that_tells_it_in_training_only_is_named(files: Files) -> None:
@@ -164,6 +188,115 @@ def test_a_feature_that_tells_it_in_training_only_is_named(files: Files) -> None
         row["ward"] = ward
     report = files.found(label="sick")
     assert [claim["feature"] for claim in report["leaky_features"]] == ["ward"]
+
+
+def answered(table: list[Row], seed: int) -> None:
+    """Add what a model said of each row: a score that tells the label, the class, and an id."""
+    rng = np.random.default_rng(seed)
+    for k, row in enumerate(table):
+        score = min(max((row["sick"] + rng.normal(0, 0.1)), 0.0), 1.0)
+        row |= {"p_sick": round(score, 6), "said": int(score > 0.5), "key": f"{seed} {k * k}"}
+
+
+def test_answers_of_a_model_are_no_features(files: Files) -> None:
+    for seed, table in enumerate((files.train, files.test)):
+        answered(table, seed)
+    named = {"prediction": "said", "scores": ["p_sick"], "id": "key"}
+    twin = {name: files.train[7][name] for name in COMPARED}
+    files.test[3] |= twin  # the same row, though the model said something else of it
+    assert {c["feature"] for c in files.found()["leaky_features"]} == {"p_sick", "said"}
+    report = files.found(**named)
+    assert report["leaky_features"] == []
+    assert report["compared"] == list(COMPARED)
+    assert report["label"] == "sick"
+    assert report["checks"][0]["crossings"] == [{"test_row": 3, "train_row": 7}]
+    assert report["left_out"] == {
+        "row": "counts the rows", "patient": "names the rows, or groups of them", "when": "tells the time of the rows",
+        "said": "holds the model's predictions", "p_sick": "holds scores of the model", "key": "names the rows",
+    }  # fmt: skip
+    _, printed = files(**named)
+    assert "label: sick\n" in printed
+    assert "left out, holds the model's predictions: said\n" in printed
+    assert "left out, holds scores of the model: p_sick\n" in printed
+
+
+def test_answers_may_be_in_the_file_that_is_judged_alone(files: Files) -> None:
+    answered(files.test, 0)
+    report = files.found(prediction="said", scores=["p_sick"], id="key")
+    assert report["compared"] == list(COMPARED)
+    assert report["left_out"]["said"] == "holds the model's predictions"
+    with pytest.raises(ConfigError, match=r"neither train\.csv nor test\.csv has a column says"):
+        files(prediction="says")
+
+
+def test_what_is_called_as_events_call_it_needs_no_option(files: Files) -> None:
+    for seed, table in enumerate((files.train, files.test)):
+        answered(table, seed)
+        for row in table:
+            row |= {
+                "label": row.pop("sick"),
+                "prediction": row.pop("said"),
+                "score": row.pop("p_sick"),
+            }
+            row |= {"prediction_id": row.pop("key")}
+    report = files.found(label=None)
+    assert (report["label"], report["compared"]) == ("label", list(COMPARED))
+    assert report["leaky_features"] == []
+    assert {"prediction", "score", "prediction_id"} <= set(report["left_out"])
+    for row in files.train + files.test:  # a score of something else
+        row["score"] *= 800
+    report = files.found(label=None)
+    assert [claim["feature"] for claim in report["leaky_features"]] == ["score"]
+
+
+def test_events_bring_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("train", 0), ("test", 1)):
+        with (tmp_path / f"{name}.jsonl").open("w") as text:
+            for k, row in enumerate(rows(seed, 2_000, (300 * seed, 300 * seed + 300), 0)):
+                sick = row.pop("sick")
+                features = {n: row[n] for n in COMPARED} | {"bill": sick + row["dose"] / 1e5}
+                event = {
+                    "prediction_id": str(k), "model": "m", "features": features, "label": sick,
+                    "prediction": sick, "scores": {"1": 0.9 * sick + 0.05},
+                }  # fmt: skip
+                text.write(json.dumps(event) + "\n")
+    run(tmp_path / "train.jsonl", tmp_path / "test.jsonl", as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["compared"] == ["age", "dose", "bill", "ward"]
+    assert [claim["feature"] for claim in report["leaky_features"]] == ["bill"]
+
+
+ODD = ("inf", "-inf", "nan", "1e308", "-1.7e308", "1e39", "1" + "0" * 400, "1e-320", "")
+
+
+@pytest.mark.parametrize("of", ["sick", "dose", "age"])
+def test_numbers_of_any_size_are_read_without_a_warning(files: Files, of: str) -> None:
+    rng = np.random.default_rng(0)
+    for row in files.train + files.test:
+        row["dose"] = float(rng.normal())
+        if rng.random() < 0.3:
+            row[of] = rng.choice(ODD)
+    files.test[4] |= {"age": "inf", "dose": "-inf", "ward": "a", "sick": 1}
+    files.train[5] |= {
+        "age": "1" + "0" * 400,
+        "dose": "-inf",
+        "ward": "a",
+    }  # no float holds it either
+    files.train[6] |= {"age": "1.7e308", "dose": "-inf", "ward": "a"}  # but this one
+    report = files.found()
+    assert {"test_row": 4, "train_row": 5} in report["checks"][0]["crossings"]
+    files(time="dose")
+
+
+def test_times_are_numbers_of_any_unit(files: Files) -> None:
+    for table, first in ((files.train, 1_700_000_000_000), (files.test, 1_700_000_003_000)):
+        for k, row in enumerate(table):
+            row["at"] = first + k  # milliseconds
+    assert files.crossings("time at", time="at") == []
+    files.test[9]["at"] = -5.5
+    (crossing,) = files.crossings("time at", time="at")
+    assert crossing["test_rows"] == [9]
+    assert len(crossing["train_rows"]) == 3000
 
 
 def test_what_is_printed(files: Files) -> None:

@@ -139,7 +139,7 @@ def written() -> tuple[ModelMonitor, dict[str, bytes]]:
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "other"])
-@pytest.mark.parametrize("name", sorted(written()[1]))
+@pytest.mark.parametrize("name", sorted(written()[1].keys() - {"told_by"}))
 def test_a_field_that_cannot_be_read_is_named_and_the_rest_goes_on(name: str, damage: str) -> None:
     """And once it is written anew, the next restart finds nothing wrong."""
     _, stored = written()
@@ -160,6 +160,23 @@ def test_a_field_that_cannot_be_read_is_named_and_the_rest_goes_on(name: str, da
     assert ("data drift", "firing", "production") in told(alerts)
     assert feed(third, 420, 700, drift_from=500) == alerts
     assert third.metrics() == again.metrics()
+
+
+@pytest.mark.parametrize("said", [None, b"", b"other"])
+def test_where_it_is_not_known_who_told_of_the_series_it_is_looked_through(
+    said: bytes | None,
+) -> None:
+    _, stored = written()
+    again = monitor()
+    assert again.restore(stored) == []
+    assert not again.is_told_otherwise
+    damaged = stored | {"told_by": said or b""}
+    if said is None:
+        del damaged["told_by"]
+    again = monitor()
+    assert again.restore(damaged) == []
+    assert again.is_told_otherwise
+    assert merged(damaged, again)["told_by"] == stored["told_by"]
 
 
 PART_OF = {

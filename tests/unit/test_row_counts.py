@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from tocsin.consumers.merged_rows import Part, merged
-from tocsin.consumers.metric_series import over_time, rows_of
+from tocsin.consumers.metric_series import over_time, parts_of, rows_of
 from tocsin.consumers.pair_metrics import width_of
 from tocsin.consumers.row_counts import (
     GapCounts,
@@ -23,6 +23,7 @@ from tocsin.consumers.row_counts import (
     unpacked,
     unpacked_estimates,
 )
+from tocsin.core.errors import StateError
 from tocsin.core.metric_row import MetricRow
 from tocsin.detectors import cbpe, regression_sums
 from tocsin.detectors.calibration import Calibration
@@ -54,13 +55,39 @@ NINE = packed(np.ones(9, np.int64))
 
 @pytest.mark.parametrize("data", [b"", b"x", b"nothing", NINE[:-4], NINE, zlib.compress(b"odd")])
 def test_what_cannot_be_unpacked_is_an_error(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"cannot be unpacked|counts in 9 columns|reshape"):
+    with pytest.raises(StateError, match="unreadable row: "):
         unpacked(data, 5)
 
 
 def test_counts_of_another_version_are_none() -> None:
     assert decode(b"") is None
     assert decode(b"\x91\xa5other") is None
+
+
+@pytest.mark.parametrize("parts", [[], [20], [20, 5, 0], [20, 5, 0, 5, 10, 10, 1]])
+def test_a_row_of_too_few_parts_is_unreadable(parts: list[int]) -> None:
+    one = counts([1.0], {(0, 0): 5})
+    with pytest.raises(StateError, match="unreadable row: 6 counts were expected"):
+        merged(
+            [
+                part(0, one),
+                Part(1, replace(part(0, one).row, counts=encode(replace(one, parts=parts)))),
+            ]
+        )
+
+
+def test_a_row_with_other_damage_is_unreadable_too() -> None:
+    one = counts([1.0], {(0, 0): 5})
+    for damage in (
+        {"names": []},
+        {"classes": [1.0] * 40, "names": ["x"] * 40},
+        {"expected": [[1.0]]},
+    ):
+        with pytest.raises(StateError, match="rows of the series"):
+            merged([part(k, replace(one, **damage)) for k in range(2)])
+    stored = {b"0|production|window|": b"{}"}
+    with pytest.raises(StateError, match=r"the series at 0\|production"):
+        list(parts_of(stored))
 
 
 def counts(

@@ -40,6 +40,17 @@ def test_what_was_committed_is_what_the_next_owner_finds() -> None:
     assert store.metrics == {"m": {"accuracy": 0.5}}
 
 
+def test_rows_of_a_series_are_those_of_the_partition_that_wrote_them() -> None:
+    store = MemoryStore()
+    for partition, rows in ((ONE, {"a": b"1", "b": b"2"}), (TWO, {"c": b"3"})):
+        store.claim(partition, "x")
+        store.commit(partition, Commit("x", None, 5, {}, {}, [], {"m": rows}))
+    store.commit(ONE, Commit("x", 5, 6, {}, {}, [], {"m": {"a": None}}))
+    assert store.written(ONE, "m") == {"b"}
+    assert store.written(TWO, "m") == {"c"}
+    assert store.written(ONE, "other") == set()
+
+
 @pytest.mark.parametrize(
     "refused",
     [
