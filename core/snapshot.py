@@ -6,7 +6,6 @@ import math
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import cache
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -17,6 +16,8 @@ from .errors import StateError
 
 _MAGIC = b"TCSN"
 _DTYPES = frozenset(["|b1", "|u1", "|i1", "<i2", "<i4", "<i8", "<u8", "<f4", "<f8"])
+_NAMES: Final = {np.dtype(name): name for name in sorted(_DTYPES)}
+_COPIED: Final = 1 << 14  # bytes of an array that are copied sooner than looked at in place
 
 
 class _Layout(NamedTuple):
@@ -51,16 +52,14 @@ def pack(kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArra
         Numpy arrays of booleans, integers or floats.
     """
     # Plain tuples, and names of types looked up: a commit packs a dozen states of each model.
-    layout: Any = [(name, _type_name(array.dtype), array.shape) for name, array in arrays.items()]
+    layout: Any = [(name, _NAMES[array.dtype], array.shape) for name, array in arrays.items()]
     head = _encode_head(_Head(kind, version, meta, layout))
-    contiguous = [np.ascontiguousarray(array).data for array in arrays.values() if array.size]
-    body = b"".join([len(head).to_bytes(4, "little"), head, *contiguous])
+    contents = [
+        array.tobytes() if array.nbytes < _COPIED else np.ascontiguousarray(array).data
+        for array in arrays.values()
+    ]
+    body = b"".join([len(head).to_bytes(4, "little"), head, *contents])
     return b"".join([_MAGIC, zlib.crc32(body).to_bytes(4, "little"), body])
-
-
-@cache
-def _type_name(dtype: np.dtype[Any]) -> str:
-    return dtype.str
 
 
 def unpack(kind: str, version: int, state: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
