@@ -62,8 +62,7 @@ class Answers:
         answer = self._classes.numbers(batch.prediction)
         if self.stream == "error":
             label = self._classes.numbers(batch.label)
-            with np.errstate(invalid="ignore"):  # of two infinities there is no difference
-                return self._series.error_and_label(answer, label)[:, 0]
+            return self._series.error_and_label(answer, label)[:, 0]
         return self._coded(answer) if self.is_category else numbers_only(answer)
 
     def _coded(self, classes: Floats) -> Floats:

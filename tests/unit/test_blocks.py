@@ -104,7 +104,7 @@ def test_a_regression_has_absolute_errors(tmp_path: Path) -> None:
 def test_an_error_is_there_whatever_was_answered(tmp_path: Path) -> None:
     text = "y,p\n1.5,inf\n-inf,-inf\n" + "9" * 400 + ",1.5\n2.5,2\n"
     _, values = blocks(tmp_path / "a.csv", text, label="y", prediction="p")
-    np.testing.assert_array_equal(values[:, 0], [np.inf, np.nan, np.nan, 0.5])
+    np.testing.assert_array_equal(values[:, 0], [np.inf, np.nan, np.inf, 0.5])
     _, values = blocks(
         tmp_path / "a.csv", "y,p\n" + f"{'9' * 400},1\n" * 2, label="y", prediction="p"
     )
