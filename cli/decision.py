@@ -41,6 +41,11 @@ def run(config: Path | None, model: str, *, as_json: bool) -> int:
         print(json.dumps(found, indent=2))
         return int(not found)
     if not found:
+        seen = {name.rpartition("|")[0].partition("@")[0] for name in stored}
+        if model not in seen:
+            print(printable(f"no predictions of {model} have been counted yet"))
+            print(f"models that have been seen: {printable(', '.join(sorted(seen))) or 'none'}")
+            return 1
         print(
             f"nothing of {model} is compared yet: that takes version or environment among its bias.segments in the "
             "configuration, and two of them that answer at the same time and have labels"

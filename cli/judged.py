@@ -19,6 +19,9 @@ FILE: Final = "file"
 _MOST_CLASSES: Final = 50
 _MOST_VALUES: Final = 62  # of a segment, as in the worker
 
+_HALF: Final = 0.5  # the area under the curve of scores that say nothing
+_SURELY: Final = 5.0  # standard deviations of it then (Mann and Whitney 1947)
+
 Names = tuple[str, ...]
 
 
@@ -162,6 +165,10 @@ def read(
         of = np.array([found.get(key, np.nan) for found in scores], np.float64)
     else:
         of = np.full(len(answers), np.nan)
+    if score and number is not None:
+        _check_score(
+            score, of, true, number, classes, is_guess=positive is None and score not in classes
+        )
     values = {name: _coded(name, found) for name, found in columns_of.items()}
     crossed = [tuple(one.split(CROSS)) for one in dict.fromkeys(segments)]
     if len(files) == 2:
@@ -225,6 +232,32 @@ def _positive(classes: list[str], wanted: str | None) -> int | None:
     if len(classes) > 2:
         return None
     return classes.index("1") if "1" in classes else len(classes) - 1
+
+
+def _check_score(
+    name: str, score: Floats, true: Floats, positive: int, classes: list[str], *, is_guess: bool
+) -> None:
+    """Raise ConfigError for scores that are no probabilities, or surely those of the other class than was guessed."""
+    outside = score[(score < 0) | (score > 1)]
+    if len(outside):
+        raise ConfigError(
+            f"--score {name} has {len(outside):,} numbers outside 0 to 1, the first is {outside[0]:g}: it names the column with "
+            "the probability of the positive class"
+        )
+    known = ~(np.isnan(score) | np.isnan(true))
+    is_positive = true[known] == positive
+    ours = int(is_positive.sum())
+    others = len(is_positive) - ours
+    if not is_guess or len(classes) != 2 or not ours or not others:
+        return
+    _, place, count = np.unique(score[known], return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[place]  # ties have their mean
+    area = (ranks[is_positive].sum() - ours * (ours + 1) / 2) / (ours * others)
+    if area + _SURELY * np.sqrt((ours + others + 1) / (12 * ours * others)) < _HALF:
+        raise ConfigError(
+            f"--score {name} is lower where the label is {classes[positive]} (area under the curve {area:.3f}), as the probability of "
+            f"{classes[1 - positive]} would be: say whose it is, --positive {classes[1 - positive]} or --positive {classes[positive]}"
+        )
 
 
 def _coded(name: str, values: list[str | None]) -> tuple[Ints, list[str]]:

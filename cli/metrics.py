@@ -36,6 +36,8 @@ _PIPE, _BESIDE, _COLUMN = (
     20,
 )  # characters: of a line, of what stands before the metrics, of a metric
 _HEIGHT = 8
+_WIDEST = 1000
+_LARGE = 1e7
 
 
 class Column(NamedTuple):
@@ -48,6 +50,11 @@ class Column(NamedTuple):
     def title(self) -> str:
         """What stands above it."""
         return self.name if self.kind == "metrics" else self.kind
+
+    @property
+    def alone(self) -> str:
+        """What stands above it where the metric itself is not beside it."""
+        return self.name if self.kind == "metrics" else f"{self.name}, {self.kind}"
 
     def of(self, row: MetricRow) -> Value | None:
         """Return what a row says; None where it is not known."""
@@ -83,6 +90,12 @@ def run(
             group=None if group == "all" else group or "",
             window=window,
         )
+        groups: list[str] = []
+        if not rows and group and group != "all":
+            of_all = metric_series.read(
+                client, Keys(settings.tenant), model, environment=environment, window=window
+            )
+            groups = sorted({row.group for row in of_all if row.group})
         lost = metric_series.refused(client, Keys(settings.tenant))
         seen = {
             of.rpartition("|")[0] for of in metric_series.figures(client, Keys(settings.tenant))
@@ -101,7 +114,9 @@ def run(
         return 0 if rows else 1
     if not rows:
         where = f" of {group}" if group and group != "all" else ""
-        print(f"no predictions{where} of {model} in {environment} have been counted yet")
+        print(printable(f"no predictions{where} of {model} in {environment} have been counted yet"))
+        if groups:
+            print(f"groups that have been: {printable(', '.join(groups))}")
         if model not in seen:
             print(f"models that have been seen: {printable(', '.join(sorted(seen))) or 'none'}")
         lost[model] = lost.get(model, 0) + lost.get(UNKNOWN, 0)
@@ -120,12 +135,14 @@ def run(
     }
     for of, found in tables.items():
         columns = kinds[found[0].is_gap]
-        columns = columns if metrics else columns[:room]
+        columns = columns if metrics else columns[: _shown(columns, room)]
         if metrics and not columns:
             continue  # what is asked for is of groups, or of gaps between them
         for some in _that_fit(console.width, found, columns) if columns else [columns]:
             _print(console, found, some, of or "all", draws=len(tables) == 1 and not window)
-    shown = {column.name for of_kind in kinds.values() for column in of_kind[:room]}
+    shown = {
+        column.name for of_kind in kinds.values() for column in of_kind[: _shown(of_kind, room)]
+    }
     if shown:
         console.print(Text("beside each value: its interval at 95 %", style="dim"))
     if (others := _known(rows) - shown) and not metrics:
@@ -133,6 +150,12 @@ def run(
     if lost.get(model):
         console.print(Text(of_refused(lost[model], topic)), soft_wrap=True)
     return 0
+
+
+def _shown(columns: list[Column], room: int) -> int:
+    """Return how many columns are shown: as many as fit, but the first metric with what is expected of it."""
+    first = sum(column.name == columns[0].name for column in columns) if columns else 0
+    return max(room, first)
 
 
 def _windows(rows: list[MetricRow]) -> dict[str, list[MetricRow]]:
@@ -157,7 +180,13 @@ def _that_fit(width: int, rows: list[MetricRow], columns: list[Column]) -> Itera
     part: list[Column] = []
     left = room = width - _BESIDE - (max(len(row.group) for row in rows) if rows[0].window else 0)
     for column in columns:
-        wide = max(len(column.title), *(_cell(column.of(row)).cell_len for row in rows)) + 2
+        wide = (
+            max(
+                len(column.title if part else column.alone),
+                *(_cell(column.of(row)).cell_len for row in rows),
+            )
+            + 2
+        )
         if part and wide > left:
             yield part
             part, left = [], room
@@ -215,8 +244,10 @@ def _print(
     first = "group" if rows[0].window else "begin"
     for name in (first, "predictions", "labels", ""):
         table.add_column(name, justify="left" if name in (first, "") else "right", no_wrap=True)
-    for column in columns:
-        table.add_column(Text(printable(column.title)), justify="right", no_wrap=True)
+    for k, column in enumerate(columns):
+        alone = k == 0 or columns[k - 1].name != column.name
+        title = column.alone if alone else column.title
+        table.add_column(Text(printable(title)), justify="right", no_wrap=True)
     is_daily = all("T00:00:00" in row.begin for row in rows)
     for row in rows:
         state = "closed" if row.closed else "open"
@@ -227,7 +258,7 @@ def _print(
             f"{state}, {row.revised:,} later" if row.revised else state,
             *(_cell(column.of(row)) for column in columns),
         )  # fmt: skip
-    console.print(table)
+    _print_whole(console, table)
     if small := _too_small(rows, columns):
         console.print(Text(small, style="dim"))
     if positive := rows[-1].positive:
@@ -244,14 +275,24 @@ def _print(
             console.print(_picture(found, printable(column.title), span))
 
 
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table whose lines go on in the next where the terminal is too narrow, so that nothing is cut."""
+    width = console.width
+    needed = console.measure(table, options=console.options.update_width(_WIDEST)).maximum
+    console.width = max(width, needed)
+    console.print(table)
+    console.width = width
+
+
 def _too_small(rows: list[MetricRow], columns: list[Column]) -> str:
-    """Return of which of the metrics shown a group has too few events, and in how many cohorts; empty for none."""
+    """Return of which of the metrics shown a group has too few events, and in how many rows; empty for none."""
+    counted = "pairs of groups" if rows[0].window else "cohorts"
     found = []
     for name in dict.fromkeys(column.name for column in columns):
         of = sum(name in row.too_small for row in rows)
         if of:
             found.append(
-                printable(name) + (f" ({of} of {len(rows)} cohorts)" if of < len(rows) else "")
+                printable(name) + (f" ({of} of {len(rows)} {counted})" if of < len(rows) else "")
             )
     return f"too few to judge: {', '.join(found)}" if found else ""
 
@@ -267,7 +308,18 @@ def _cell(found: Value | None) -> Text:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
+    """Return a number with four digits or three decimals, whole from 1,000 on.
+
+    Examples
+    --------
+    >>> [_number(value) for value in (0.8, 1, 1.79, 25_312.4, 3.2e9)]
+    ['0.800', '1.000', '1.790', '25,312', '3.2e+09']
+    """
+    if abs(value) >= _LARGE:
+        return f"{value:.4g}"
+    if abs(value) >= 999.95:
+        return f"{value:,.0f}"
+    return f"{value:#.4g}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def _picture(found: list[Value | None], title: str, span: str) -> Text:

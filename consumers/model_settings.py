@@ -42,6 +42,20 @@ _LONGEST = 1e9  # s, 31 years: what is added to a time in nanoseconds must fit 6
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST)]
 
 
+def _written(seconds: float) -> str:
+    """Return a time as it may be written in settings.
+
+    Examples
+    --------
+    >>> [_written(seconds) for seconds in (14 * 86400, 5400, 90, 0.25)]
+    ['14d', '90m', '90s', '0.25s']
+    """
+    unit = next(
+        (u for u in ("d", "h", "m") if seconds >= _UNITS[u] and seconds % _UNITS[u] == 0), "s"
+    )
+    return f"{seconds / _UNITS[unit]:g}{unit}"
+
+
 class Group(BaseModel):
     """Keys that belong together; others are refused."""
 
@@ -215,7 +229,7 @@ class PerformanceSettings(Group):
     def _of_whole_cohorts(self) -> PerformanceSettings:
         if self.window is not None and self.window != self.window_cohorts * self.cohort:
             raise ValueError(
-                f"window is {self.window:g} s, cohort {self.cohort:g} s: a window is of whole cohorts, so make it a multiple"
+                f"window is {_written(self.window)}, cohort {_written(self.cohort)}: a window is of whole cohorts, so make it a multiple"
             )
         if self.window is not None and self.window_cohorts > self.cohorts:
             raise ValueError(
@@ -370,8 +384,8 @@ class ModelSettings(Group):
         maturity = self.performance.maturity
         if maturity is not None and maturity > self.labels.window:
             raise ValueError(
-                f"performance.maturity is {maturity:g} s, but labels.window, how long labels are joined, only "
-                f"{self.labels.window:g} s: raise it"
+                f"performance.maturity is {_written(maturity)}, but labels.window, how long labels are joined, only "
+                f"{_written(self.labels.window)}: raise it"
             )
         if maturity is None and self.performance.unlabelled == "negative":
             raise ValueError("performance.unlabelled: negative needs performance.maturity")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 
@@ -27,7 +28,15 @@ def check_client(settings: Mapping[str, Any], known: Iterable[str]) -> None:
 
 
 def moment(time: datetime | float) -> datetime:
-    """Return a time with a zone; one without is this machine's, a number is seconds since 1970."""
+    """Return a time with a zone; one without is this machine's, a number is seconds since 1970.
+
+    Raises
+    ------
+    TypeError
+        It is neither.
+    """
     if isinstance(time, datetime):
         return time if time.tzinfo is not None else time.astimezone()
-    return datetime.fromtimestamp(time, UTC)
+    if not isinstance(time, Real):
+        raise TypeError(f"a time must be a datetime or seconds since 1970, got {time!r}")
+    return datetime.fromtimestamp(float(time), UTC)

@@ -125,6 +125,9 @@ def test_metrics_are_printed_by_cohort_with_intervals(
     assert low < value < high
     shown = watched.run("metrics", "m", "--metric", "accuracy").stdout
     assert f"{value:.3f} {low:.3f}-{high:.3f}" in shown
+    nobody = watched.run("metrics", "m", "--group", "country=XX")
+    assert nobody.returncode == 1
+    assert "groups that have been: country=" in nobody.stdout
     wrong = watched.run("metrics", "m", "--metric", "acuracy")
     assert wrong.returncode == 2
     assert "no row has 'acuracy'; there are: accuracy" in wrong.stderr
@@ -148,7 +151,10 @@ def test_a_decision_between_versions_is_printed(
 ) -> None:
     undecided = site.run("decision", "m")
     assert (undecided.returncode, undecided.stderr) == (1, "")
-    assert "nothing of m is compared yet" in undecided.stdout
+    assert (
+        "no predictions of m have been counted yet\nmodels that have been seen: none\n"
+        in undecided.stdout
+    )
     site.start(TOCSIN_DEFAULTS__BIAS='{"segments": ["version"], "metrics": ["accuracy"]}')
     for k, version in enumerate(("1", "2", "1")):  # in turns: both must be there at a time
         write([row | {"number": row["number"] + k * ROWS} for row in table], tmp_path / "t.csv")

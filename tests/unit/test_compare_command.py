@@ -175,3 +175,43 @@ def test_wrong_input_is_refused(tmp_path: Path) -> None:
     named = tmp_path / "named.csv"
     named.write_text("\n".join(["id,y,p", *(f"{k},1,0" for k in range(100))]))
     refused("id has 100 different values; a segment has 62", [named], ("id",))
+
+
+def scored(file: Path, column: str) -> Path:
+    """Rows of which the score is the probability of bad; ok sorts last."""
+    rng = np.random.default_rng(0)
+    score = np.round(rng.beta(2, 3, 400), 3)
+    bad = rng.random(400) < score
+    lines = [
+        f"{'FM'[k % 2]},{'bad' if y else 'ok'},{'bad' if s > 0.5 else 'ok'},{s},{100 * s:g}"
+        for k, (y, s) in enumerate(zip(bad, score.tolist(), strict=True))
+    ]
+    file.write_text("\n".join([f"sex,y,p,{column},percent", *lines]) + "\n")
+    return file
+
+
+def test_a_score_that_is_of_the_other_class_is_refused_unless_the_class_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = scored(tmp_path / "a.csv", "s")
+    with pytest.raises(
+        ConfigError,
+        match=r"--score s is lower where the label is ok .* --positive bad or --positive ok",
+    ):
+        compared(capsys, [file], ("sex",), score="s")
+    _, found = compared(capsys, [file], ("sex",), score="s", positive="bad")
+    assert abs(found["sex=F|M", "calibration"]["a"]["value"]) < 0.1
+    _, named = compared(capsys, [scored(tmp_path / "b.csv", "bad")], ("sex",), score="bad")
+    assert named["sex=F|M", "calibration"] == found["sex=F|M", "calibration"]
+    _, told = compared(
+        capsys, [file], ("sex",), score="s", positive="ok"
+    )  # whoever says so is believed
+    assert ("sex=F|M", "calibration") in told
+
+
+def test_a_score_outside_0_to_1_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = scored(tmp_path / "a.csv", "s")
+    with pytest.raises(ConfigError, match=r"--score percent has 400 numbers outside 0 to 1"):
+        compared(capsys, [file], ("sex",), score="percent", positive="bad")

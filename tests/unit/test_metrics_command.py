@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 from math import nan
 
 import pytest
 from rich.console import Console
 
-from tocsin.cli.metrics import Column, _check, _columns, _not_shown, _print, _span, _windows
+from tocsin.cli import metrics
+from tocsin.cli.metrics import (
+    Column,
+    _check,
+    _columns,
+    _not_shown,
+    _print,
+    _shown,
+    _span,
+    _that_fit,
+    _windows,
+)
 from tocsin.consumers.metric_series import over_time
 from tocsin.core.errors import ConfigError
 from tocsin.core.metric_row import MetricRow, decode, encode, finite
@@ -24,8 +36,8 @@ def row(day: int, **changed: object) -> MetricRow:
     return MetricRow(**(of | changed))  # type: ignore[arg-type]
 
 
-def printed(rows: list[MetricRow], title: str = "all") -> str:
-    console = Console(file=io.StringIO(), width=120, color_system=None)
+def printed(rows: list[MetricRow], title: str = "all", width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     _print(console, rows, _columns(rows, []), title, draws=True)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -120,3 +132,37 @@ def test_what_is_not_shown_is_named_and_how_to_see_it() -> None:
     )
     many = [f"f1:{k:02}" for k in range(30)]
     assert ", f1:19 and 10 more; --metric" in _not_shown(many)
+
+
+def test_examples() -> None:
+    assert doctest.testmod(metrics).failed == 0
+
+
+def test_no_name_and_no_number_is_cut_where_the_terminal_is_narrow() -> None:
+    gap = {"gap:recall": (-0.1, -0.25, -0.05, 0.0)}
+    group = "environment=production|shadow"
+    rows = [row(1, window=True, group=group, metrics=gap, too_small=["gap:recall"])]
+    rows += [row(1, window=True, group="sex=F|M", metrics=gap)]
+    shown = printed(rows, "window", width=60)
+    assert "…" not in shown
+    assert shown.count("-0.100 -0.250 to -0.050") == 2
+    assert "too few to judge: gap:recall (1 of 2 pairs of groups)\n" in shown
+
+
+def test_the_first_metric_is_shown_with_what_is_expected_of_it_however_narrow() -> None:
+    value = (0.7, 0.6, 0.8, 0.0)
+    several = {"accuracy": value, "recall": value}
+    columns = _columns([row(1, metrics=several, corrected=several, estimated=several)], [])
+    assert [column.name for column in columns[: _shown(columns, 1)]] == ["accuracy"] * 3
+    assert _shown(columns, 5) == 5
+    assert _shown([], 1) == 1
+
+
+def test_what_is_expected_of_a_metric_names_it_in_a_table_of_its_own() -> None:
+    value = (0.7, 0.6, 0.8, 0.0)
+    found = row(1, metrics={"recall": value}, corrected={"recall": value})
+    parts = list(_that_fit(80, [found], _columns([found], [])))
+    assert [[column.kind for column in part] for part in parts] == [["metrics"], ["corrected"]]
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    _print(console, [found], parts[1], "all", draws=False)
+    assert "recall, corrected" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -332,3 +332,13 @@ def test_a_model_that_is_no_text_is_counted_and_ends_no_thread(missing: str) -> 
     assert events.label("a", 1, model=b"x") is False  # type: ignore[arg-type]
     assert events.prediction("b")
     assert (events.counts.failed, events.counts.queue_depth) == (2, 1)
+
+
+def test_a_time_that_is_none_is_refused_with_what_is_right(
+    missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = silent(Publisher(missing))
+    assert events.prediction("a", time="yesterday") is False  # type: ignore[arg-type]
+    said = "TypeError: a time must be a datetime or seconds since 1970, got 'yesterday'"
+    assert said in caplog.text
+    assert events.label("a", 1, observed_at=np.int64(1_700_000_000))

@@ -300,7 +300,14 @@ def test_a_named_model_inherits_the_defaults(read: Load) -> None:
 def test_a_window_is_of_whole_cohorts_that_are_kept() -> None:
     assert PerformanceSettings().window_cohorts == 7
     assert PerformanceSettings(cohort="12h", window="3d").window_cohorts == 6
-    with pytest.raises(ValueError, match=r"window is 100 s, cohort 60 s: .* make it a multiple"):
+    with pytest.raises(ValueError, match=r"window is 100s, cohort 1m: .* make it a multiple"):
         PerformanceSettings(cohort="60s", window="100s")
     with pytest.raises(ValueError, match=r"window is 30 cohorts long, .* is 10: raise it"):
         PerformanceSettings(cohorts=10, window="30d")
+
+
+def test_times_that_do_not_fit_are_told_as_they_are_written() -> None:
+    with pytest.raises(
+        ValueError, match=r"maturity is 60d, but labels.window, .* only 14d: raise it"
+    ):
+        ModelSettings(performance={"maturity": "60d"})
