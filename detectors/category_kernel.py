@@ -66,7 +66,7 @@ def trained_category(
 ) -> float:  # fmt: skip
     """Do the same against shares that were counted once; the value is not counted.
 
-    Every gain is divided by the most that it may be on average under shares that are `_most` at most each, differ
+    Every gain is divided by the most that it may be on average under shares that are `more` at most each, differ
     from those counted by `_distance` together at most, and by `tolerance` more. The first alone allow a mean of 1; with
     both distances as one, what moves goes from the category that gains least to the one that gains most. Categories
     that are fewer than what moves are counted as moving whole, whatever they gain less than `common`.
@@ -80,7 +80,7 @@ def trained_category(
     shares, most, gains = np.empty(known + 1), np.empty(known + 1), np.empty(known + 1)
     for q in range(known + 1):
         shares[q] = counts[k, q if q < known else last] / n
-        most[q] = _most(shares[q], rate)
+        most[q] = shares[q] + more(shares[q], rate)
     distance, total = _distance(known, n, doubt) + tolerance, 0.0
     for w in range(windows.shape[0]):
         window = min(windows[w], values) + _PRIOR
@@ -110,14 +110,17 @@ def trained_category(
 
 
 @inlined
-def _most(share: float, rate: float) -> float:
-    """Return what a share that n values were counted for is in truth at most, with probability 1 - exp(-n * rate).
+def more(share: float, rate: float) -> float:
+    """Return how much more a share that n values were counted for is in truth at most, with probability 1 - exp(-n * rate).
 
-    The smaller of Hoeffding's bound (1963, doi:10.1080/01621459.1963.10500830), for large shares, and Chernoff's for
-    the lower tail, solved for the share, for small ones (Mitzenmacher and Upfal 2005, "Probability and computing",
-    theorem 4.5). Both follow from Chernoff's bound by the relative entropy, so that their minimum holds as they do.
+    The least of Hoeffding's bound (1963, doi:10.1080/01621459.1963.10500830), for middling shares, and of Chernoff's solved for the
+    share, by the lower tail for small ones and by the upper tail of what is left for large ones (Mitzenmacher and Upfal 2005,
+    "Probability and computing", theorems 4.4 and 4.5). All follow from Chernoff's bound by the relative entropy, so that their
+    minimum holds as they do.
     """
-    return float(share + min(np.sqrt(rate / 2.0), rate + np.sqrt(rate * (rate + 2.0 * share))))
+    small = rate + np.sqrt(rate * (rate + 2.0 * share))
+    large = np.sqrt(2.0 * rate * max(1.0 - share, 0.0))
+    return float(min(np.sqrt(rate / 2.0), small, large))
 
 
 @inlined

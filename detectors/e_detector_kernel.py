@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..core.columns import Bytes, Floats, Ints
 from .base import HUGE
 from .bets import CELLS, COARSE, ODDS, ODDS_STAKES
-from .category_kernel import category, slide, trained_category
+from .category_kernel import category, more, slide, trained_category
 from .compiled import compiled, inlined
 from .tie_break import uniform
 
@@ -126,7 +126,8 @@ class Rules(NamedTuple):
     bends: Floats  # (16,) see `bets.slopes_and_bends`
     windows: Ints
     unseen: Floats
-    slack: float  # what a reference that never grows may be wrong by
+    rate: float  # what a rate that never grows may be wrong by: how improbable more is, as a negative logarithm over values,
+    step: float  # and what of it is known to the nearest of the order statistics only
     doubt: float  # the same of shares: how improbable more is, as a negative logarithm
     gate: float  # values whose stakes must be won beyond the tolerance; 0 for no tolerance
     tolerance: float
@@ -226,13 +227,17 @@ def _learn(
 
 @inlined
 def _bit(
-    counts: Floats, size: Floats, k: int, c: int, u: float, fixed: bool, warm: float, slack: float,
-    tolerance: float, gate: float, rising: float, falling: float, evidence: Floats, beyond: Floats,
-    lane: int,
+    counts: Floats, size: Floats, k: int, c: int, u: float, fixed: bool, warm: float, rate: float,
+    step: float, tolerance: float, gate: float, rising: float, falling: float, evidence: Floats,
+    beyond: Floats, lane: int,
 ) -> float:  # fmt: skip
-    """Take a bit in; return what all bets have won together, -1 if none was made."""
+    """Take a bit in; return what all bets have won together, -1 if none was made.
+
+    `rate` is 0 for a reference that grows.
+    """
     ones, n = counts[k, 1], size[k]
     theta = (ones + 0.5) / (n + 1.0)
+    share = ones / max(n, 1.0)
     ones += c
     n += 1.0
     if not fixed:
@@ -244,7 +249,10 @@ def _bit(
         if not fixed:
             p = u * ones / n if is_one else (ones + u * (n - ones)) / n
             is_one = p < theta
-        high, low = min(theta + slack, 1.0), max(theta - slack, 0.0)
+        high = low = theta
+        if rate > 0.0:
+            high = min(share + step + more(share + step, rate), 1.0)
+            low = max(share - step - more(1.0 - share + step, rate), 0.0)
         total = _odds(evidence, lane, rising, falling, high, low, is_one)
         if gate > 0.0:
             high, low = min(high + tolerance, 1.0), max(low - tolerance, 0.0)
@@ -366,7 +374,7 @@ def run(
                 lane += np.uint64(seen % lanes[k])
             # A reference that never grows needs no warm-up, and has a table of its own.
             fixed = fixeds[k] and phase[k] == 0
-            warm, slack, row = (0.0, r.slack, CELLS) if fixeds[k] else (r.warm, 0.0, 0)
+            warm, rate, row = (0.0, r.rate, CELLS) if fixeds[k] else (r.warm, 0.0, 0)
             score, won = 0.0, -1.0
             if kind == NUMBERS:
                 score = scores[c]
@@ -391,7 +399,7 @@ def run(
                 score = float(c)
                 falling = stake * downs[k]
                 won = _bit(
-                    counts, size, k, c, u, fixed, warm, slack, r.rate_tolerance, gate,
+                    counts, size, k, c, u, fixed, warm, rate, r.step, r.rate_tolerance, gate,
                     stake - falling, falling, evidence, beyond, lane,
                 )  # fmt: skip
             else:

@@ -49,6 +49,7 @@ def rules(
 ) -> Rules:
     """Return the rules of `e_detector.EDetector`'s parameters."""
     table, slack = bets.table(), reference.distance(trained_only=not fixed)
+    drawn, step = reference.drawn(trained_only=not fixed)
     slopes, bends = bets.slopes_and_bends(tolerance)
     return Rules(
         table=np.vstack([table, table * bets.fixed_reference(slack)]),
@@ -59,7 +60,8 @@ def rules(
         bends=bends,
         windows=bets.WINDOWS,
         unseen=bets.UNSEEN_RATES,
-        slack=slack,
+        rate=float(np.log(2.0 / reference.confidence)) / drawn,
+        step=step,
         doubt=float(np.log((bets.CELLS + 1) / reference.confidence)),
         gate=float(_GATE * window) if tolerance or rate_tolerance else 0.0,
         tolerance=tolerance,

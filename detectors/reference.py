@@ -251,11 +251,15 @@ class Reference:
         Exceeded by one of the trained ones with probability 0.05, or of others by each; see `bets.distance_bound`.
         Half a step of the order statistics more.
         """
+        size, step = self.drawn(trained_only=trained_only)
+        return distance_bound(size, self.confidence) + step
+
+    def drawn(self, *, trained_only: bool = True) -> tuple[int, float]:
+        """Return how many values references were drawn from, at least, and half a step of the order statistics that are kept of them."""
         size = self.population or self.warmup_values
         if not trained_only:
             size = min(size, self.warmup_values)
-        steps = 0.5 / _KEPT if size > _KEPT else 0.0
-        return distance_bound(size, self.confidence) + steps
+        return size, 0.5 / _KEPT if size > _KEPT else 0.0
 
     def cut(self, name: str, values: Floats) -> Floats:
         """Return (n,) values of a ready stream, cut as the detectors see them."""

@@ -297,3 +297,32 @@ def test_a_stream_that_has_gone_while_it_was_open_is_waited_for_no_longer(step: 
     # Once it comes again it has its share of the next epoch, and is compared with training as ever.
     later = training(6, (10_000, 2)) + np.array([1.0, 0.0])
     assert [v.subject for v in opened(detector.update(observed(later)))] == ["x0"]
+
+
+@pytest.mark.parametrize(("share", "tolerance"), [(0.05, 0.02), (0.03, 0.0)])
+def test_what_is_rare_in_training_is_found_when_it_is_less_so(
+    share: float, tolerance: float
+) -> None:
+    """A bound of the square root of how many were counted is wider than what is looked for."""
+    reference = Reference()
+    reference.train({"x0": np.zeros(2000)}, 2000, of=30)
+    detector = EDetector(5e6, reference=reference, rate_tolerance=tolerance)
+    bits = np.random.default_rng(0).random(4000) < share
+    assert opened(detector.update(observed(bits)))
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.02, 0.5, 0.98])
+def test_rates_as_in_a_small_training_keep_the_budget(rate: float) -> None:
+    """Thirty streams, of each 1,000 values in training: in one of twenty such trainings a claim may be due to these."""
+    alarms = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        names = [f"x{j}" for j in range(30)]
+        reference = Reference()
+        made = (rng.random((1000, 30)) < rate).astype(float)
+        made[:2] = [[0.0], [1.0]]  # both, so that all are rates
+        reference.train(dict(zip(names, made.T, strict=True)), 1000)
+        detector = EDetector(1e4, reference=reference)
+        found = detector.update(observed(rng.random((3000, 30)) < rate, *names))
+        alarms += len(opened(found))
+    assert alarms <= 10  # 3 are allowed on average, and what training misleads to in one of twenty
