@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import __version__
 from ..core.batch import EventBatch
-from ..core.columns import Floats, Ints
+from ..core.columns import Floats, Ints, take
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
@@ -36,6 +36,7 @@ from .model_settings import ModelSettings
 from .rates import RATES, Rates
 from .score_columns import ScoreColumns, is_regression, score
 from .set_aside import updated
+from .settled import Settled
 from .stream_monitors import stream_monitor
 from .vectors import VectorMonitor, Vectors
 from .watched import pieces
@@ -53,7 +54,7 @@ _SHARES: Final = {"inputs": 0.5, "errors": 0.3, "embedding": 0.1, "logits": 0.1}
 
 _META: Final[dict[str, Any]] = {
     "is_regression": bool | None, "events": LINE, "pairs": LINE, "broken": dict[str, str],
-    "version": str, "versions": Any, "rates": tuple[bool, int],
+    "version": str, "versions": Any, "rates": tuple[bool, int], "settled": tuple[bool, int, float, int],
 }  # fmt: skip
 """What is stored beside the parts, since the first version."""
 
@@ -122,6 +123,7 @@ class Series:
         self._names = names or ClassNames()
         columns = ScoreColumns() if columns is None else columns
         self._rates = Rates(columns)
+        self._settled = Settled()
         self._new_bias = partial(
             Bias, settings.bias, settings.bias.within, groups or Groups(), columns, budget_of(settings),
         )  # fmt: skip
@@ -268,6 +270,10 @@ class Series:
         predicted, label = self._on_one_scale(pairs.predicted, pairs.label)
         self.performance.add(pairs.place, predicted, label, pairs.lag)
         self.pairs.add(pairs.times, pairs.offsets)
+        begin = self._settled.first(pairs.times, pairs.lag)
+        if begin:
+            pairs, differences = take(pairs, slice(begin, None)), differences[begin:]
+            predicted, label = predicted[begin:], label[begin:]
         values = self.error_and_label(predicted, label)
         found: list[Verdict] = []
         for rows, names, more in self._rates.pieces(
@@ -373,6 +379,7 @@ class Series:
             "events": self.events.state(),
             "pairs": self.pairs.state(),
             "rates": (self._rates.is_binary, self._rates.has_begun),
+            "settled": self._settled.state,
             "broken": self.broken,
             "version": __version__,
             "versions": self.attack.versions,
@@ -401,6 +408,7 @@ class Series:
         self.events.load(meta["events"])
         self.pairs.load(meta["pairs"])
         self._rates.is_binary, self._rates.has_begun = meta["rates"]
+        self._settled.state = meta["settled"]
         if meta["version"] == __version__:
             self.broken = meta["broken"]
         else:
