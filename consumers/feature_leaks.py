@@ -16,8 +16,9 @@ from ..core.metric_row import Value
 from ..core.snapshot import pack, reading, unpack
 from ..core.verdict import Verdict
 from ..detectors.feature_times import FeatureTimes, Rows
+from ..detectors.label_windows import Trained
 from ..detectors.leak_verdicts import plain
-from ..detectors.leak_watch import LeakWatch, Trained
+from ..detectors.leak_watch import LeakWatch
 from . import training_reference
 from .claims import position_of
 from .feature_sample import COLUMNS, FeatureSample, Part

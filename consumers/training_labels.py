@@ -10,7 +10,8 @@ from ..core.columns import Floats, middle, singles
 from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..detectors.label_copies import copies
-from ..detectors.leak_watch import MOST_CLASSES, Trained
+from ..detectors.label_windows import Trained
+from ..detectors.leak_watch import MOST_CLASSES
 from ..detectors.leaky_features import SURE, LabelCounts, told
 from .class_numbers import is_text
 from .feature_sample import COLUMNS

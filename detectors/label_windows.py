@@ -10,7 +10,31 @@ from numpy.typing import NDArray
 
 from ..core.columns import Ints
 from ..core.snapshot import check
-from .leaky_features import CELLS
+from .leaky_features import CELLS, LabelCounts
+
+
+class Trained(NamedTuple):
+    """What was counted in training.
+
+    Parameters
+    ----------
+    counts
+        Labels by feature.
+    classes, middle
+        The numbers of their classes, or above which number a label is of the second.
+    copies
+        Features that were the label, or a copy of it.
+    """
+
+    counts: LabelCounts
+    classes: list[float]
+    middle: float | None
+    copies: frozenset[str] = frozenset()
+
+    @property
+    def known(self) -> dict[str, bool]:
+        """Features that were counted, and whether they are copies of the label."""
+        return {name: name in self.copies for name in self.counts.names}
 
 
 class Window(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .binary_metrics import Metric, Z
-from .label_windows import Window, checked
+from .label_windows import Trained, Window, checked
 from .leak_verdicts import (
     FEATURES,
     SAME,
@@ -45,30 +45,6 @@ _TELLS: Final = 1  # the level of the window by which it is said how well featur
 TOLD: Final = 5
 """Features of a cohort of which it is said how well they tell the label: the best ones."""
 _KIND, _WINDOWS = "leakage_labels", "leakage_windows"
-
-
-class Trained(NamedTuple):
-    """What was counted in training.
-
-    Parameters
-    ----------
-    counts
-        Labels by feature.
-    classes, middle
-        The numbers of their classes, or above which number a label is of the second.
-    copies
-        Features that were the label, or a copy of it.
-    """
-
-    counts: LabelCounts
-    classes: list[float]
-    middle: float | None
-    copies: frozenset[str] = frozenset()
-
-    @property
-    def known(self) -> dict[str, bool]:
-        """Features that were counted, and whether they are copies of the label."""
-        return {name: name in self.copies for name in self.counts.names}
 
 
 class LeakWatch:
