@@ -130,6 +130,8 @@ def parts_of(fields: Mapping[bytes, bytes]) -> Iterator[Part]:
     for partition, field in numbered:
         with reading(f"the series at {field.decode(errors='replace')}"):
             row = decode(fields[field])
+            for time in (row.begin, row.end):
+                datetime.fromisoformat(time)
         yield Part(partition, row)
 
 
@@ -139,7 +141,8 @@ def rows_of(parts: Iterable[Part], *, window: bool = False) -> list[MetricRow]:
     windows: dict[tuple[str, str], list[Part]] = {}
     written = list(parts)
     if len({part.partition for part in written}) > 1:
-        written = list(aligned(written))
+        with reading("rows of the series"):
+            written = list(aligned(written))
     for part in written:
         row = part.row
         if row.window:

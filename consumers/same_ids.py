@@ -6,8 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..core.columns import Bytes, Floats, Ints, Strings, groups
-from ..core.events import ENVIRONMENTS
+from ..core.columns import Bytes, Floats, Ints, Strings
 from ..detectors.string_index import StringIndex
 from .pending import PendingTable
 
@@ -71,9 +70,11 @@ def cuts(predictions: Made, labels: Events, table: PendingTable, waiting: String
         is_waiting[codes[waiting.find(predictions.ids) >= 0]] = True
     gets_one = is_waiting.copy()
     gets_one[of_labels[of_labels >= 0]] = True
-    for code, ours in groups(np.where(own, predictions.environment, 255)):
-        if code < len(ENVIRONMENTS):  # a prediction that is known may change its own label
-            gets_one[codes[ours[table.find(predictions.ids.take(ours), code) >= 0]]] = True
+    for code in table.environments:
+        # A label that comes with a prediction changes that of a known one, or of another environment's, which a third may take.
+        is_taken = own if len(table.environments) > 2 else own & (predictions.environment == code)
+        ours = np.flatnonzero(is_taken)
+        gets_one[codes[ours[table.find(predictions.ids.take(ours), code) >= 0]]] = True
     made, truth = np.flatnonzero(gets_one[codes]), np.flatnonzero(of_labels >= 0)
     if not len(made):
         return []
@@ -104,7 +105,7 @@ def cuts(predictions: Made, labels: Events, table: PendingTable, waiting: String
         if known[name] and last.get(name, -1) >= cut:
             found.append(at)
             cut = step
-        known[name] |= bit
-        if is_waiting[name] or name in last:
+        if is_waiting[name] or name in last or (own[at] and known[name]):
             last[name] = step
+        known[name] |= bit
     return found

@@ -296,6 +296,25 @@ def test_every_cut_and_every_restart_gives_what_the_rules_give(seed: int) -> Non
         assert run.fresh == counts.predictions - counts.predictions_repeated
 
 
+@pytest.mark.parametrize("first", ["production labelled before", "in one block"])
+def test_a_third_environment_takes_a_label_that_came_with_the_second_ones_prediction(
+    first: str,
+) -> None:
+    """Which had the same label from the first one, observed earlier."""
+    bounds = {"max_pending": 50, "window_seconds": 50.0, "early_seconds": 50.0, "max_early": 5}
+    log = [
+        Event(0, 0, "a", 1 * SECOND, 0, 0.0),
+        Event(1, 0, "a", 2 * SECOND, label=1.0, revision=0),
+        Event(2, 0, "a", 5 * SECOND, 1, 0.0, label=1.0),
+        Event(3, 0, "a", 6 * SECOND, 3, 0.0),
+    ]
+    run = Run(**bounds)
+    begin = 2 if first == "production labelled before" else 0
+    run.take(log[:begin])
+    run.take(log[begin:])
+    assert run.result() == expected(log, **bounds)
+
+
 @pytest.mark.parametrize("labels", [BLOCK - 1, BLOCK, BLOCK + 1])
 @pytest.mark.parametrize("predictions", [BLOCK - 1, BLOCK])
 def test_labels_in_front_of_all_their_predictions(labels: int, predictions: int) -> None:

@@ -25,6 +25,7 @@ from tocsin.consumers.row_counts import (
 )
 from tocsin.core.errors import StateError
 from tocsin.core.metric_row import MetricRow
+from tocsin.core.metric_row import encode as encode_row
 from tocsin.detectors import cbpe, regression_sums
 from tocsin.detectors.calibration import Calibration
 
@@ -85,6 +86,12 @@ def test_a_row_with_other_damage_is_unreadable_too() -> None:
     ):
         with pytest.raises(StateError, match="rows of the series"):
             merged([part(k, replace(one, **damage)) for k in range(2)])
+    damaged = part(0, one, counts=part(0, one).row.counts.replace(b"c1", b"\xff1"))
+    with pytest.raises(StateError, match="rows of the series"):
+        rows_of([damaged, part(1, one)])
+    no_time = encode_row(part(0, one, begin="yesterday").row)
+    with pytest.raises(StateError, match=r"the series at 0\|production"):
+        list(parts_of({b"0|production|window|": no_time}))
     stored = {b"0|production|window|": b"{}"}
     with pytest.raises(StateError, match=r"the series at 0\|production"):
         list(parts_of(stored))
