@@ -119,6 +119,7 @@ def test_an_end_names_some_of_those_who_took_part() -> None:
         "a, b, score and 1 more: back to what it was (of a: mean 2)"
     )
     assert ended(["client:7"], "", "", None, 1000) == "7: quiet for 1000 events"
+    assert "the gap may last" in ended(["gap:recall:sex=F|M"], "gap up", "", None, 1000)
     assert ended(["detector:kswin"], "", "", None, 1000) == (
         "detector kswin: still set aside; no more is said of it"
     )
