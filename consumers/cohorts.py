@@ -120,6 +120,8 @@ class Cohorts:
         self._new_estimates = partial(Estimates, columns, settings.calibration_pairs, given)
         self.estimates = self._new_estimates()
         self.leakage = None if training is None else Leakage(training, settings, columns, groups)
+        self._begins: dict[str, int] = {}
+        """Spans from which on a segment or crossing has groups: of earlier ones some predictions were not counted in them."""
         self._stale: set[str] = set()  # fields of leakage, of when training was known
         self._stored = b""
 
@@ -152,7 +154,8 @@ class Cohorts:
     def _observe(self, seen: Seen) -> Ints:
         """Count predictions; return their (n, k) rows."""
         places = self.table.open(seen.times)
-        groups = self._groups.of(seen.segments)
+        spans = seen.times // self.table.span if self._begins else None
+        groups = self._groups.of(seen.segments, spans, self._begins)
         rows = self.table.rows(places, groups, make=True)
         _count_predictions(self.table.counts, rows, seen.predicted, self._columns.positive)
         self.table.touch(rows)
@@ -433,7 +436,7 @@ class Cohorts:
         meta = {
             "estimates": of_estimates, "classes": self.classes, "regression": self.is_regression,
             "table": self.table.state(), "delays": self.delays.state(), "window": self._window,
-            "rows": {_ROW: len(self.table), _DELAY: len(self.delays)},
+            "rows": {_ROW: len(self.table), _DELAY: len(self.delays)}, "begins": self._begins,
         }  # fmt: skip
         state = pack("performance_cohorts", _VERSION, meta, arrays)
         if (
@@ -475,6 +478,9 @@ class Cohorts:
             self.table.counts[:, PARTS + self._width :] = 0
             self.table.touch_all()
         self.table.drop_groups(self._groups.is_wanted)
+        begins = {str(name): int(span) for name, span in meta.get("begins", {}).items()}
+        begins |= dict.fromkeys(self._groups.again, self.table.newest + 1)
+        self._begins = {name: begins[name] for name in self._groups.wanted if name in begins}
 
 
 _ROW: Final = "cohort:"

@@ -50,6 +50,8 @@ class Groups:
         self._single = [name for name in wanted if CROSS not in name]
         self.unusable = 0
         """Segments of predictions that make no group, since their names hold a `*` or are too long."""
+        self.again: list[str] = []
+        """What was not told apart before the state was restored, although earlier predictions are known to be in its groups."""
         self.changes = 0
         """Goes up whenever the state does; a store need not write it again in between."""
 
@@ -99,17 +101,29 @@ class Groups:
             unknown = unknown[found[unknown] == 0]
         return found
 
-    def of(self, codes: Ints) -> Ints:
-        """Return the (n, k) groups of rows: all, then one of each segment and crossing that some row has; -1 for none."""
+    def of(
+        self, codes: Ints, spans: Ints | None = None, begins: Mapping[str, int] | None = None
+    ) -> Ints:
+        """Return the (n, k) groups of rows: all, then one of each segment and crossing that some row has; -1 for none.
+
+        `begins` are segments and crossings that have groups from a span on only, `spans` the (n,) spans of rows.
+        """
         place = {name: k for k, name in enumerate(self._names)}
         found = [np.zeros(len(codes), np.int64)]
         there = int(np.bitwise_or.reduce(codes)) if len(codes) else 0
-        found += [
-            self.group(codes, names)
-            for names in (*((name,) for name in self._single), *self._crossed)
-            if all(there & (_BEYOND << (_BITS * place[name])) for name in names)
-        ]
+        for names in (*((name,) for name in self._single), *self._crossed):
+            if all(there & (_BEYOND << (_BITS * place[name])) for name in names):
+                group = self.group(codes, names)
+                begin = (begins or {}).get(CROSS.join(names))
+                if begin is not None and spans is not None:
+                    group = np.where(spans >= begin, group, -1)
+                found.append(group)
         return np.stack(found, axis=1)
+
+    @property
+    def wanted(self) -> list[str]:
+        """Segments and crossings that are told apart."""
+        return [*self._single, *(CROSS.join(names) for names in self._crossed)]
 
     def group(self, codes: Ints, names: tuple[str, ...]) -> Ints:
         """Return the (n,) groups of rows by one segment or several that are crossed, -1 for none."""
@@ -148,7 +162,9 @@ class Groups:
     def snapshot(self) -> bytes:
         """Return the whole state."""
         values = [index.texts(0, len(index)).to_list() for index in self._values]
-        meta = {"names": self._names, "values": values, "unusable": self.unusable}
+        meta = {
+            "names": self._names, "values": values, "unusable": self.unusable, "wanted": self.wanted,
+        }  # fmt: skip
         return pack("groups", 1, meta, {})
 
     def restore(self, state: bytes) -> None:
@@ -174,6 +190,12 @@ class Groups:
             )
         if self._takes_all:
             self._single = list(names)
+        before = {str(name) for name in meta.get("wanted", self.wanted)}
+        self.again = [
+            name
+            for name in self.wanted
+            if name not in before and set(name.split(CROSS)) <= set(names)
+        ]
         self.unusable = int(meta.get("unusable", 0))
         self._names = names + wanted
         self._values = values + [StringIndex() for _ in wanted]

@@ -229,7 +229,8 @@ class Performance:
             for code, of in own.items():
                 if of:
                     self._of(code).restore(of)
-        self._stored = self.score_columns.changes, self.groups.changes
+        if self._told_by_stored == self._told_by:  # else what is wanted has changed
+            self._stored = self.score_columns.changes, self.groups.changes
         self._rows.begin()
 
     def begin_at(self, row: int) -> None:
