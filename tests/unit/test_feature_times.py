@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tocsin.core.verdict import Verdict
-from tocsin.detectors.feature_times import NONE, FeatureTimes, Rows
+from tocsin.detectors.feature_times import NONE, FeatureTimes, Rows, shares
 
 START = 1_767_225_600  # 2026-01-01
 UNITS = {"seconds": 1, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
@@ -45,7 +45,7 @@ def test_times_after_their_events_are_found_in_each_unit(unit: str) -> None:
     assert found[0].offset < 400
     assert "more than 60 s after the event in" in found[0].evidence
     day = START // 86_400
-    (share,) = of.told(day).values()
+    (share,) = shares(of.counts(day)).values()
     assert 0.1 < share.low < 0.2 < share.high < 0.3
     assert not of.wants("feature:x")
 
@@ -112,4 +112,4 @@ def test_cohorts_are_bounded() -> None:
     of = FeatureTimes(spans=3)
     feed(of, {"feature:at": seconds(10_000, 0.0)}, 1_000)
     day = (START + 60 * 9_999) // 86_400
-    assert [bool(of.told(day - k)) for k in range(5)] == [True, True, True, False, False]
+    assert [bool(of.counts(day - k)) for k in range(5)] == [True, True, True, False, False]
