@@ -29,7 +29,7 @@ def run(config: Path | None, model: str, *, as_json: bool) -> int:
     settings = load(config)
     client = connect(settings.redis.url)
     try:
-        stored = metric_series.figures(client, Keys(settings.tenant))
+        stored = metric_series.figures(client, Keys(settings.tenant)).of_models
     finally:
         client.close()
     found: dict[str, dict[str, dict[str, float]]] = {}

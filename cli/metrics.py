@@ -96,10 +96,8 @@ def run(
                 client, Keys(settings.tenant), model, environment=environment, window=window
             )
             groups = sorted({row.group for row in of_all if row.group})
-        lost = metric_series.refused(client, Keys(settings.tenant))
-        seen = {
-            of.rpartition("|")[0] for of in metric_series.figures(client, Keys(settings.tenant))
-        }
+        latest = metric_series.figures(client, Keys(settings.tenant))
+        lost = latest.refused
     finally:
         client.close()
     by_group = {
@@ -117,8 +115,8 @@ def run(
         print(printable(f"no predictions{where} of {model} in {environment} have been counted yet"))
         if groups:
             print(f"groups that have been: {printable(', '.join(groups))}")
-        if model not in seen:
-            print(f"models that have been seen: {printable(', '.join(sorted(seen))) or 'none'}")
+        if model not in latest.models:
+            print(f"models that have been seen: {printable(', '.join(latest.models)) or 'none'}")
         lost[model] = lost.get(model, 0) + lost.get(UNKNOWN, 0)
         if lost[model]:
             print(f"perhaps they are among these: {of_refused(lost[model], topic)}")

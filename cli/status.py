@@ -30,8 +30,7 @@ def run(config: Path | None, *, as_json: bool) -> int:
     settings = load(config)
     client = connect(settings.redis.url)
     try:
-        found = metric_series.figures(client, Keys(settings.tenant))
-        refused = metric_series.refused(client, Keys(settings.tenant))
+        found, refused = metric_series.figures(client, Keys(settings.tenant))
     finally:
         client.close()
     models = {name.rpartition("|")[0]: of_model for name, of_model in found.items()}

@@ -37,39 +37,43 @@ class Point(NamedTuple):
     high: float | None
 
 
-def figures(client: redis.Redis, keys: Keys) -> dict[str, dict[str, Any]]:
-    """Return the latest figures of all models, by `model|partition`, or `model@environment|partition`.
+class Figures(NamedTuple):
+    """The latest figures of all models.
+
+    Parameters
+    ----------
+    of_models
+        By `model|partition`, or `model@environment|partition`.
+    refused
+        How many events were refused so far, by model, under the empty name those of none that is known.
+    """
+
+    of_models: dict[str, dict[str, Any]]
+    refused: dict[str, int]
+
+    @property
+    def models(self) -> list[str]:
+        """Names of models, with `@environment` behind where it is not production."""
+        return sorted({name.rpartition("|")[0] for name in self.of_models})
+
+
+def figures(client: redis.Redis, keys: Keys) -> Figures:
+    """Return the latest figures of all models.
 
     Raises
     ------
     TransportError
         Redis does not answer.
     """
-    found = _hash(client, keys.metrics)
-    return {
-        name.decode(): _figures.decode(of)
-        for name, of in sorted(found.items())
-        if _model(name) != UNKNOWN
-    }
-
-
-def refused(client: redis.Redis, keys: Keys) -> dict[str, int]:
-    """Return how many events were refused so far, by model, under the empty name those of none that is known.
-
-    Raises
-    ------
-    TransportError
-        Redis does not answer.
-    """
-    total: Counter[str] = Counter()
-    for name, of in _hash(client, keys.metrics).items():
-        if _model(name) == UNKNOWN:
-            total.update({model: int(count) for model, count in _figures.decode(of).items()})
-    return dict(sorted(total.items()))
-
-
-def _model(field: bytes) -> str:
-    return field.rpartition(b"|")[0].decode()
+    of_models: dict[str, dict[str, Any]] = {}
+    refused: Counter[str] = Counter()
+    for field, packed in sorted(_hash(client, keys.metrics).items()):
+        name, found = field.decode(), _figures.decode(packed)
+        if name.rpartition("|")[0] == UNKNOWN:
+            refused.update({model: int(count) for model, count in found.items()})
+        else:
+            of_models[name] = found
+    return Figures(of_models, dict(sorted(refused.items())))
 
 
 def _hash(client: redis.Redis, key: str) -> dict[bytes, bytes]:

@@ -26,7 +26,7 @@ from .record_kernel import (
     VALUE_START,
     header_kinds,
     read_varint,
-)  # fmt: skip
+)
 from .time_kernel import NO_TIME
 
 Header = tuple[str, bytes | None]

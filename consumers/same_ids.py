@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints, Strings
+from ..detectors.compiled import compiled
 from ..detectors.string_index import StringIndex
 from .pending import PendingTable
 
@@ -88,24 +90,38 @@ def cuts(predictions: Made, labels: Events, table: PendingTable, waiting: String
         )
     )
     ids = np.concatenate([codes[made], of_labels[truth]])
-    found: list[int] = []
-    last: dict[int, int] = {}  # the event at which an id's predictions got a label
-    cut = 0
-    for step, event in enumerate(order.tolist()):
-        name = int(ids[event])
-        if event >= len(made):
+    found = np.empty(len(made), np.int64)
+    bits = np.int64(1) << predictions.environment[made].astype(np.int64)
+    count = _cuts(order, ids, bits, own[made], known, is_waiting, found)
+    places: list[int] = made[found[:count]].tolist()
+    return places
+
+
+@compiled
+def _cuts(
+    order: Ints, ids: Ints, bits: Ints, own: NDArray[np.bool_], known: Ints,
+    is_waiting: NDArray[np.bool_], found: Ints,
+) -> int:  # fmt: skip
+    """Go through predictions, the first of `ids`, and labels in the log's order; fill the predictions before which to cut, return how many.
+
+    `known` are the environments that have an id, as bits; it is written to.
+    """
+    last = np.full(len(known), -1)  # the event at which an id's predictions got a label
+    count = cut = 0
+    for step in range(len(order)):
+        event = order[step]
+        name = ids[event]
+        if event >= len(bits):
             last[name] = step
-            continue
-        at = int(made[event])
-        bit = 1 << int(predictions.environment[at])
-        if known[name] & bit:
-            if own[at]:
+        elif known[name] & bits[event]:
+            if own[event]:
                 last[name] = step
-            continue
-        if known[name] and last.get(name, -1) >= cut:
-            found.append(at)
-            cut = step
-        if is_waiting[name] or name in last or (own[at] and known[name]):
-            last[name] = step
-        known[name] |= bit
-    return found
+        else:
+            if known[name] and last[name] >= cut:
+                found[count] = event
+                count += 1
+                cut = step
+            if is_waiting[name] or last[name] >= 0 or (own[event] and known[name]):
+                last[name] = step
+            known[name] |= bits[event]
+    return count

@@ -140,7 +140,7 @@ def ended(
         return f"{who}: still set aside; no more is said of it"
     said = _OUTCOMES.get(outcome, f"quiet for {quiet} events")
     if change.startswith("gap "):  # a gap that lasts is claimed once
-        said = f"nothing more claimed for {quiet} events, the gap may last: see tocsin decision"
+        said = f"nothing more claimed for {quiet} events, the gap may last: see tocsin metrics"
     level = "" if now is None else _level(subjects[0], change, now)
     return f"{who}: {said}" + (
         f" ({'of ' + names[0] + ': ' if len(names) > 1 else ''}{level})" if level else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from dataclasses import replace
 from typing import Final
 
@@ -55,8 +56,8 @@ def warm_up_records(event: bytes = _EVENT, begin: int = 0) -> list[Records]:
 
 
 def shadow_records() -> list[Records]:
-    """Return events of a shadow that come after the warm-up's, under the same ids."""
-    return warm_up_records(_SHADOW, begin=3)
+    """Return events of a shadow that come after the warm-up's, under the same ids, and once more: where blocks are cut is looked for then."""
+    return [*warm_up_records(_SHADOW, begin=3), *warm_up_records(_SHADOW, begin=6)]
 
 
 def judged_records(offset: int) -> Records:
@@ -94,10 +95,12 @@ def keep_memory() -> None:
 
     It gives back what is large, and taking it again costs a fault for each 4 KiB: a twentieth of a busy worker's time.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for parameter, value in _MALLOC.items():
-        if mallopt is not None:
-            mallopt(parameter, value)
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # musl has none
+        for parameter, value in _MALLOC.items():
+            library.mallopt(parameter, value)
 
 
 def warm() -> None:

@@ -17,13 +17,8 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from tocsin import Publisher
-from tocsin.consumers.records import Partition
-from tocsin.consumers.redis_store import RedisStore, connect
-from tocsin.consumers.series import Fields
-from tocsin.consumers.store import Commit
 from tocsin.core import cloudevents as ce
 from tocsin.core.events import Label, Prediction
-from tocsin.core.keys import Keys
 from tocsin.core.wire import encode, record_headers
 from tocsin.embedded import EmbeddedRedis
 
@@ -304,21 +299,3 @@ def test_events_that_the_broker_removed_unread_are_said_and_the_others_go_on(
     wait_until(lambda: site.offsets()[partition.number] == 400)
     wait_until(lambda: b"events were removed before they were read" in site.log.read_bytes())
     assert site.metrics()["m"]["predictions"] + site.metrics()["m"]["predictions_repeated"] >= 250
-
-
-def test_rows_of_a_series_are_told_by_the_partition_that_wrote_them(store: EmbeddedRedis) -> None:
-    client, keys = connect(store.url), Keys("t")
-    found = RedisStore(client, keys)
-    for number in (1, 11):
-        partition = Partition("t", number)
-        found.claim(partition, "x")
-        rows: Fields = {f"production|{k}|sex={number}": b"row" for k in range(3_000)}
-        found.commit(partition, Commit("x", None, 5, {}, {}, [], {"m": rows}))
-        assert found.written(partition, "m") == set(rows)
-    one = Partition("t", 1)
-    assert found.written(one, "n") == set()
-    gone: Fields = dict.fromkeys(found.written(one, "m"))
-    found.commit(one, Commit("x", 5, 5, {}, {}, [], {"m": gone}))
-    assert found.written(one, "m") == set()
-    assert client.hlen(keys.series("m")) == 3_000
-    client.close()
