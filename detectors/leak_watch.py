@@ -168,9 +168,7 @@ class LeakWatch:
             at = int(offsets[last]), int(rows[last])
             self._take(size)
             found += self._look_for_equal(self._step(), at)
-            if (
-                self.count % (BLOCK // 2) == 0
-            ):  # so that a leak is in a block of new quantiles in time
+            if self.count % (BLOCK // 2) == 0:
                 self._follow()
             if self.count % BLOCK == 0:
                 found += self._close(at, int(spans[last]), is_regression=is_regression)
