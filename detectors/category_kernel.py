@@ -33,14 +33,14 @@ def category(
         below = 0.0
         for q in range(c):
             below += counts[k, q]
-        p = (below + u * (counts[k, c] + 1.0)) / (n + 1.0)
+        rank = below + u * (counts[k, c] + 1.0)
         # The cell of the p-value among the shares before this value; nearly always the value's own. Half
         # a value of prior is for what was never seen, half for all known categories together.
         prior = 0.5 / last
         found, upto = last, 0.0
         for q in range(last):
-            upto += (counts[k, q] + prior) / (n + 1.0)
-            if p < upto:
+            upto += counts[k, q] + prior
+            if rank < upto:
                 found = q
                 break
         unseen = (counts[k, last] + 0.5) / (n + 1.0)
@@ -154,4 +154,4 @@ def slide(
     for w in range(windows.shape[0]):
         latest[k, w, c] += 1
         if values >= windows[w]:
-            latest[k, w, ring[k, (seen - windows[w]) % ring.shape[1]]] -= 1
+            latest[k, w, ring[k, (seen - windows[w]) & (ring.shape[1] - 1)]] -= 1

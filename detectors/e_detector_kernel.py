@@ -137,6 +137,7 @@ class Rules(NamedTuple):
     errors: float  # standard errors by which the halves of a window at rest may differ
     inner: float
     patience: int
+    odds: Floats
 
 
 @inlined
@@ -229,7 +230,7 @@ def _learn(
 def _bit(
     counts: Floats, size: Floats, k: int, c: int, u: float, fixed: bool, warm: float, rate: float,
     step: float, tolerance: float, gate: float, rising: float, falling: float, evidence: Floats,
-    beyond: Floats, lane: int,
+    beyond: Floats, lane: int, odds: Floats
 ) -> float:  # fmt: skip
     """Take a bit in; return what all bets have won together, -1 if none was made.
 
@@ -253,34 +254,37 @@ def _bit(
         if rate > 0.0:
             high = min(share + step + more(share + step, rate), 1.0)
             low = max(share - step - more(1.0 - share + step, rate), 0.0)
-        total = _odds(evidence, lane, rising, falling, high, low, is_one)
+        total = _odds(evidence, lane, rising, falling, high, low, is_one, odds)
         if gate > 0.0:
             high, low = min(high + tolerance, 1.0), max(low - tolerance, 0.0)
-            _odds(beyond, lane, rising, falling, high, low, is_one)
+            _odds(beyond, lane, rising, falling, high, low, is_one, odds)
     return total
 
 
 @inlined
 def _odds(
-    evidence: Floats, lane: int, rising: float, falling: float, high: float, low: float, is_one: bool
+    evidence: Floats, lane: int, rising: float, falling: float, high: float, low: float, is_one: bool, odds: Floats
 ) -> float:  # fmt: skip
     """Settle the bets on rates above `high` and below `low`; return what they have won together.
-
-    The loops have neither branches nor sums in them, so that their divisions are done side by side.
     """
-    one, other = (1.0, 0.0) if is_one else (0.0, 1.0)
-    up, down = (1.0 if high < 1.0 else 0.0), (1.0 if low > 0.0 else 0.0)
-    for q in range(_ODDS):
-        gain = up * (one * ODDS[q] + other) / (1.0 - high + ODDS[q] * high)
-        evidence[lane, q] = (evidence[lane, q] + ODDS_STAKES[q] * rising) * gain
-    for q in range(_ODDS):
-        gain = down * (one + other * ODDS[q]) / (ODDS[q] * (1.0 - low) + low)
-        evidence[lane, _ODDS + q] = (evidence[lane, _ODDS + q] + ODDS_STAKES[q] * falling) * gain
-    a = b = 0.0
-    for q in range(_ODDS):
+    gains = 0 if is_one else 1
+    for q in range(odds.shape[1]):
+        fair = odds[2, q] + odds[3, q] * high + odds[4, q] * low
+        stake = odds[5, q] * rising + odds[6, q] * falling
+        evidence[lane, q] = (evidence[lane, q] + stake) * (odds[gains, q] / fair)
+    if high >= 1.0:
+        for q in range(8):
+            evidence[lane, q] = 0.0
+    if low <= 0.0:
+        for q in range(8):
+            evidence[lane, 8 + q] = 0.0
+    a = b = c = d = 0.0
+    for q in range(0, 16, 4):
         a += evidence[lane, q]
-        b += evidence[lane, _ODDS + q]
-    return a + b
+        b += evidence[lane, q + 1]
+        c += evidence[lane, q + 2]
+        d += evidence[lane, q + 3]
+    return (a + b) + (c + d)
 
 
 @compiled
@@ -355,19 +359,25 @@ def run(
     slopes, bends = r.slopes, r.bends
     gate, downs, fixeds = r.gate, s.down, s.fixed
     cells, ties = np.empty(streams.shape[0], np.int64), np.empty(streams.shape[0])
+    found = np.empty(streams.shape[0], np.int64)
     for i in range(at, values.shape[0]):
         # What follows from the row alone comes first, so that the waits of many streams overlap.
         # Unsigned numbers, here and below: of a signed one it is asked whether it counts from the end.
         for j in range(column, streams.shape[0]):
-            cells[j] = _cell(edges, np.uint64(streams[j]), values[i, j])
+            k = np.uint64(streams[j])
+            kind = kinds[k] if abs(values[i, j]) <= HUGE else 0
+            found[j] = kind
+            if kind == NUMBERS or kind == CATEGORIES:
+                cells[j] = _cell(edges, k, values[i, j])
         for j in range(column, streams.shape[0]):
-            ties[j] = uniform(keys[np.uint64(streams[j])], offsets[i], rows[i])
+            if found[j] != 0:
+                ties[j] = uniform(keys[np.uint64(streams[j])], offsets[i], rows[i])
         for j in range(column, streams.shape[0]):
+            kind = found[j]
+            if kind == 0:
+                continue
             k = np.uint64(streams[j])
             x = values[i, j]
-            kind = kinds[k]
-            if kind == 0 or not abs(x) <= HUGE:
-                continue
             c, u, stake, seen = cells[j], ties[j], stakes[k], seens[k]
             lane = np.uint64(lane_of[k])
             if lanes[k] > 1:
@@ -400,7 +410,7 @@ def run(
                 falling = stake * downs[k]
                 won = _bit(
                     counts, size, k, c, u, fixed, warm, rate, r.step, r.rate_tolerance, gate,
-                    stake - falling, falling, evidence, beyond, lane,
+                    stake - falling, falling, evidence, beyond, lane, r.odds,
                 )  # fmt: skip
             else:
                 if c == edges.shape[1] or edges[k, c] != x:

@@ -71,6 +71,7 @@ def rules(
         errors=_ERRORS,
         inner=float(_INNER * window),
         patience=_PATIENCE * window,
+        odds=_odds(),
     )
 
 
@@ -131,3 +132,8 @@ def unpacked(arrays: Arrays) -> Arrays:
         found[name] = np.zeros((len(arrays[of]), *NEW[name].shape), NEW[name].dtype)
         found[name][arrays[of] == value] = arrays[name]
     return found
+
+
+def _odds():
+    o=np.append(bets.ODDS,1.0); s=np.append(bets.ODDS_STAKES,0.0); z=np.zeros(8); i=np.ones(8)
+    return np.array([np.r_[o,i],np.r_[i,o],np.r_[i,o],np.r_[o-1,z],np.r_[z,1-o],np.r_[s,z],np.r_[z,s]])
