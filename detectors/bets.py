@@ -15,13 +15,13 @@ CELLS: Final = 64
 """Cells of a numeric stream's histogram and of its p-values. Finer ones gain less than 1 % of delay."""
 SHIFTS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)  # in sigmas, up and down
 SCALES: Final = (0.3, 0.6, 0.8, 1.25, 1.6, 3.0)  # factors of the standard deviation
-ODDS: Final = np.array([1.15, 1.35, 1.7, 2.2, 3.0, 5.0, 8.0])
-"""Factors, and their inverses, by which a rate's odds may change."""
+ODDS: Final = np.array([1.15, 1.35, 1.7, 2.2, 3.0, 5.0, 8.0, 1.0])
+"""Factors, and their inverses, by which a rate's odds may change; the last, on which nothing is staked, makes eight that are settled side by side."""
 _SHIFT_STAKES: Final = (0.6, 4.0, 2.2, 1.6, 0.3)
 _SCALE_STAKES: Final = (0.3, 0.4, 0.5, 1.2, 2.4, 0.5)
 """Relative stakes. Equal ones find a shift of 0.25 sigma 26 values later and one of 1 sigma 1 sooner; a stake
 that is doubled comes ln 2 / KL values sooner, and small shifts have most to gain (chosen on seeds 0-1499)."""
-ODDS_STAKES: Final = np.array([0.7, 1.1, 1.6, 3.3, 2.9, 1.3, 0.4]) / 11.3
+ODDS_STAKES: Final = np.array([0.7, 1.1, 1.6, 3.3, 2.9, 1.3, 0.4, 0.0]) / 11.3
 """Stakes of the bets on odds, upwards and downwards alike. A large change wins so much a value that a
 small stake costs it next to nothing, and most chance alarms are short bursts that large odds win."""
 COARSE: Final = 16
@@ -131,6 +131,19 @@ def slopes_and_bends(tolerance: float) -> tuple[Floats, Floats]:
     shifts = np.linspace(-tolerance, tolerance, 41)[:, None]
     rest = COARSE * _shifted(tolerance, COARSE) - 1 - shifts * slopes
     return slopes, np.asarray(np.abs(rest).max(axis=0))
+
+
+@cache
+def odds() -> Floats:
+    """Return (7, rate bets) how bets on zeros and ones are settled.
+
+    Rows 0 and 1 are what a zero and a one multiply the stake by, before that is divided by its mean under a rate up to `high`, and
+    from `low` up: row 2, and rows 3 and 4 times these. Rows 5 and 6 are the shares of what is staked on a rising and a falling rate.
+    """
+    ones, none = np.ones_like(ODDS), np.zeros_like(ODDS)
+    up = [ones, ODDS, ones, ODDS - 1, none, ODDS_STAKES, none]
+    down = [ODDS, ones, ODDS, none, 1 - ODDS, none, ODDS_STAKES]
+    return np.hstack([up, down])
 
 
 def _shifted(tolerance: float, cells: int) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints
+from .compiled import compiled
 
 EPOCH: Final = 4096
 """Events after which shares and the rate of events are looked at anew."""
@@ -133,6 +134,7 @@ class Budget:
         self._middle = None if state["middle"] is None else int(state["middle"])
 
 
+@compiled
 def shares(
     started: Ints, bets: Ints, idle_epochs: Ints, apart: NDArray[np.bool_], reserved: float
 ) -> Floats:
@@ -141,8 +143,13 @@ def shares(
     Those that are apart have equal shares of what is reserved for them, the others of the rest: of all that
     have started and still come, so that what is not bet on leaves its share to whatever else watches it.
     """
-    live = (started != 0) & (idle_epochs < _IDLE_EPOCHS)
-    others, alone = live & ~apart, live & apart
-    found = others * ((1 - reserved) / max(1, int(others.sum())))
-    found += alone * (reserved / max(1, int(alone.sum())))
-    return np.asarray(found * (bets != 0), np.float64)
+    found = np.zeros(len(started))
+    alone = others = 0
+    for k in range(len(started)):
+        if started[k] != 0 and idle_epochs[k] < _IDLE_EPOCHS:
+            alone += apart[k]
+            others += not apart[k]
+    for k in range(len(started)):
+        if started[k] != 0 and idle_epochs[k] < _IDLE_EPOCHS and bets[k] != 0:
+            found[k] = reserved / alone if apart[k] else (1.0 - reserved) / others
+    return found

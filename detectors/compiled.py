@@ -21,7 +21,10 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Floating-point arithmetic stays IEEE 754 in source order (no fastmath), so that a kernel gives
     the same bits on every machine of one architecture and at any batch cut.
     """
-    return cast(Callable[P, R], _in_files_of_its_own(numba.njit(cache=True, nogil=True, error_model="numpy")(function)))
+    return cast(
+        Callable[P, R],
+        _in_files_of_its_own(numba.njit(cache=True, nogil=True, error_model="numpy")(function)),
+    )
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:

@@ -484,11 +484,11 @@ class EDetector:
         """Return the state without the reference, which is stored by itself."""
         names, arrays = self._table.state()
         arrays = packed(arrays) | {"evidence": self._lanes.won, "beyond": self._lanes.beyond}
-        return pack("e_detector", 5, {"names": names, "budget": self.budget.state()}, arrays)
+        return pack("e_detector", 6, {"names": names, "budget": self.budget.state()}, arrays)
 
     def restore_volatile(self, state: bytes) -> None:
         """Go on from `volatile`; the reference is restored beside it."""
-        meta, arrays = unpack("e_detector", 5, state)
+        meta, arrays = unpack("e_detector", 6, state)
         won, beyond = arrays.pop("evidence"), arrays.pop("beyond")
         self._table.load(meta["names"], unpacked(arrays))
         self._lanes.load(won, beyond)

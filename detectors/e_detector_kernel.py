@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints
 from .base import HUGE
-from .bets import CELLS, COARSE, ODDS, ODDS_STAKES
+from .bets import CELLS, COARSE, ODDS
 from .category_kernel import category, more, slide, trained_category
 from .compiled import compiled, inlined
 from .tie_break import uniform
@@ -122,6 +122,7 @@ class Rules(NamedTuple):
     scores: Floats  # (cells,)
     weights: Floats  # (bets,)
     deflation: Floats  # (bets - 1,)
+    odds: Floats  # (7, rate bets) see `bets.odds`
     slopes: Floats  # (16,), and
     bends: Floats  # (16,) see `bets.slopes_and_bends`
     windows: Ints
@@ -137,7 +138,6 @@ class Rules(NamedTuple):
     errors: float  # standard errors by which the halves of a window at rest may differ
     inner: float
     patience: int
-    odds: Floats
 
 
 @inlined
@@ -230,28 +230,25 @@ def _learn(
 def _bit(
     counts: Floats, size: Floats, k: int, c: int, u: float, fixed: bool, warm: float, rate: float,
     step: float, tolerance: float, gate: float, rising: float, falling: float, evidence: Floats,
-    beyond: Floats, lane: int, odds: Floats
+    beyond: Floats, lane: int, odds: Floats,
 ) -> float:  # fmt: skip
     """Take a bit in; return what all bets have won together, -1 if none was made.
 
     `rate` is 0 for a reference that grows.
     """
     ones, n = counts[k, 1], size[k]
-    theta = (ones + 0.5) / (n + 1.0)
-    share = ones / max(n, 1.0)
-    ones += c
-    n += 1.0
     if not fixed:
         counts[k, c] += 1.0
-        size[k] = n
+        size[k] = n + 1.0
     total = -1.0
-    if n > warm:
+    if n + 1.0 > warm:
         is_one = c == 1
-        if not fixed:
-            p = u * ones / n if is_one else (ones + u * (n - ones)) / n
-            is_one = p < theta
-        high = low = theta
+        if not fixed:  # whether the p-value among these and itself is below their share
+            rank = u * (ones + 1.0) if is_one else ones + u * (n + 1.0 - ones)
+            is_one = rank < ones + 0.5
+        high = low = (ones + 0.5) / (n + 1.0)
         if rate > 0.0:
+            share = ones / max(n, 1.0)
             high = min(share + step + more(share + step, rate), 1.0)
             low = max(share - step - more(1.0 - share + step, rate), 0.0)
         total = _odds(evidence, lane, rising, falling, high, low, is_one, odds)
@@ -263,23 +260,24 @@ def _bit(
 
 @inlined
 def _odds(
-    evidence: Floats, lane: int, rising: float, falling: float, high: float, low: float, is_one: bool, odds: Floats
+    evidence: Floats, lane: int, rising: float, falling: float, high: float, low: float, is_one: bool,
+    odds: Floats,
 ) -> float:  # fmt: skip
     """Settle the bets on rates above `high` and below `low`; return what they have won together.
+
+    The loop has neither branches nor sums in it, so that its divisions are done side by side.
     """
-    gains = 0 if is_one else 1
+    gain = 1 if is_one else 0
     for q in range(odds.shape[1]):
         fair = odds[2, q] + odds[3, q] * high + odds[4, q] * low
         stake = odds[5, q] * rising + odds[6, q] * falling
-        evidence[lane, q] = (evidence[lane, q] + stake) * (odds[gains, q] / fair)
-    if high >= 1.0:
-        for q in range(8):
-            evidence[lane, q] = 0.0
+        evidence[lane, q] = (evidence[lane, q] + stake) * (odds[gain, q] / fair)
+    if high >= 1.0:  # no rate is above
+        evidence[lane, :_ODDS] = 0.0
     if low <= 0.0:
-        for q in range(8):
-            evidence[lane, 8 + q] = 0.0
+        evidence[lane, _ODDS : 2 * _ODDS] = 0.0
     a = b = c = d = 0.0
-    for q in range(0, 16, 4):
+    for q in range(0, 2 * _ODDS, 4):
         a += evidence[lane, q]
         b += evidence[lane, q + 1]
         c += evidence[lane, q + 2]

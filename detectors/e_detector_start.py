@@ -56,6 +56,7 @@ def rules(
         scores=bets.scores(),
         weights=bets.weights(),
         deflation=bets.deflation(tolerance),
+        odds=bets.odds(),
         slopes=slopes,
         bends=bends,
         windows=bets.WINDOWS,
@@ -71,7 +72,6 @@ def rules(
         errors=_ERRORS,
         inner=float(_INNER * window),
         patience=_PATIENCE * window,
-        odds=_odds(),
     )
 
 
@@ -132,8 +132,3 @@ def unpacked(arrays: Arrays) -> Arrays:
         found[name] = np.zeros((len(arrays[of]), *NEW[name].shape), NEW[name].dtype)
         found[name][arrays[of] == value] = arrays[name]
     return found
-
-
-def _odds():
-    o=np.append(bets.ODDS,1.0); s=np.append(bets.ODDS_STAKES,0.0); z=np.zeros(8); i=np.ones(8)
-    return np.array([np.r_[o,i],np.r_[i,o],np.r_[i,o],np.r_[o-1,z],np.r_[z,1-o],np.r_[s,z],np.r_[z,s]])
