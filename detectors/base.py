@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints, Strings
 from ..core.verdict import Verdict
+from .compiled import compiled
 
 HUGE: Final = 1e100
 """Beyond this a value would overflow a detector's sums of squares; 1e308 blinds ADWIN for ever."""
@@ -104,6 +105,25 @@ class Detector(Protocol):
 def usable(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return where values may enter a detector's arithmetic: present, finite, at most 1e100 in size."""
     return np.abs(values) <= HUGE
+
+
+@compiled
+def all_usable(values: Floats, columns: Ints) -> bool:
+    """Return whether all values of some columns are `usable`."""
+    for i in range(values.shape[0]):
+        for j in columns:
+            if not abs(values[i, j]) <= HUGE:
+                return False
+    return True
+
+
+@compiled
+def first_known(values: Floats, column: int, begin: int) -> int:
+    """Return the first row from `begin` on in which a column is not NaN; how many rows there are if there is none."""
+    for i in range(begin, values.shape[0]):
+        if not np.isnan(values[i, column]):
+            return i
+    return int(values.shape[0])
 
 
 def last_words(name: str, error: Exception, offset: int, row: int) -> Verdict:

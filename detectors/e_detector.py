@@ -11,7 +11,7 @@ from ..core.snapshot import pack, unpack
 from ..core.verdict import Summary, Verdict
 from . import bets
 from . import e_detector_kernel as kernel
-from .base import Observations
+from .base import Observations, first_known
 from .budget import Budget, shares
 from .categories import known_categories
 from .e_detector_kernel import BITS, CATEGORIES, NUMBERS, Streams
@@ -194,18 +194,16 @@ class EDetector:
         self, batch: Observations, values: Floats, streams: Ints, begin: int, end: int
     ) -> int:
         """Start the streams whose reference is ready at row `begin`; return the row at which the next is."""
-        new = np.flatnonzero(self._table["kind"][streams] == 0)
-        # By number, not by column: the order of columns is the batch's.
-        new = new[np.argsort(streams[new])]
-        present = ~np.isnan(values[begin:end, new])
+        new = (self._table["kind"][streams] == 0).nonzero()[0].tolist()
         started = False
-        # Of a stream whose reference is not ready no value is left.
-        for place in np.flatnonzero(present.any(axis=0)).tolist():
-            name, first = batch.names[new[place]], begin + int(present[:, place].argmax())
+        # By number, not by column: the order of columns is the batch's. Of a stream whose reference is not ready no value is left.
+        for column in sorted(new, key=streams.__getitem__):
+            first = first_known(values, column, begin)
             if first > begin:
                 end = min(end, first)
                 continue
-            self._begin(name, int(streams[new[place]]), name in batch.categories)
+            name = batch.names[column]
+            self._begin(name, int(streams[column]), name in batch.categories)
             started = True
         if started:
             self._share()

@@ -365,7 +365,7 @@ def run(
             k = np.uint64(streams[j])
             kind = kinds[k] if abs(values[i, j]) <= HUGE else 0
             found[j] = kind
-            if kind == NUMBERS or kind == CATEGORIES:
+            if kind > 0 and kind != BITS:
                 cells[j] = _cell(edges, k, values[i, j])
         for j in range(column, streams.shape[0]):
             if found[j] != 0:

@@ -10,7 +10,7 @@ import numpy as np
 from ..core.columns import Floats, Ints
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Summary
-from .base import HUGE, Observations, usable
+from .base import HUGE, Observations, first_known, usable
 from .bets import distance_bound
 from .categories import counted_categories
 from .compiled import compiled
@@ -63,17 +63,17 @@ def _collect(values: Floats, streams: Ints, sample: Floats, taken: Ints, last: I
 
 @compiled
 def _scale(
-    values: Floats, low: Floats, high: Floats, center: Floats, deviation: Floats, width: Floats,
-    scaled: Floats, bounded: Floats,
+    values: Floats, streams: Ints, low: Floats, high: Floats, center: Floats, deviation: Floats,
+    width: Floats, scaled: Floats, bounded: Floats,
 ) -> None:  # fmt: skip
     """Fill (n, k) values cut, centred and divided by either unit; NaN where a value is not usable."""
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
-            x = values[i, j]
-            cut = min(max(x, low[j]), high[j]) if abs(x) <= HUGE else np.nan
-            cut -= center[j]
-            scaled[i, j] = cut / deviation[j]
-            bounded[i, j] = cut / width[j]
+            k, x = streams[j], values[i, j]
+            cut = min(max(x, low[k]), high[k]) if abs(x) <= HUGE else np.nan
+            cut -= center[k]
+            scaled[i, j] = cut / deviation[k]
+            bounded[i, j] = cut / width[k]
 
 
 class Reference:
@@ -115,18 +115,17 @@ class Reference:
     def learn(self, batch: Observations) -> Floats:
         """Learn from the rows where streams are new; return the (n, k) values with NaN in those rows."""
         streams = self._streams.numbers(batch.names)
-        if np.isfinite(self._streams["center"][streams]).all():
+        new = (~np.isfinite(self._streams["center"][streams])).nonzero()[0].tolist()
+        if all(first_known(batch.values, j, 0) == len(batch) for j in new):
             return batch.values
         return self._learn(batch.values, streams)
 
     def scale(self, names: tuple[str, ...], values: Floats) -> Scaled:
         """Return (n, k) values in units of the reference, NaN in streams that are still new."""
-        streams = self._streams.numbers(names)
-        s = self._streams.arrays
-        found = Scaled(np.empty_like(values), np.empty_like(values))
+        s, found = self._streams.arrays, Scaled(np.empty_like(values), np.empty_like(values))
         _scale(
-            values, s["low"][streams], s["high"][streams], s["center"][streams],
-            s["deviation"][streams], s["range"][streams], found.deviation, found.bounded,
+            values, self._streams.numbers(names), s["low"], s["high"], s["center"],
+            s["deviation"], s["range"], found.deviation, found.bounded,
         )  # fmt: skip
         return found
 

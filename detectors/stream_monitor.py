@@ -9,11 +9,11 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from ..core.columns import Floats
+from ..core.columns import Floats, Ints
 from ..core.snapshot import pack, unpack
 from ..core.verdict import Verdict
 from .adwin import Adwin
-from .base import HUGE, Detector, Observations, usable
+from .base import Detector, Observations, all_usable, usable
 from .budget import Budget
 from .e_detector import EDetector
 from .extra_detectors import ExtraDetectors
@@ -125,7 +125,7 @@ class StreamMonitor:
         """Goes up whenever the state does; a store need not write it again in between."""
         self._sparse = sparse
         self._dense_of: tuple[str, ...] = ()
-        self._dense_at: list[int] = []
+        self._dense_at = np.empty(0, np.int64)
         self._missing: dict[str, str] = {}  # stream to the stream of its missing values
         # Those that had missing values in training: having none is a change too.
         self._awaited = {name for name, share in self.reference.missing.items() if share > 0}
@@ -145,7 +145,7 @@ class StreamMonitor:
         self.changes += 1
         self._streams.numbers(batch.names)
         found: list[Verdict] = []
-        is_clean = bool(np.abs(self._dense(batch)).max(initial=0.0) <= HUGE)
+        is_clean = all_usable(batch.values, self._dense(batch.names))
         begin = 0
         while begin < len(batch):
             is_known = is_clean and not self._awaited
@@ -155,18 +155,13 @@ class StreamMonitor:
             begin = end
         return found
 
-    def _dense(self, batch: Observations) -> Floats:
+    def _dense(self, names: tuple[str, ...]) -> Ints:
         """Return the columns of streams that every row is about."""
-        if not self._sparse:
-            return batch.values
-        if batch.names != self._dense_of:
-            self._dense_of = batch.names
-            self._dense_at = [j for j, name in enumerate(batch.names) if name not in self._sparse]
-        return (
-            batch.values
-            if len(self._dense_at) == len(batch.names)
-            else batch.values[:, self._dense_at]
-        )
+        if names != self._dense_of:
+            self._dense_of = names
+            dense = [j for j, name in enumerate(names) if name not in self._sparse]
+            self._dense_at = np.array(dense, np.int64)
+        return self._dense_at
 
     def _piece(self, batch: Observations, *, is_clean: bool) -> list[Verdict]:
         """Take rows in within which no stream of missing values begins."""
