@@ -47,6 +47,15 @@ class Regime(NamedTuple):
     evidence: str
 
 
+class Changed(NamedTuple):
+    """The row of a batch at which a stream's regime became another one, and which."""
+
+    row: int
+    name: str
+    kind: Kind
+    lag: int
+
+
 _NOT_YET: Final = Regime("unknown", 1, 0.0, "too few values yet")
 
 
@@ -136,21 +145,21 @@ class DependenceGuard:
 
     def update(self, batch: Observations) -> list[str]:
         """Take the rows in; return the streams whose regime became another one, in the order of rows."""
+        return [change.name for change in self.changed(batch)]
+
+    def changed(self, batch: Observations) -> list[Changed]:
+        """Take the rows in; return where regimes became other ones, in the order of rows."""
         if not len(batch) or not batch.names:
             return []
         self.changes += 1
         streams = self._streams.numbers(batch.names)
         state = self._streams.as_tuple(State)
-        changed = np.empty(((len(batch) // WINDOW + 1) * len(batch.names), 2), np.int64)
-        hits = kernel.update(batch.values, streams, state, self._room, changed)
-        return [name for _, name in sorted((i, batch.names[j]) for i, j in changed[:hits].tolist())]
-
-    def kind_and_lag(self, name: str) -> tuple[Kind, int]:
-        """Return what `regime` does, without the reason."""
-        k = self._streams.number(name)
-        if k is None:
-            return _NOT_YET.kind, _NOT_YET.lag
-        return _KINDS[self._streams["kind"][k]], int(self._streams["lag"][k])
+        room = np.empty(((len(batch) // WINDOW + 1) * len(batch.names), 4), np.int64)
+        hits = kernel.update(batch.values, streams, state, self._room, room)
+        return sorted(
+            Changed(i, batch.names[j], _KINDS[kind], lag)
+            for i, j, kind, lag in room[:hits].tolist()
+        )
 
     def regime(self, name: str) -> Regime:
         """Return what a stream is; `unknown` before its first check, and if it was never seen."""

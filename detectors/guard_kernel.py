@@ -360,7 +360,7 @@ def _judge(s: State, k: int, due: bool, r: Floats) -> bool:
 
 @compiled
 def update(values: Floats, streams: Ints, s: State, room: Room, changed: Ints) -> int:
-    """Take all columns in; fill (row, column) of changed regimes and return how many."""
+    """Take all columns in; fill (row, column, kind, lag) of changed regimes and return how many."""
     hits = 0
     rows = values.shape[0]
     for j in range(streams.shape[0]):
@@ -378,5 +378,6 @@ def update(values: Floats, streams: Ints, s: State, room: Room, changed: Ints) -
             i += read
             if at == WINDOW and _close(s, k, room):
                 changed[hits, 0], changed[hits, 1] = i - 1, j
+                changed[hits, 2], changed[hits, 3] = s.kind[k], s.lag[k]
                 hits += 1
     return hits

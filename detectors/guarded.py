@@ -51,7 +51,7 @@ class GuardedEDetector:
         self.guard = guard or DependenceGuard()
         self._rows = 0
         self._in_effect: dict[str, tuple[Kind, int]] = {}
-        self._decided: set[str] = set()  # streams whose regime is not the one in effect
+        self._decided: dict[str, tuple[Kind, int]] = {}  # regimes that are not in effect yet
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return what has opened, moved and settled, in the order of the rows."""
@@ -68,11 +68,12 @@ class GuardedEDetector:
         """
         begin, upto = 0, 0
         places = None if counted is None else np.cumsum(counted, dtype=np.int64)
+        changes = self.guard.changed(batch)
         while upto < len(batch):
-            at = upto
-            upto, rows = self._window(places, at, len(batch))
-            whole = upto - at == len(batch)
-            self._decided.update(self.guard.update(batch if whole else batch.take(slice(at, upto))))
+            upto, rows = self._window(places, upto, len(batch))
+            while changes and changes[0].row < upto:
+                _, name, kind, lag = changes.pop(0)
+                self._decided[name] = kind, lag
             self._rows += rows
             takes_effect = bool(rows and self._rows % WINDOW == 0 and self._decided)
             if takes_effect or upto == len(batch):
@@ -93,15 +94,14 @@ class GuardedEDetector:
 
     def _apply(self) -> None:
         """Let the guard's regimes take effect, of the streams that have their reference."""
-        for name in sorted(self._decided.intersection(self.detector.streams())):
-            kind, lag = self.guard.kind_and_lag(name)
+        for name in sorted(self._decided.keys() & self.detector.streams()):
+            kind, lag = self._decided.pop(name)
             if kind == "ordered" != self.kind(name) and self.detector.reference.is_trained(name):
                 _log.warning(
                     "ordered in time, so not compared with training", extra={"stream": name}
                 )
             self._in_effect[name] = kind, lag
             _log.info("regime of a stream", extra={"stream": name, "regime": kind, "lag": lag})
-            self._decided.remove(name)
             # Nothing else watches whether values are missing: what is ordered has the most copies.
             is_left = kind == "ordered" and not name.startswith("missing:")
             self.detector.bet_on(name, 0 if is_left else lag)
@@ -122,21 +122,24 @@ class GuardedEDetector:
     def restore(self, state: bytes) -> None:
         """Go on from a snapshot."""
         parts, _ = unpack("guarded_e_detector", 1, state)
-        unpack("guarded", 2, parts["volatile"])  # so that nothing is changed if that fails
+        unpack("guarded", 3, parts["volatile"])  # so that nothing is changed if that fails
         self.detector.restore(parts["detector"])
         self.restore_guard(parts["volatile"])
 
     def guard_state(self) -> bytes:
         """Return the guard's part of the state."""
         meta = {
-            "rows": self._rows, "in_effect": self._in_effect, "decided": sorted(self._decided),
+            "rows": self._rows, "in_effect": self._in_effect, "decided": self._decided,
             "guard": self.guard.snapshot(),
         }  # fmt: skip
-        return pack("guarded", 2, meta, {})
+        return pack("guarded", 3, meta, {})
 
     def restore_guard(self, state: bytes) -> None:
         """Go on from `guard_state`."""
-        meta, _ = unpack("guarded", 2, state)
+        meta, _ = unpack("guarded", 3, state)
         self.guard.restore(meta["guard"])
-        self._rows, self._decided = meta["rows"], set(meta["decided"])
-        self._in_effect = {name: (kind, lag) for name, (kind, lag) in meta["in_effect"].items()}
+        self._rows = meta["rows"]
+        self._decided, self._in_effect = (
+            {name: (kind, lag) for name, (kind, lag) in meta[regimes].items()}
+            for regimes in ("decided", "in_effect")
+        )
