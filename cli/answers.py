@@ -8,6 +8,7 @@ import numpy as np
 
 from ..consumers.class_numbers import ClassNumbers, numbers_only
 from ..consumers.model_settings import ModelSettings
+from ..consumers.rates import errors_and_labels
 from ..consumers.series import Series
 from ..core.batch import EventBatch, Origin
 from ..core.columns import Floats
@@ -62,7 +63,8 @@ class Answers:
         answer = self._classes.numbers(batch.prediction)
         if self.stream == "error":
             label = self._classes.numbers(batch.label)
-            return self._series.error_and_label(answer, label)[:, 0]
+            of = errors_and_labels(answer, label, is_regression=self._series.is_regression)
+            return of[:, 0]
         return self._coded(answer) if self.is_category else numbers_only(answer)
 
     def _coded(self, classes: Floats) -> Floats:

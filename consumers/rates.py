@@ -1,4 +1,4 @@
-"""The streams of pairs beside errors and labels: four error rates of a binary classifier, and what estimates are off by."""
+"""The streams of pairs: errors and labels, four error rates of a binary classifier, and what estimates are off by."""
 
 # numba decides what is a number and what an array's element:
 # pyright: reportArgumentType=false
@@ -13,19 +13,19 @@ import numpy as np
 
 from ..core.columns import Floats
 from ..detectors.compiled import compiled
+from .class_numbers import difference, numbers_only
 from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .join import Pairs
 from .score_columns import ScoreColumns
 
+OF_ERRORS: Final = ("error", "label")
+"""The streams of all pairs."""
 RATES: Final = {
     "false_negative_rate": "recall", "false_positive_rate": "specificity",
     "false_discovery_rate": "precision", "false_omission_rate": "npv",
 }  # fmt: skip
 """Each with the metric that it is 1 less of: precision and recall can move while accuracy stays (Wang and Abraham 2015, "Concept
 drift detection for streaming data", arXiv 1504.01044, section III)."""
-
-
-_NONE: Final[tuple[str, ...]] = ()
 
 
 class Rates:
@@ -52,31 +52,41 @@ class Rates:
     ) -> Iterator[tuple[slice, tuple[str, ...], Floats]]:
         """Yield (n,) pairs in parts: rows, the names of k streams, and their (rows, k) values.
 
-        Whether each pair is an error of each kind, NaN where it is not about one, and `differences`, what was estimated less what
-        came. Rows before the first that has any of these are of no stream.
+        Errors and labels, and of rates and `differences`, what was estimated less what came, NaN where a pair is not about one.
+        Rows before the first that is about any of these are of no such stream.
         """
         if is_regression:
+            values = np.column_stack(
+                [errors_and_labels(pairs.predicted, pairs.label, is_regression=True), differences]
+            )
             begin, begins = _first(differences), 1
-            found = differences[:, None]
         else:
-            found = np.empty((len(pairs.label), len(RATES) + 1))
+            values = np.empty((len(pairs.label), len(OF_ERRORS) + len(RATES) + 1))
             self.is_binary, of_rates = _fill(
                 pairs.predicted, pairs.label, pairs.scores, differences, self._columns.positive,
-                len(self._columns) == 1, self._columns.is_set, self.is_binary, found,
+                len(self._columns) == 1, self._columns.is_set, self.is_binary, values,
             )  # fmt: skip
             # A pair with a difference has prediction and label: of two classes it is about a rate too.
-            begin, begins = min(of_rates, _first(differences)), 1 + (of_rates < len(found))
+            begin, begins = min(of_rates, _first(differences)), 1 + (of_rates < len(values))
         begin = 0 if self.has_begun else begin
         if begin:
-            yield slice(0, begin), _NONE, found[:begin, :0]
-        if begin < len(found):
+            yield slice(0, begin), OF_ERRORS, values[:begin, :2].copy()
+        if begin < len(values):
             self.has_begun = self.has_begun or begins
-            names = (
-                (ESTIMATED_ERROR,)
-                if is_regression
-                else (*RATES, ESTIMATE)[-5 if self.has_begun > 1 else -1 :]
-            )
-            yield slice(begin, len(found)), names, found[begin:, -len(names) :]
+            names = (*OF_ERRORS, *RATES, ESTIMATE)
+            if is_regression:
+                names = (*OF_ERRORS, ESTIMATED_ERROR)
+            elif self.has_begun == 1:
+                names, values = (*OF_ERRORS, ESTIMATE), np.take(values, [0, 1, -1], axis=1)
+            yield slice(begin, len(values)), names, values[begin:]
+
+
+def errors_and_labels(predicted: Floats, label: Floats, *, is_regression: bool | None) -> Floats:
+    """Return (n, 2) what is watched of pairs: 1 for a wrong class or the absolute error, and the label."""
+    if is_regression:
+        return np.column_stack([np.abs(difference(predicted, label)), numbers_only(label)])
+    is_missing = np.isnan(predicted) | np.isnan(label)
+    return np.column_stack([np.where(is_missing, np.nan, predicted != label), label])
 
 
 def _first(values: Floats) -> int:
@@ -90,14 +100,14 @@ def _fill(
     predicted: Floats, label: Floats, scores: Floats, more: Floats, positive: float, has_score: bool,
     is_set: bool, is_binary: bool, found: Floats,
 ) -> tuple[bool, int]:  # fmt: skip
-    """Fill (n, 5) `found`; return whether all is of two classes still, and the first row that is about a rate, n for none."""
+    """Fill (n, 7) `found`; return whether all is of two classes still, and the first row that is about a rate, n for none."""
     first = len(label)
     for i in range(len(label)):
         said, true = predicted[i], label[i]
-        for k in range(4):
-            found[i, k] = np.nan
-        found[i, 4] = more[i]
+        found[i, :6] = np.nan
+        found[i, 1], found[i, 6] = true, more[i]
         if not (np.isnan(said) or np.isnan(true)):
+            found[i, 0] = 1.0 if said != true else 0.0
             scored = False
             for k in range(scores.shape[1]):
                 scored = scored or np.isfinite(scores[i, k])
@@ -105,7 +115,7 @@ def _fill(
             is_binary = is_binary and (has_score if scored else of_two or is_set)
             if is_binary:
                 wrong = 1.0 if (said == positive) != (true == positive) else 0.0
-                found[i, 0 if true == positive else 1] = wrong
-                found[i, 2 if said == positive else 3] = wrong
+                found[i, 2 if true == positive else 3] = wrong
+                found[i, 4 if said == positive else 5] = wrong
                 first = min(first, i)
     return is_binary, first

@@ -24,7 +24,7 @@ from . import training_reference
 from .attack import AttackMonitor
 from .bias import SHARE, Bias, budget_of
 from .class_names import ClassNames, feature_column
-from .class_numbers import ClassNumbers, difference, numbers_only
+from .class_numbers import ClassNumbers, numbers_only
 from .estimates import ESTIMATE, ESTIMATED_ERROR
 from .estimators import Seen
 from .groups import Groups
@@ -33,7 +33,7 @@ from .join import Correction, Pairs
 from .label_watch import OF_LABELS, Looked
 from .leakage import ServedStreams
 from .model_settings import ModelSettings
-from .rates import RATES, Rates
+from .rates import OF_ERRORS, RATES, Rates
 from .score_columns import ScoreColumns, is_regression, score
 from .set_aside import updated
 from .settled import Settled
@@ -47,8 +47,6 @@ _MAX_STREAMS: Final = 10_000
 _MONITORS: Final[tuple[tuple[Literal["inputs", "errors"], str], ...]] = (
     ("inputs", "drift"), ("errors", "errors"),
 )  # fmt: skip
-OF_ERRORS: Final = ("error", "label")
-"""The streams of joined pairs."""
 _SHARES: Final = {"inputs": 0.5, "errors": 0.3, "embedding": 0.1, "logits": 0.1}
 """Of the budget; each has its own events."""
 
@@ -273,15 +271,13 @@ class Series:
         begin = self._settled.first(pairs.times, pairs.lag)
         if begin:
             pairs, differences = take(pairs, slice(begin, None)), differences[begin:]
-            predicted, label = predicted[begin:], label[begin:]
-        values = self.error_and_label(predicted, label)
         found: list[Verdict] = []
-        for rows, names, more in self._rates.pieces(
+        for rows, names, values in self._rates.pieces(
             pairs, differences, is_regression=self.is_regression
         ):
             watched = Observations(
-                names=(*OF_ERRORS, *names),
-                values=np.column_stack([values[rows], more]),
+                names=names,
+                values=values,
                 offsets=pairs.offsets[rows],
                 rows=pairs.rows[rows],
                 categories=self.categories(OF_ERRORS),
@@ -302,13 +298,6 @@ class Series:
         if isinstance(events, Pairs):
             return self._run("gaps of labels", self.bias.pairs, events)
         return self._run("gaps of predictions", self.bias.predictions, events)
-
-    def error_and_label(self, predicted: Floats, label: Floats) -> Floats:
-        """Return (n, 2) what is watched of pairs: 1 for a wrong class or the absolute error, and the label."""
-        if self.is_regression:
-            return np.column_stack([np.abs(difference(predicted, label)), numbers_only(label)])
-        is_missing = np.isnan(predicted) | np.isnan(label)
-        return np.column_stack([np.where(is_missing, np.nan, predicted != label), label])
 
     def _on_one_scale(self, predicted: Floats, label: Floats) -> tuple[Floats, Floats]:
         if not self.is_regression:

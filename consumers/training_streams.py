@@ -10,7 +10,8 @@ from ..detectors.base import usable
 from .class_names import LABEL, PREDICTION, ClassNames
 from .class_numbers import ClassNumbers
 from .model_settings import ModelSettings
-from .series import OF_ERRORS, Series
+from .rates import OF_ERRORS, errors_and_labels
+from .series import Series
 from .trained_estimates import TrainedEstimates
 from .training_labels import TrainingLabels
 
@@ -45,7 +46,7 @@ class TrainingStreams:
         self._names.add(PREDICTION, predicted, batch.prediction.strings)
         self._names.add(LABEL, label, batch.label.strings)
         names, values = self._series.columns(batch, predicted)
-        pairs = self._series.error_and_label(predicted, label)
+        pairs = errors_and_labels(predicted, label, is_regression=self._series.is_regression)
         watched = (name.partition(":") for name in names)
         features = [name for kind, _, name in watched if kind in ("feature", "category")]
         self._estimates.add(batch, predicted, label, features)

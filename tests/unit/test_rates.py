@@ -39,7 +39,7 @@ def bits(rates: Rates, of: Pairs) -> list[list[float]]:
     found: list[list[float]] = []
     for rows, _, part in rates.pieces(of, np.full(len(of.label), NAN), is_regression=False):
         assert rows.stop - rows.start == len(part)
-        found += part[:, :4].tolist() if part.shape[1] else [[NAN] * 4] * len(part)
+        found += part[:, 2:6].tolist() if part.shape[1] > 2 else [[NAN] * 4] * len(part)
     return found
 
 
