@@ -11,6 +11,7 @@ import numpy as np
 from ..core.batch import EventBatch
 from ..core.columns import FLOAT, Floats, Ints, Strings
 from ..core.snapshot import pack, unpack
+from ..detectors.compiled import compiled
 from .class_numbers import ClassNumbers
 
 MOST_CLASSES: Final = 16
@@ -140,15 +141,22 @@ def score(scores: Floats, names: tuple[str, ...]) -> Floats:
     Of one score, that score; of two, the one whose name sorts last (`1` of `0` and `1`); of more, the
     largest. By row, so that it does not depend on which rows come in one batch.
     """
-    order = sorted(range(len(names)), key=names.__getitem__)
-    ordered = scores[:, order]
-    present = ~np.isnan(ordered)
-    last = ordered.shape[1] - 1 - present[:, ::-1].argmax(axis=1)
-    found = ordered[np.arange(len(ordered)), last]
-    many = present.sum(axis=1) > 2
-    if many.any():
-        found[many] = np.nanmax(ordered[many], axis=1)
-    return np.asarray(found)
+    if len(names) == 1:
+        return np.ascontiguousarray(scores[:, 0])
+    found = np.empty(len(scores))
+    _score(scores, np.array(sorted(range(len(names)), key=names.__getitem__), np.int64), found)
+    return found
+
+
+@compiled
+def _score(scores: Floats, order: Ints, found: Floats) -> None:
+    for i in range(len(found)):
+        last, largest, present = np.nan, -np.inf, 0
+        for j in order:
+            x = scores[i, j]
+            if not np.isnan(x):
+                last, largest, present = x, max(largest, x), present + 1
+        found[i] = largest if present > 2 else last
 
 
 def is_regression(batch: EventBatch) -> bool | None:

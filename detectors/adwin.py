@@ -248,16 +248,14 @@ class Adwin:
         """Take the rows in; return the detections in their order."""
         if not len(batch) or not batch.names:
             return []
-        s = self._streams
-        streams = s.numbers(batch.names)
+        streams = self._streams.numbers(batch.names)
         room = (len(batch) // self.clock + 1) * len(batch.names)
         found = np.empty((room, 3), np.int64)
         distances, bounds = np.empty(room), np.empty(room)
         hits = _update(
             batch.values, streams, self.delta, self.clock, self.max_buckets,
-            float(self.min_window_length), float(self.grace_period),
-            s["totals"], s["variances"], s["sizes"], s["firsts"], s["levels"], s["width"],
-            s["sum"], s["variance"], s["tick"], s["detected"], found, distances, bounds,
+            float(self.min_window_length), float(self.grace_period), *self._streams.arrays.values(),
+            found, distances, bounds,  # type: ignore[call-arg]
         )  # fmt: skip
         return [
             Verdict(

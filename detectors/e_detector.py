@@ -167,6 +167,7 @@ class EDetector:
         self._table = StreamTable(NEW)
         self._history = StreamHistory(self._table, self._rules)
         self._lanes = Lanes(self._table)
+        self._begun: Ints | None = None  # streams that all have begun
 
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return what has opened, moved and settled, in the order of the rows."""
@@ -181,7 +182,7 @@ class EDetector:
         begin = 0
         while begin < len(batch):
             end = min(len(batch), begin + self.budget.room())
-            if (self._table["kind"][streams] == 0).any():
+            if streams is not self._begun:
                 end = self._start(batch, values, streams, begin, end)
             found += self._run(batch, values, streams, begin, end)
             times = None if batch.times is None else batch.times[begin:end]
@@ -195,6 +196,8 @@ class EDetector:
     ) -> int:
         """Start the streams whose reference is ready at row `begin`; return the row at which the next is."""
         new = (self._table["kind"][streams] == 0).nonzero()[0].tolist()
+        if not new:
+            self._begun = streams
         started = False
         # By number, not by column: the order of columns is the batch's. Of a stream whose reference is not ready no value is left.
         for column in sorted(new, key=streams.__getitem__):

@@ -51,6 +51,9 @@ class ExtraDetectors:
         self.set_aside = 0
         """How many have failed."""
 
+    def __len__(self) -> int:
+        return len(self._detectors)
+
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return the alarms, those of each detector together."""
         found: list[Verdict] = []

@@ -64,11 +64,7 @@ class LatestValues:
 
     def add(self, values: Floats, scaled: Floats, names: tuple[str, ...]) -> None:
         """Take (n, k) values in, and the same in sigmas from their centres."""
-        s = self.streams
-        _remember(
-            values, scaled, s.numbers(names), s["recent"], s["blocks"], s["total"], s["seen"],
-            s["unusable"],
-        )  # fmt: skip
+        _remember(values, scaled, self.streams.numbers(names), *self.streams.arrays.values())
 
     def count(self, names: tuple[str, ...], usable: Any, rows: int) -> None:
         """Count of so many rows the (k,) or equally many usable values, and keep none."""

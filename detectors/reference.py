@@ -101,6 +101,7 @@ class Reference:
         self.population: int | None = None
         """How many values trained references were drawn from, at least."""
         self._streams = _table(warmup_values)
+        self._known: Ints | None = None  # streams that all have their scale
         self._trained: dict[str, Floats] = {}
         self._categories: dict[str, Floats] = {}
         self._of = 0
@@ -115,7 +116,11 @@ class Reference:
     def learn(self, batch: Observations) -> Floats:
         """Learn from the rows where streams are new; return the (n, k) values with NaN in those rows."""
         streams = self._streams.numbers(batch.names)
+        if streams is self._known:
+            return batch.values
         new = (~np.isfinite(self._streams["center"][streams])).nonzero()[0].tolist()
+        if not new:
+            self._known = streams
         if all(first_known(batch.values, j, 0) == len(batch) for j in new):
             return batch.values
         return self._learn(batch.values, streams)

@@ -133,6 +133,7 @@ class StreamMonitor:
         self._asked: tuple[tuple[str, ...], frozenset[str]] | None = None
         self._kept = self._categories = np.empty(0, np.int64)  # columns, of what was asked last
         self._kept_names: tuple[str, ...] = ()
+        self._category_names: tuple[str, ...] = ()
         self._latest = LatestValues(self.reference)
         self._streams = self._latest.streams
         # Also of those that never come it is watched that they are missing.
@@ -219,10 +220,12 @@ class StreamMonitor:
             is_sparse = np.array([name in self._sparse for name in batch.names])
             self._kept = np.flatnonzero(~is_category & ~is_sparse)
             self._categories = np.flatnonzero(is_category)
-            self._kept_names = tuple(batch.names[j] for j in self._kept.tolist())
-        names = tuple(batch.names[j] for j in self._categories.tolist())
+            self._kept_names, self._category_names = (
+                tuple(batch.names[j] for j in columns.tolist())
+                for columns in (self._kept, self._categories)
+            )
         count = len(batch) if is_clean else usable(batch.values[:, self._categories]).sum(axis=0)
-        self._latest.count(names, count, len(batch))
+        self._latest.count(self._category_names, count, len(batch))
         left = np.take(batch.values, self._kept, axis=1)
         numbers_only = Observations(
             names=self._kept_names, values=left, offsets=batch.offsets, rows=batch.rows,
@@ -271,7 +274,7 @@ class StreamMonitor:
 
     def _ordered(self, batch: Observations, kinds: dict[str, Kind]) -> list[Verdict]:
         """Run the natural-size test over the streams that are ordered in time."""
-        if batch.times is None:
+        if batch.times is None or "ordered" not in kinds.values():
             return []
         ordered = [j for j, n in enumerate(batch.names) if kinds.get(n) == "ordered"]
         if not ordered:
@@ -310,8 +313,9 @@ class StreamMonitor:
         scaled = self.reference.scale(batch.names, values)
         found = self._page_hinkley.update(_with(batch, scaled.deviation))
         found += self._adwin.update(_with(batch, scaled.bounded))
-        extra = self._extra.update(_with(batch, values))
-        found += [msgspec.structs.replace(v, advisory=self._only_budget) for v in extra]
+        if len(self._extra):
+            extra = self._extra.update(_with(batch, values))
+            found += [msgspec.structs.replace(v, advisory=self._only_budget) for v in extra]
         if not found:
             self._latest.add(batch.values, scaled.deviation, batch.names)
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from ..core.columns import Ints
 from ..core.errors import StateError
 from ..core.snapshot import check
+
+_ASKED: Final = 4
+"""Lists of names whose numbers are remembered: whoever has a table asks for a few in turn."""
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
@@ -26,9 +29,8 @@ class StreamTable:
     def __init__(self, columns: dict[str, Any]) -> None:
         self._new = {name: np.asarray(value) for name, value in columns.items()}
         self._index: dict[str, int] = {}
-        self._asked: tuple[str, ...] = ()
+        self._asked: dict[tuple[str, ...], Ints] = {}  # what was asked for lately, and the answers
         self._tuples: dict[type, Any] = {}
-        self._found = np.empty(0, np.int64)
         self.arrays: dict[str, NDArray[Any]] = {
             name: np.empty((0, *value.shape), value.dtype) for name, value in self._new.items()
         }
@@ -49,16 +51,17 @@ class StreamTable:
         return self._index.get(name)
 
     def numbers(self, names: tuple[str, ...]) -> Ints:
-        """Return (k,) numbers, making rows for new streams; not to be changed."""
-        if names == self._asked:  # nearly always the same as last time
-            return self._found
-        found = [self._index.get(name, -1) for name in names]
-        if -1 in found:
-            self._add([name for name, number in zip(names, found, strict=True) if number < 0])
-            found = [self._index[name] for name in names]
-        self._asked = names
-        self._found = np.array(found, np.int64)
-        return self._found
+        """Return (k,) numbers, making rows for new streams; not to be changed, and as a rule the same array as last time."""
+        numbers = self._asked.get(names)
+        if numbers is None:
+            found = [self._index.get(name, -1) for name in names]
+            if -1 in found:
+                self._add([name for name, number in zip(names, found, strict=True) if number < 0])
+                found = [self._index[name] for name in names]
+            if len(self._asked) == _ASKED:
+                self._asked.clear()
+            numbers = self._asked[names] = np.array(found, np.int64)
+        return numbers
 
     def _add(self, names: list[str]) -> None:
         for name in names:
@@ -103,6 +106,6 @@ class StreamTable:
                 )
             check(arrays[name], f"{name} of streams", (len(names), *new.shape), new.dtype)
         self._index = {name: number for number, name in enumerate(names)}
-        self._asked = ()
+        self._asked.clear()
         self._tuples = {}
         self.arrays = {name: arrays[name] for name in self._new}
