@@ -168,7 +168,7 @@ class Run:
         for model, monitor in self.pipeline._models.items():
             table = monitor.join.table
             names = table.ids(table.first, table.count).to_list()
-            columns = {name: table[name].tolist() for name in table._arrays}
+            columns = {name: column.tolist() for name, column in table.held.items()}
             held[f"pending|{model}"] = repr((table.first, names, columns))
             held[f"join|{model}"], _ = unpack("join", 1, fields[f"join|{model}"])
             del held[f"join|{model}"]["fields"]
