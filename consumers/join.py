@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Bytes, Floats, Ints, Strings, groups, stack, take
+from ..core.columns import Bytes, Floats, Ints, Strings, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import check, pack, unpack
@@ -192,8 +192,7 @@ class Join:
                 self._block(block, its_labels, fresh, out)
             begin, label_begin = end, label_end
         if len(out.pairs) > 1:
-            self.paired = [np.concatenate(self.paired)]
-            return [stack(out.pairs)], out.corrections
+            self.paired, out.pairs = [np.concatenate(self.paired)], [stack(out.pairs)]
         return out.pairs, out.corrections
 
     def _end(
@@ -243,7 +242,7 @@ class Join:
         if new:
             self._watermark = max(self._watermark, int(predictions.times.max()))
         found = self._candidates(predictions, rows, fresh, before, labels)
-        if len(found.pending):
+        if found is not None:
             self._label(found, out)
         if new and self.counts.predictions % BLOCK == 0:
             at = int(predictions.offsets[-1]), int(predictions.rows[-1])
@@ -263,24 +262,27 @@ class Join:
         fresh: NDArray[np.bool_],
         before: int,
         labels: Labels,
-    ) -> _Candidates:
+    ) -> _Candidates | None:
         """Return labels with the row each belongs to, in the order in which the pairs come to be."""
-        own = np.flatnonzero(~np.isnan(predictions.label))
-        self.counts.labels += len(labels.offsets) + len(own)
-        parts = [
-            *self._known(predictions, fresh, before, labels),
-            _Candidates(
-                rows[own], predictions.offsets[own], predictions.rows[own],
-                predictions.label[own], np.full(len(own), WITH_PREDICTION), predictions.times[own],
-            ),
-        ]  # fmt: skip
+        with_label = np.flatnonzero(predictions.label == predictions.label)  # not NaN
+        came = len(with_label)
+        self.counts.labels += len(labels.offsets) + came
+        parts = self._known(predictions, fresh, before, labels) if len(labels.offsets) else []
+        if came:
+            own = slice(None) if came == len(rows) else with_label  # so that nothing is copied
+            parts.append(
+                _Candidates(
+                    rows[own], predictions.offsets[own], predictions.rows[own],
+                    predictions.label[own], np.full(came, WITH_PREDICTION), predictions.times[own],
+                )
+            )  # fmt: skip
         if self._early.ids.live and self.table.count > before:
             parts.append(self._arrived(predictions, rows, np.flatnonzero(fresh)))
         if len(self.table.environments) > 1 and self.table.count > before:
             parts.append(self._taken_over(predictions, rows, np.flatnonzero(fresh)))
-        parts = [part for part in parts if len(part.pending)] or parts[:1]
-        if len(parts) == 1:
-            return parts[0]
+        parts = [part for part in parts if len(part.pending)]
+        if len(parts) < 2:
+            return parts[0] if parts else None
         joined = stack(parts)
         return take(joined, np.lexsort((joined.rows, joined.offsets)))
 
@@ -363,7 +365,8 @@ class Join:
     def _again(self, one: _Candidates, out: _Outcome) -> None:
         """Take a further label of one prediction: it counts if its (revision, time) is greater."""
         pair, row, label = self._pairs(one), int(one.pending[0]), float(one.label[0])
-        revision, new_revision = int(self.table.at("revision", one.pending)[0]), int(one.revision[0])
+        revision = int(self.table.at("revision", one.pending)[0])
+        new_revision = int(one.revision[0])
         known = max(revision, 0), int(pair.times[0])
         new = max(new_revision, 0), int(one.observed[0])
         if pair.label[0] == label:
@@ -456,6 +459,8 @@ def _part(events: T, begin: int, end: int) -> T:
 
 def _before(events: Predictions | Labels, offset: int, row: int) -> int:
     """Return how many events stand before another."""
+    if not len(events.offsets):
+        return 0
     low = int(np.searchsorted(events.offsets, offset))
     high = int(np.searchsorted(events.offsets, offset, side="right"))
     return low + int(np.searchsorted(events.rows[low:high], row))

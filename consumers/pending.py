@@ -103,17 +103,9 @@ class PendingTable:
             rows = slice(rows.start - self._base, rows.stop - self._base)
         else:
             rows = rows - self._base
-        return (
-            self._scores[rows].copy()
-            if column == _SCORES
-            else self._rows[column][rows].astype(_COLUMNS[column])
-        )
-
-    @property
-    def held(self) -> dict[str, NDArray[Any]]:
-        """All columns of the kept rows."""
-        kept = slice(self.first, self.count)
-        return {column: self.at(column, kept) for column in (*_COLUMNS, _SCORES)}
+        if column == _SCORES:
+            return self._scores[rows].copy()
+        return self._rows[column][rows].astype(_COLUMNS[column])
 
     def add(
         self,
@@ -148,7 +140,7 @@ class PendingTable:
         if self._home < 0:
             self._home = int(environment[0])
             self.environments = [self._home]
-        if (environment != self._home).any():
+        if np.count_nonzero(environment != self._home):
             self.environments = sorted({*self.environments, *np.unique(environment).tolist()})
         return len(self.environments) > 1
 
@@ -195,16 +187,17 @@ class PendingTable:
         Returns what becomes of each of the (n,) labels: `LATE`, by more than `window`, `JOINED` or `FURTHER`.
         """
         found = _label(self._rows, self._base, rows, label, revision, observed, window, places)
-        changed = rows[rows < self._written]
+        changed = rows[(rows < self._written) & (found == JOINED)]
         if len(changed):
-            self._changed.append(rows[(rows < self._written) & (found == JOINED)])
+            self._changed.append(changed)
         return found
 
     def relabel(self, row: int, label: float, revision: int, observed: int) -> None:
         """Replace the label of a row."""
         of = self._rows[row - self._base]
         of["label"], of["revision"], of["observed"] = label, revision, observed
-        self._changed.append(np.array([row]))
+        if row < self._written:
+            self._changed.append(np.array([row]))
 
     def outcomes(self, rows: Ints) -> Outcomes:
         """Return what is known of (n,) rows that have labels."""
@@ -243,8 +236,10 @@ class PendingTable:
             for log, name in ((self._rows_log, "rows"), (self._outcomes_log, "outcomes")):
                 fields.update((f"{name}:{n}", None) for n in log.forget(self.first))
             self._forgotten = False
-        changed = np.concatenate([*self._changed, np.empty(0, np.int64)])
-        changed = np.unique(changed[(changed < self._written) & (changed >= self.first)])
+        changed = np.empty(0, np.int64)
+        if self._changed:
+            changed = np.unique(np.concatenate(self._changed))
+            changed = changed[np.searchsorted(changed, self.first) :]
         new = np.arange(max(self._written, self.first), self.count)
         self._written, self._changed = self.count, []
         for log, name, rows, columns in (
@@ -388,15 +383,23 @@ def _outcomes(
 
 def _squeezed(column: NDArray[Any]) -> NDArray[Any]:
     """Return a column as its first entry where all are alike, and as its first two where they rise by one."""
-    if len(column) > 2 and column.ndim == 1:
-        bits = (
-            column if column.dtype != np.float64 else column.view(np.int64)
-        )  # a NaN is like itself
-        if bits[0] == bits[1] == bits[-1] and (bits == bits[0]).all():
-            return column[:1]
-        if column.dtype == np.int64 and column[-1] - column[0] == len(column) - 1:
-            return column[:2] if (np.diff(column) == 1).all() else column
-    return column
+    if column.ndim > 1 or len(column) < 3:
+        return column
+    if column.dtype == np.float64:
+        return column[: _told(column.view(np.int64), False)]  # bits: a NaN is like itself
+    return column[: _told(column, column.dtype == np.int64)]
+
+
+@compiled
+def _told(column: Ints, may_rise: bool) -> int:
+    """Return how many of the first entries tell the others."""
+    step = column[1] - column[0]
+    if step != 0 and not (may_rise and step == 1):
+        return len(column)
+    for i in range(2, len(column)):
+        if column[i] - column[i - 1] != step:
+            return len(column)
+    return 2 if step else 1
 
 
 def _whole(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
