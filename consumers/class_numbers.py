@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import FALSE, TEXT, TRUE, Floats, Strings, Values
+from ..core.columns import FALSE, NULL, TEXT, TRUE, Bytes, Floats, Ints, Strings, Values
 from ..detectors.base import usable
+from ..detectors.compiled import compiled
 from ..detectors.string_index import StringIndex
 
 _TEXT: Final = -(2.0**52)
@@ -34,13 +35,11 @@ class ClassNumbers:
 
     def numbers(self, values: Values) -> Floats:
         """Return (n,) numbers: equal for equal classes, NaN where a row has none."""
-        if not values.tags.any():
-            return np.full(len(values), np.nan)
-        found = np.where(values.tags >= FALSE, values.tags == TRUE, values.numbers)
-        text = np.flatnonzero(values.tags == TEXT)
-        if len(text):
-            found[text] = self.of_text(values.strings.take(text))
-        return np.asarray(found, np.float64)
+        found, strings = np.empty(len(values)), values.strings
+        if _plain(values.tags, values.numbers, strings.data, strings.start, strings.end, found):
+            text = np.flatnonzero(values.tags == TEXT)
+            found[text] = self.of_text(strings.take(text))
+        return found
 
     def of_text(self, texts: Strings) -> Floats:
         """Return (n,) numbers of a column of text, NaN where a row has none."""
@@ -57,6 +56,24 @@ class ClassNumbers:
         found = np.full(len(texts), np.nan)
         found[codes >= 0] = self._values[codes[codes >= 0]]
         return found
+
+
+@compiled
+def _plain(
+    tags: Bytes, numbers: Floats, data: Bytes, start: Ints, end: Ints, found: Floats
+) -> bool:
+    """Fill the numbers of all values but texts other than `0` to `9`; return whether there are such."""
+    is_other = False
+    for i in range(tags.shape[0]):
+        if tags[i] >= FALSE:
+            found[i] = 1.0 if tags[i] == TRUE else 0.0
+        elif tags[i] == TEXT:
+            digit = np.int64(data[start[i]]) - 48 if end[i] - start[i] == 1 else -1
+            found[i] = digit
+            is_other = is_other or not 0 <= digit < 10
+        else:
+            found[i] = np.nan if tags[i] == NULL else numbers[i]
+    return is_other
 
 
 def _number(text: str) -> float:

@@ -14,13 +14,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Bytes, Floats, Ints, Strings, groups, stack, take
+from ..core.columns import Bytes, Floats, Ints, Strings, stack, take
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
-from ..core.snapshot import pack, unpack
+from ..core.snapshot import check, pack, unpack
 from .early_labels import EarlyLabels
 from .label_watch import LabelWatch, Looked
-from .pending import UNLABELLED, WITH_PREDICTION, PendingTable
+from .pending import FURTHER, JOINED, LATE, UNLABELLED, WITH_PREDICTION, PendingTable
 from .same_ids import cuts
 
 T = TypeVar("T", "Predictions", "Labels")
@@ -155,7 +155,7 @@ class Join:
         self._labels = 0  # that came by themselves
         self._watermark = 0
         self._early = EarlyLabels(early_seconds, max_early)
-        self._places = [0] * len(ENVIRONMENTS)
+        self._places = np.zeros(len(ENVIRONMENTS), np.int64)
         self.fresh = np.empty(0, np.bool_)
         """Of the predictions of the last update, which came for the first time."""
         self.begins = 0
@@ -192,8 +192,7 @@ class Join:
                 self._block(block, its_labels, fresh, out)
             begin, label_begin = end, label_end
         if len(out.pairs) > 1:
-            self.paired = [np.concatenate(self.paired)]
-            return [stack(out.pairs)], out.corrections
+            self.paired, out.pairs = [np.concatenate(self.paired)], [stack(out.pairs)]
         return out.pairs, out.corrections
 
     def _end(
@@ -234,21 +233,16 @@ class Join:
         before = self.table.count
         rows = self.table.add(
             predictions.ids, predictions.times, predictions.environment, predictions.predicted,
-            predictions.segments, predictions.scores,
+            predictions.segments, predictions.scores, fresh,
         )  # fmt: skip
         new = len(rows)
-        if self.table.count - before == new:
-            fresh[:] = True
-        else:
-            _, first = np.unique(rows, return_index=True)
-            fresh[first] = rows[first] >= before
         self.counts.predictions += new
         self._labels += len(labels.offsets)
         self.counts.predictions_repeated += new - (self.table.count - before)
         if new:
             self._watermark = max(self._watermark, int(predictions.times.max()))
         found = self._candidates(predictions, rows, fresh, before, labels)
-        if len(found.pending):
+        if found is not None:
             self._label(found, out)
         if new and self.counts.predictions % BLOCK == 0:
             at = int(predictions.offsets[-1]), int(predictions.rows[-1])
@@ -268,29 +262,32 @@ class Join:
         fresh: NDArray[np.bool_],
         before: int,
         labels: Labels,
-    ) -> _Candidates:
+    ) -> _Candidates | None:
         """Return labels with the row each belongs to, in the order in which the pairs come to be."""
-        own = np.flatnonzero(~np.isnan(predictions.label))
-        self.counts.labels += len(labels.offsets) + len(own)
-        parts = [
-            *self._known(predictions, rows, before, labels),
-            _Candidates(
-                rows[own], predictions.offsets[own], predictions.rows[own],
-                predictions.label[own], np.full(len(own), WITH_PREDICTION), predictions.times[own],
-            ),
-        ]  # fmt: skip
+        with_label = np.flatnonzero(predictions.label == predictions.label)  # not NaN
+        came = len(with_label)
+        self.counts.labels += len(labels.offsets) + came
+        parts = self._known(predictions, fresh, before, labels) if len(labels.offsets) else []
+        if came:
+            own = slice(None) if came == len(rows) else with_label  # so that nothing is copied
+            parts.append(
+                _Candidates(
+                    rows[own], predictions.offsets[own], predictions.rows[own],
+                    predictions.label[own], np.full(came, WITH_PREDICTION), predictions.times[own],
+                )
+            )  # fmt: skip
         if self._early.ids.live and self.table.count > before:
             parts.append(self._arrived(predictions, rows, np.flatnonzero(fresh)))
         if len(self.table.environments) > 1 and self.table.count > before:
             parts.append(self._taken_over(predictions, rows, np.flatnonzero(fresh)))
-        parts = [part for part in parts if len(part.pending)] or parts[:1]
-        if len(parts) == 1:
-            return parts[0]
+        parts = [part for part in parts if len(part.pending)]
+        if len(parts) < 2:
+            return parts[0] if parts else None
         joined = stack(parts)
         return take(joined, np.lexsort((joined.rows, joined.offsets)))
 
     def _known(
-        self, predictions: Predictions, rows: Ints, before: int, labels: Labels
+        self, predictions: Predictions, fresh: NDArray[np.bool_], before: int, labels: Labels
     ) -> list[_Candidates]:
         """Return the labels whose predictions stand before them, by environment; let the others wait."""
         parts: list[_Candidates] = []
@@ -298,13 +295,12 @@ class Join:
         for code in self.table.environments:
             pending = self.table.find(labels.ids, code)
             early = pending < 0
-            fresh = np.flatnonzero(pending >= before)
-            if len(fresh):  # the prediction may stand after its label within this very block
-                _, first_at = np.unique(rows, return_index=True)
-                at = first_at[np.searchsorted(rows[first_at], pending[fresh])]
+            near = np.flatnonzero(pending >= before)
+            if len(near):  # the prediction may stand after its label within this very block
+                at = np.flatnonzero(fresh)[pending[near] - before]
                 offset, row = predictions.offsets[at], predictions.rows[at]
-                early[fresh] = (labels.offsets[fresh] < offset) | (
-                    (labels.offsets[fresh] == offset) & (labels.rows[fresh] < row)
+                early[near] = (labels.offsets[near] < offset) | (
+                    (labels.offsets[near] == offset) & (labels.rows[near] < row)
                 )
             waits = early if waits is None else waits & early
             known = np.flatnonzero(~early)
@@ -346,67 +342,47 @@ class Join:
         )  # fmt: skip
 
     def _label(self, found: _Candidates, out: _Outcome) -> None:
-        lag = found.observed - self.table.at("time", _rows(found.pending))
-        late = lag > self.window
-        if late.any():
-            self.counts.labels_late += int(late.sum())
-            found = take(found, ~late)
-        first = self.table.at("revision", _rows(found.pending)) == UNLABELLED
-        if not (np.diff(found.pending) > 0).all():  # some row may stand here twice
-            _, first_at = np.unique(found.pending, return_index=True)
-            once = np.zeros(len(first), np.bool_)
-            once[first_at] = True
-            first &= once
-        new = found if first.all() else take(found, first)
-        if len(new.pending):
-            self.counts.labels_joined += len(new.pending)
-            self.table.label(_rows(new.pending), new.label, new.revision, new.observed)
-            self._number(new.pending)
+        becomes = self.table.label(
+            found.pending, found.label, found.revision, found.observed, self.window, self._places
+        )
+        is_new = becomes == JOINED
+        joined = int(np.count_nonzero(is_new))
+        if joined:
+            self.counts.labels_joined += joined
+            new = found if joined == len(becomes) else take(found, is_new)
             out.pairs.append(self._pairs(new))
             self.paired.append(new.pending)
-        for i in np.flatnonzero(~first).tolist():
-            self._again(take(found, slice(i, i + 1)), out)
+        if joined < len(becomes):
+            self.counts.labels_late += int(np.count_nonzero(becomes == LATE))
+            for i in np.flatnonzero(becomes == FURTHER).tolist():
+                self._again(take(found, slice(i, i + 1)), out)
 
     def _pairs(self, of: _Candidates) -> Pairs:
         """Return pairs of predictions and the labels that they have."""
-        at, rows = self.table.at, _rows(of.pending)
-        observed = at("observed", rows)
-        return Pairs(
-            at("place", rows), of.offsets, of.rows, at("environment", rows), at("predicted", rows),
-            at("label", rows), observed, observed - at("time", rows), at("segments", rows),
-            at("scores", rows),
-        )  # fmt: skip
-
-    def _number(self, pending: Ints) -> None:
-        """Number new pairs: in each environment by itself."""
-        rows = _rows(pending)
-        place = np.empty(len(pending), np.int64)
-        for code, of in groups(self.table.at("environment", rows)):
-            place[of] = self._places[code] + np.arange(len(of))
-            self._places[code] += len(of)
-        self.table.place(rows, place)
+        known = self.table.outcomes(of.pending)
+        return Pairs(known.place, of.offsets, of.rows, *known[1:])
 
     def _again(self, one: _Candidates, out: _Outcome) -> None:
         """Take a further label of one prediction: it counts if its (revision, time) is greater."""
+        pair, row, label = self._pairs(one), int(one.pending[0]), float(one.label[0])
         revision = int(self.table.at("revision", one.pending)[0])
-        known = max(revision, 0), int(self.table.at("observed", one.pending)[0])
-        new = max(int(one.revision[0]), 0), int(one.observed[0])
-        if self.table.at("label", one.pending)[0] == one.label[0]:
+        new_revision = int(one.revision[0])
+        known = max(revision, 0), int(pair.times[0])
+        new = max(new_revision, 0), int(one.observed[0])
+        if pair.label[0] == label:
             self.counts.labels_repeated += 1
             kept = max(known, new)
-            if revision == one.revision[0] == WITH_PREDICTION:  # else it has come by itself too
+            if revision == new_revision == WITH_PREDICTION:  # else it has come by itself too
                 kept = WITH_PREDICTION, kept[1]
             if kept != (revision, known[1]):
-                self.table.label(one.pending, one.label, *(np.array([of]) for of in kept))
-            return
-        if new <= known:
+                self.table.relabel(row, label, *kept)
+        elif new <= known:
             self.counts.labels_repeated += 1
-            return
-        self.counts.labels_corrected += 1
-        lag = int(one.observed[0] - self.table.at("time", one.pending)[0])
-        row = int(one.pending[0])
-        out.corrections.append(Correction(self._pairs(one), float(one.label[0]), lag, row))
-        self.table.label(one.pending, one.label, one.revision, one.observed)
+        else:
+            self.counts.labels_corrected += 1
+            lag = new[1] - int(pair.times[0] - pair.lag[0])
+            out.corrections.append(Correction(pair, label, lag, row))
+            self.table.relabel(row, label, new_revision, new[1])
 
     def _expire(self) -> None:
         """Forget what is too much or too old; called at multiples of BLOCK predictions only."""
@@ -436,7 +412,7 @@ class Join:
             "labels": self._labels,
             "watermark": self._watermark,
             **self._early.state(),
-            "places": self._places,
+            "places": self._places.tolist(),
             "watch": self.watch.state(),
             "first_row": self.table.first,
             "fields": self.table.fields,
@@ -460,7 +436,8 @@ class Join:
         self._labels = meta["labels"]
         self._watermark = meta["watermark"]
         self._early.load(meta)
-        self._places = meta["places"]
+        self._places = np.array(meta["places"], np.int64)
+        check(self._places, "pairs counted", (len(ENVIRONMENTS),), np.dtype(np.int64))
         if "watch" in meta:  # since there is one
             self.watch.load(meta["watch"])
 
@@ -480,16 +457,10 @@ def _part(events: T, begin: int, end: int) -> T:
     return events if end - begin == len(events[0]) else take(events, slice(begin, end))
 
 
-def _rows(pending: Ints) -> Ints | slice:
-    """Return rows as a slice where they follow one another, as labels that came with their predictions have them."""
-    count = len(pending)
-    if count and pending[-1] - pending[0] == count - 1 and (np.diff(pending) == 1).all():
-        return slice(int(pending[0]), int(pending[-1]) + 1)
-    return pending
-
-
 def _before(events: Predictions | Labels, offset: int, row: int) -> int:
     """Return how many events stand before another."""
+    if not len(events.offsets):
+        return 0
     low = int(np.searchsorted(events.offsets, offset))
     high = int(np.searchsorted(events.offsets, offset, side="right"))
     return low + int(np.searchsorted(events.rows[low:high], row))

@@ -241,18 +241,16 @@ class ModelMonitor:
                 Strings.missing(0), none, none, none, np.empty(0, np.uint8), nan, nan,
                 none, np.empty((0, 0)), np.empty((0, self._kinds), np.int64),
             )  # fmt: skip
-        return Predictions(
-            Strings.concat([batch.prediction_id for batch in batches]),
-            np.concatenate([batch.offsets for batch in batches]),
-            np.concatenate([batch.rows for batch in batches]),
-            np.concatenate([batch.times for batch in batches]),
-            np.concatenate([batch.environment for batch in batches]),
-            np.concatenate(classes),
-            np.concatenate([self._label_numbers(EARLY_LABEL, batch.label) for batch in batches]),
-            np.concatenate(segments),
-            np.concatenate(scores),
-            np.concatenate(met),
-        )
+        return stack(
+            [
+                Predictions(
+                    batch.prediction_id, batch.offsets, batch.rows, batch.times, batch.environment,
+                    classes[i], self._label_numbers(EARLY_LABEL, batch.label), segments[i],
+                    scores[i], met[i],
+                )
+                for i, batch in enumerate(batches)
+            ]
+        )  # fmt: skip
 
     def _label_numbers(self, column: str, labels: Values) -> Floats:
         numbers = self._classes.numbers(labels)

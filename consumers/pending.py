@@ -1,8 +1,11 @@
 """Predictions that wait for their labels, as columns, with what is known of each; bounded."""
 
+# numba decides what is a number and what a row's field:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from ..core.columns import Bytes, Floats, Ints, Strings
 from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import pack, unpack
+from ..detectors.compiled import compiled
 from ..detectors.string_index import StringIndex
 from .id_keys import marked, unmarked
 from .segments import SegmentLog
@@ -20,13 +24,32 @@ UNLABELLED: Final = -1
 WITH_PREDICTION: Final = -2
 """The revision of a label that came with its prediction alone: as 0, but it is of no other environment's prediction."""
 
-_COLUMNS: Final[dict[str, tuple[str, float]]] = {
-    "time": ("int64", 0), "environment": ("uint8", 0), "predicted": ("float64", np.nan),
-    "label": ("float64", np.nan), "revision": ("int64", UNLABELLED), "observed": ("int64", 0),
-    "place": ("int64", -1), "segments": ("int64", 0),
+LATE, JOINED, FURTHER = 0, 1, 2
+"""What becomes of a label."""
+
+_COLUMNS: Final = {
+    "time": np.int64, "environment": np.uint8, "predicted": np.float64, "label": np.float64,
+    "revision": np.int64, "observed": np.int64, "place": np.int64, "segments": np.int64,
 }  # fmt: skip
+_ROW: Final = np.dtype([(name, "f8" if t is np.float64 else "i8") for name, t in _COLUMNS.items()])
+"""A row of the table lies in one cache line: a label that comes late reads and writes most of it."""
 _SCORES: Final = "scores"
 _OUTCOME: Final = ("label", "revision", "observed", "place")
+
+Rows = NDArray[np.void]
+
+
+class Outcomes(NamedTuple):
+    """What is known of (n,) predictions with labels, as `Pairs` has it."""
+
+    place: Ints
+    environment: Bytes
+    predicted: Floats
+    label: Floats
+    times: Ints
+    lag: Ints
+    segments: Ints
+    scores: Floats
 
 
 class PendingTable:
@@ -47,11 +70,9 @@ class PendingTable:
         self.environments: list[int] = []
         self._home = -1  # the environment that came first, of which ids are keys as they are
         self._keys = StringIndex()  # a row's number is its code
-        self._arrays: dict[str, NDArray[Any]] = {
-            name: np.empty(64, dtype) for name, (dtype, _) in _COLUMNS.items()
-        }
-        self._arrays[_SCORES] = np.empty((64, 0))
-        self._base = 0  # row number of the arrays' first element
+        self._rows: Rows = np.empty(64, _ROW)
+        self._scores: Floats = np.empty((64, 0))
+        self._base = 0  # row number of the first element of these
         self._written = 0  # rows below this are in a stored segment
         self._changed: list[Ints] = []  # rows with a new outcome since the last write
         self._forgotten = False
@@ -74,18 +95,17 @@ class PendingTable:
 
     def __getitem__(self, column: str) -> NDArray[Any]:
         """Return a column of the kept rows; element 0 is row `first`. Changes go through `label`."""
-        return self._arrays[column][self.first - self._base : self.count - self._base]
+        return self._rows[column][self.first - self._base : self.count - self._base]
 
     def at(self, column: str, rows: Ints | slice) -> NDArray[Any]:
-        """Return a copy of (n,) entries of kept rows; of a slice, which follow one another, it costs next to nothing."""
+        """Return a copy of (n,) entries of kept rows, or of those from one to another."""
         if isinstance(rows, slice):
-            return self._arrays[column][self._within(rows)].copy()
-        return np.asarray(self._arrays[column][rows - self._base])
-
-    def _within(self, rows: Ints | slice) -> Ints | slice:
-        if isinstance(rows, slice):
-            return slice(rows.start - self._base, rows.stop - self._base)
-        return rows - self._base
+            rows = slice(rows.start - self._base, rows.stop - self._base)
+        else:
+            rows = rows - self._base
+        if column == _SCORES:
+            return self._scores[rows].copy()
+        return self._rows[column][rows].astype(_COLUMNS[column])
 
     def add(
         self,
@@ -95,8 +115,9 @@ class PendingTable:
         predicted: Floats,
         segments: Ints,
         scores: Floats,
+        fresh: NDArray[np.bool_],
     ) -> Ints:
-        """Add predictions, of environments that `meet` knows; return (n,) their rows.
+        """Add predictions, of environments that `meet` knows; return (n,) their rows, and fill `fresh`: which are new.
 
         One with an id that its environment has already keeps that row.
         """
@@ -104,19 +125,12 @@ class PendingTable:
         several = len(self.environments) > 1
         rows = self._keys.add(marked(ids, environment, self._home) if several else ids)
         self._reserve(self.count)
-        new: Ints | slice = slice(None)
-        if self.count - before < len(rows):  # some id is known, or stands here twice
-            _, first_at = np.unique(rows, return_index=True)
-            new = np.sort(first_at[rows[first_at] >= before])
-        at = slice(before - self._base, self.count - self._base)
-        for name, (_, value) in _COLUMNS.items():
-            self._arrays[name][at] = value
-        self._arrays["time"][at] = times[new]
-        self._arrays["environment"][at] = environment[new]
-        self._arrays["predicted"][at] = predicted[new]
-        self._arrays["segments"][at] = segments[new]
-        self._arrays[_SCORES] = widened(self._arrays[_SCORES], scores.shape[1])
-        self._arrays[_SCORES][at] = widened(scores[new], self._arrays[_SCORES].shape[1])
+        width = max(scores.shape[1], self._scores.shape[1])
+        self._scores = widened(self._scores, width)
+        _append(
+            self._rows, self._scores, self._base, before, rows, times, environment, predicted,
+            segments, widened(scores, width), fresh,
+        )  # fmt: skip
         return rows
 
     def meet(self, environment: Bytes) -> bool:
@@ -126,7 +140,7 @@ class PendingTable:
         if self._home < 0:
             self._home = int(environment[0])
             self.environments = [self._home]
-        if (environment != self._home).any():
+        if np.count_nonzero(environment != self._home):
             self.environments = sorted({*self.environments, *np.unique(environment).tolist()})
         return len(self.environments) > 1
 
@@ -165,20 +179,36 @@ class PendingTable:
             return keys
         return unmarked(keys, self.at("environment", slice(begin, end)), self._home)
 
-    def label(self, rows: Ints | slice, label: Floats, revision: Ints, observed: Ints) -> None:
-        """Set the label of rows, all different."""
-        at = self._within(rows)
-        self._arrays["label"][at] = label
-        self._arrays["revision"][at] = revision
-        self._arrays["observed"][at] = observed
-        if not isinstance(rows, slice):
-            self._changed.append(rows)
-        elif rows.start < self._written:
-            self._changed.append(np.arange(rows.start, min(rows.stop, self._written)))
+    def label(
+        self, rows: Ints, label: Floats, revision: Ints, observed: Ints, window: int, places: Ints
+    ) -> Bytes:
+        """Give rows that have none their labels, and number these in each environment by itself, on from `places`.
 
-    def place(self, rows: Ints | slice, places: Ints) -> None:
-        """Note the number of the pair that each row became part of."""
-        self._arrays["place"][self._within(rows)] = places
+        Returns what becomes of each of the (n,) labels: `LATE`, by more than `window`, `JOINED` or `FURTHER`.
+        """
+        found = _label(self._rows, self._base, rows, label, revision, observed, window, places)
+        changed = rows[(rows < self._written) & (found == JOINED)]
+        if len(changed):
+            self._changed.append(changed)
+        return found
+
+    def relabel(self, row: int, label: float, revision: int, observed: int) -> None:
+        """Replace the label of a row."""
+        of = self._rows[row - self._base]
+        of["label"], of["revision"], of["observed"] = label, revision, observed
+        if row < self._written:
+            self._changed.append(np.array([row]))
+
+    def outcomes(self, rows: Ints) -> Outcomes:
+        """Return what is known of (n,) rows that have labels."""
+        n = len(rows)
+        found = Outcomes(
+            np.empty(n, np.int64), np.empty(n, np.uint8), np.empty(n), np.empty(n),
+            np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
+            np.empty((n, self._scores.shape[1])),
+        )  # fmt: skip
+        _outcomes(self._rows, self._scores, self._base, rows, *found)
+        return found
 
     def forget(self, before: int) -> None:
         """Forget the rows below `before`."""
@@ -187,17 +217,17 @@ class PendingTable:
         self._keys.forget(before)
         self._forgotten = True
         if self.first - self._base > len(self):
-            for name, array in self._arrays.items():
-                self._arrays[name] = array[self.first - self._base :].copy()
+            kept = slice(self.first - self._base, None)
+            self._rows, self._scores = self._rows[kept].copy(), self._scores[kept].copy()
             self._base = self.first
 
     def _reserve(self, count: int) -> None:
         need = count - self._base
-        if need > len(self._arrays["time"]):
-            for name, array in self._arrays.items():
-                grown = np.empty((2 * need, *array.shape[1:]), array.dtype)
-                grown[: len(array)] = array
-                self._arrays[name] = grown
+        if need > len(self._rows):
+            self._rows, self._scores = (
+                np.concatenate([of, np.empty((2 * need - len(of), *of.shape[1:]), of.dtype)])
+                for of in (self._rows, self._scores)
+            )
 
     def dirty(self) -> dict[str, bytes | None]:
         """Return the fields to store since the last call, None for those to delete."""
@@ -206,8 +236,10 @@ class PendingTable:
             for log, name in ((self._rows_log, "rows"), (self._outcomes_log, "outcomes")):
                 fields.update((f"{name}:{n}", None) for n in log.forget(self.first))
             self._forgotten = False
-        changed = np.concatenate([*self._changed, np.empty(0, np.int64)])
-        changed = np.unique(changed[(changed < self._written) & (changed >= self.first)])
+        changed = np.empty(0, np.int64)
+        if self._changed:
+            changed = np.unique(np.concatenate(self._changed))
+            changed = changed[np.searchsorted(changed, self.first) :]
         new = np.arange(max(self._written, self.first), self.count)
         self._written, self._changed = self.count, []
         for log, name, rows, columns in (
@@ -260,13 +292,13 @@ class PendingTable:
             live = arrays["row"] >= self.first
             at = arrays["row"][live] - self._base
             for column in _OUTCOME:
-                self._arrays[column][at] = arrays[column][live]
+                self._rows[column][at] = arrays[column][live]
         self._rows_log.load({n: arrays["row"] for n, arrays in segments["rows"].items()})
         self._outcomes_log.load({n: arrays["row"] for n, arrays in segments["outcomes"].items()})
         self._written, self._changed, self._forgotten = self.count, [], False
 
     def _load(self, segments: list[dict[str, NDArray[Any]]], first: int) -> None:
-        none: dict[str, NDArray[Any]] = {name: self._arrays[name][:0] for name in _COLUMNS}
+        none: dict[str, NDArray[Any]] = {name: np.empty(0, t) for name, t in _COLUMNS.items()}
         width = max((arrays[_SCORES].shape[1] for arrays in segments), default=0)
         none[_SCORES] = np.empty((0, width))
         segments = [arrays | {_SCORES: widened(arrays[_SCORES], width)} for arrays in segments]
@@ -288,21 +320,86 @@ class PendingTable:
         if len(self._keys) - first != len(ids):
             raise StateError("pending predictions hold an id twice in one environment")
         self._base = first
-        self._arrays = {name: whole[name][kept] for name in (*_COLUMNS, _SCORES)}
+        self._scores = whole[_SCORES][kept]
+        self._rows = np.empty(len(ids), _ROW)
+        for name in _COLUMNS:
+            self._rows[name] = whole[name][kept]
         self._reserve(self.count)
+
+
+@compiled
+def _append(
+    table: Rows, scores: Floats, base: int, new: int, rows: Ints, times: Ints, environment: Bytes,
+    predicted: Floats, segments: Ints, its_scores: Floats, fresh: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """Write the predictions that come for the first time, whose rows are `new` and those after it; fill `fresh` with which these are."""
+    for i in range(rows.shape[0]):
+        fresh[i] = rows[i] == new
+        if fresh[i]:
+            row = table[new - base]
+            row.time, row.environment, row.predicted = times[i], environment[i], predicted[i]
+            row.label, row.revision, row.observed, row.place = np.nan, UNLABELLED, 0, -1
+            row.segments = segments[i]
+            for k in range(scores.shape[1]):
+                scores[new - base, k] = its_scores[i, k]
+            new += 1
+
+
+@compiled
+def _label(
+    table: Rows, base: int, rows: Ints, label: Floats, revision: Ints, observed: Ints, window: int,
+    places: Ints,
+) -> Bytes:  # fmt: skip
+    """Do what `PendingTable.label` says."""
+    found = np.empty(rows.shape[0], np.uint8)
+    for i in range(rows.shape[0]):
+        row = table[rows[i] - base]
+        if observed[i] - row.time > window:
+            found[i] = LATE
+        elif row.revision != UNLABELLED:
+            found[i] = FURTHER
+        else:
+            found[i] = JOINED
+            row.label, row.revision, row.observed = label[i], revision[i], observed[i]
+            row.place = places[row.environment]
+            places[row.environment] += 1
+    return found
+
+
+@compiled
+def _outcomes(
+    table: Rows, scores: Floats, base: int, rows: Ints, place: Ints, environment: Bytes,
+    predicted: Floats, label: Floats, times: Ints, lag: Ints, segments: Ints, its_scores: Floats,
+) -> None:  # fmt: skip
+    """Fill the (n,) columns of `Outcomes`."""
+    for i in range(rows.shape[0]):
+        row = table[rows[i] - base]
+        place[i], environment[i], segments[i] = row.place, row.environment, row.segments
+        predicted[i], label[i] = row.predicted, row.label
+        times[i], lag[i] = row.observed, row.observed - row.time
+        for k in range(scores.shape[1]):
+            its_scores[i, k] = scores[rows[i] - base, k]
 
 
 def _squeezed(column: NDArray[Any]) -> NDArray[Any]:
     """Return a column as its first entry where all are alike, and as its first two where they rise by one."""
-    if len(column) > 2 and column.ndim == 1:
-        bits = (
-            column if column.dtype != np.float64 else column.view(np.int64)
-        )  # a NaN is like itself
-        if bits[0] == bits[1] == bits[-1] and (bits == bits[0]).all():
-            return column[:1]
-        if column.dtype == np.int64 and column[-1] - column[0] == len(column) - 1:
-            return column[:2] if (np.diff(column) == 1).all() else column
-    return column
+    if column.ndim > 1 or len(column) < 3:
+        return column
+    if column.dtype == np.float64:
+        return column[: _told(column.view(np.int64), False)]  # bits: a NaN is like itself
+    return column[: _told(column, column.dtype == np.int64)]
+
+
+@compiled
+def _told(column: Ints, may_rise: bool) -> int:
+    """Return how many of the first entries tell the others."""
+    step = column[1] - column[0]
+    if step != 0 and not (may_rise and step == 1):
+        return len(column)
+    for i in range(2, len(column)):
+        if column[i] - column[i - 1] != step:
+            return len(column)
+    return 2 if step else 1
 
 
 def _whole(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -37,9 +37,21 @@ def _equal(a: Bytes, i: np.uint64, b: Bytes, j: np.uint64, size: np.uint64) -> b
 
 
 @compiled
+def _hashes(
+    data: Bytes, start: Ints, end: Ints, seed: np.uint64, hashes: NDArray[np.uint64]
+) -> int:
+    """Fill `hashes` (n,), 0 where there is no text; return how many bytes there are."""
+    length = 0
+    for i in range(start.shape[0]):
+        hashes[i] = _hash(data, start[i], end[i], seed) if start[i] >= 0 else np.uint64(0)
+        length += end[i] - start[i] if start[i] >= 0 else 0
+    return length
+
+
+@compiled
 def _lookup(
-    data: Bytes, start: Ints, end: Ints, add: bool, codes: Ints,
-    slots: NDArray[np.uint64], arena: Bytes, at: Ints, count: int, first: int, seed: np.uint64,
+    data: Bytes, start: Ints, end: Ints, hashes: NDArray[np.uint64], add: bool, codes: Ints,
+    slots: NDArray[np.uint64], arena: Bytes, at: Ints, count: int, first: int,
 ) -> int:  # fmt: skip
     """Fill `codes` (n,); return how many codes there are afterwards.
 
@@ -50,10 +62,9 @@ def _lookup(
     mask = np.uint64(slots.shape[0] - 1)
     low = np.uint64(_LOW)
     live = np.uint64(count - first)
-    # All hashes first: reading texts from all over memory overlaps as long as nothing depends on what they hold.
-    hashes = np.empty(start.shape[0], np.uint64)
+    # All slots first: reading them from all over memory overlaps as long as nothing depends on what they hold.
     for i in range(start.shape[0]):
-        hashes[i] = _hash(data, start[i], end[i], seed) if start[i] >= 0 else np.uint64(0)
+        codes[i] = np.int64(slots[hashes[i] & mask])
     for i in range(start.shape[0]):
         codes[i] = -1
         if start[i] < 0:
@@ -146,22 +157,27 @@ class StringIndex:
 
     def add(self, texts: Strings) -> Ints:
         """Return (n,) codes, giving new texts the next ones; -1 where there is no text."""
-        length = int((texts.end - texts.start)[texts.start >= 0].sum())
+        hashes, length = self._hashes(texts)
         self._reserve(len(texts), length)
         before = self._count
-        codes = self._run(texts, True)
+        codes = self._run(texts, hashes, True)
         self._used += self._count - before
         return codes
 
     def find(self, texts: Strings) -> Ints:
         """Return (n,) codes, -1 where the text is unknown or missing."""
-        return self._run(texts, False)
+        return self._run(texts, self._hashes(texts)[0], False)
 
-    def _run(self, texts: Strings, add: bool) -> Ints:
+    def _hashes(self, texts: Strings) -> tuple[NDArray[np.uint64], int]:
+        """Return (n,) hashes, and the bytes of all texts together."""
+        hashes = np.empty(len(texts), np.uint64)
+        return hashes, _hashes(texts.data, texts.start, texts.end, self._seed, hashes)
+
+    def _run(self, texts: Strings, hashes: NDArray[np.uint64], add: bool) -> Ints:
         codes = np.empty(len(texts), np.int64)
         self._count = _lookup(
-            texts.data, texts.start, texts.end, add, codes, self._slots,
-            self._arena, self._at, self._count, self._first, self._seed,
+            texts.data, texts.start, texts.end, hashes, add, codes, self._slots, self._arena,
+            self._at, self._count, self._first,
         )  # fmt: skip
         return codes
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tocsin.consumers.model_settings import ModelSettings
+from tocsin.consumers.pending import _COLUMNS, _SCORES
 from tocsin.consumers.pipeline import PartitionPipeline
 from tocsin.consumers.records import Partition, PlainRecord, Records
 from tocsin.core.alert import Alert
@@ -168,7 +169,8 @@ class Run:
         for model, monitor in self.pipeline._models.items():
             table = monitor.join.table
             names = table.ids(table.first, table.count).to_list()
-            columns = {name: table[name].tolist() for name in table._arrays}
+            kept = slice(table.first, table.count)
+            columns = {name: table.at(name, kept).tolist() for name in (*_COLUMNS, _SCORES)}
             held[f"pending|{model}"] = repr((table.first, names, columns))
             held[f"join|{model}"], _ = unpack("join", 1, fields[f"join|{model}"])
             del held[f"join|{model}"]["fields"]
