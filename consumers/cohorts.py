@@ -158,13 +158,12 @@ class Cohorts:
         groups = self._groups.of(seen.segments, spans, self._begins)
         rows = self.table.rows(places, groups, make=True)
         _count_predictions(self.table.counts, rows, seen.predicted, self._columns.positive)
-        self.table.touch(rows)
         if self.leakage is not None:
             self.leakage.observe(seen.times, groups, seen.met)
         if self.settings.maturity is not None:
             places = self.delays.open(seen.times)
             all_of_them = np.zeros((len(places), 1), np.int64)
-            self.delays.touch(self.delays.rows(places, all_of_them, make=True))
+            self.delays.rows(places, all_of_them, make=True)
         return rows
 
     @property
@@ -218,7 +217,6 @@ class Cohorts:
 
     def _count(self, pairs: Pairs, sign: int) -> None:
         rows = self._rows(pairs)
-        self.table.touch(rows)
         self._widen()
         counts = self.table.counts
         _tally(counts, rows, LABELS, sign)
@@ -249,7 +247,6 @@ class Cohorts:
         np.add.at(
             self.delays.counts, (rows[rows >= 0], (cell * DELAYS + bins)[rows[:, 0] >= 0]), sign
         )
-        self.delays.touch(rows)
 
     @property
     def _width(self) -> int:
