@@ -77,13 +77,16 @@ class Estimates:
 
         NaN while it is learned, and where nothing was expected.
         """
+        known = self.known(is_regression=is_regression)
+        if known is not None:
+            return known.differences(pairs)
         found = np.full(len(pairs.label), np.nan)
-        known, taken = self.known(is_regression=is_regression), 0
-        if known is None and is_regression is not None:
-            taken = self._collect(pairs, is_regression=is_regression)
-            known = self.known(is_regression=is_regression)
+        if is_regression is None:
+            return found
+        taken = self._collect(pairs, is_regression=is_regression)
+        known = self.known(is_regression=is_regression)
         if known is not None and taken < len(found):
-            found[taken:] = known.differences(take(pairs, slice(taken, None)) if taken else pairs)
+            found[taken:] = known.differences(take(pairs, slice(taken, None)))
         return found
 
     def _collect(self, pairs: Pairs, *, is_regression: bool) -> int:
