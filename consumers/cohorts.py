@@ -178,12 +178,12 @@ class Cohorts:
 
     def _estimate(self, seen: Seen, rows: Ints, estimator: Estimator) -> None:
         """Count what is expected of predictions that came after the reference was complete."""
-        follows = self.estimates.follows(seen.offsets, seen.rows)
-        if not follows.any():
+        before = self.estimates.before(seen.offsets, seen.rows)
+        if before == len(rows):
             return
         self._widen()
-        if not follows.all():
-            seen, rows = take(seen, follows), rows[follows]
+        if before:
+            seen, rows = take(seen, slice(before, None)), rows[before:]
         estimator.count(self.table.counts[:, PARTS + self._width :], rows, seen)
 
     def estimated(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:

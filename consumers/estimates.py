@@ -120,10 +120,11 @@ class Estimates:
             self._begin = int(pairs.offsets[end - 1]), int(pairs.rows[end - 1])
         return end
 
-    def follows(self, offsets: Ints, rows: Ints) -> NDArray[np.bool_]:
-        """Return whether each of (n,) predictions came after the reference was complete."""
+    def before(self, offsets: Ints, rows: Ints) -> int:
+        """Return how many of (n,) predictions, in the order of the log, came before the reference was complete."""
         offset, row = self._begin
-        return np.asarray((offsets > offset) | ((offsets == offset) & (rows > row)))
+        begin, end = np.searchsorted(offsets, [offset, offset + 1])
+        return int(begin + np.searchsorted(rows[begin:end], row, "right"))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the state, as `pack` takes it."""

@@ -108,9 +108,11 @@ class Groups:
 
         `begins` are segments and crossings that have groups from a span on only, `spans` the (n,) spans of rows.
         """
-        place = {name: k for k, name in enumerate(self._names)}
         found = [np.zeros(len(codes), np.int64)]
-        there = int(np.bitwise_or.reduce(codes)) if len(codes) else 0
+        there = int(np.bitwise_or.reduce(codes)) if self._names else 0
+        if not there:
+            return found[0][:, None]
+        place = {name: k for k, name in enumerate(self._names)}
         for names in (*((name,) for name in self._single), *self._crossed):
             if all(there & (_BEYOND << (_BITS * place[name])) for name in names):
                 group = self.group(codes, names)
