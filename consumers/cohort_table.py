@@ -200,13 +200,11 @@ class CohortTable:
         if not (make and is_missing):
             return found
         missing = (found < 0) & (groups >= 0)
-        values, first = np.unique(groups[missing], return_index=True)
-        for group in values[np.argsort(first)].tolist():
+        at = np.broadcast_to(places[:, None], groups.shape)[missing].tolist()
+        cohorts = dict.fromkeys(zip(at, groups[missing].tolist(), strict=True))
+        for place, group in cohorts:
             if len(self._groups) < MOST_GROUPS:
                 self._groups.setdefault(group, len(self._groups))
-        at = np.broadcast_to(places[:, None], groups.shape)
-        cohorts = np.unique(np.stack([at[missing], groups[missing]]), axis=1)
-        for place, group in cohorts.T.tolist():
             if place >= 0 and group in self._groups:
                 row = self._new(Cohort(int(self._spans[place]), group))
                 self._rows[place, self._groups[group]] = row

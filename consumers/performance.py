@@ -125,7 +125,8 @@ class Performance:
         self._seen.append(
             Seen(p.offsets, p.rows, p.times, p.segments, p.predicted, p.scores, p.met)
         )
-        self._codes.append(codes if fresh.all() else np.where(fresh, codes, np.int64(-1)))
+        is_whole = np.count_nonzero(fresh) == len(fresh)
+        self._codes.append(codes if is_whole else np.where(fresh, codes, np.int64(-1)))
         self._pairs_of += pairs
         self._corrections += corrections
         self._waiting += len(fresh) + sum(len(pair.label) for pair in pairs)

@@ -215,7 +215,9 @@ def take(table: T, rows: Ints | slice | NDArray[np.bool_]) -> T:
 
 
 def stack(tables: Sequence[T]) -> T:
-    """Stack named tuples of columns."""
+    """Stack named tuples of columns; of one it is that one."""
+    if len(tables) == 1:
+        return tables[0]
     return type(tables[0])(*(_stack(columns) for columns in zip(*tables, strict=True)))
 
 
@@ -232,10 +234,9 @@ def groups(codes: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Ints]]:
     """Yield each of the (n,) codes that occurs and the rows that have it; what is below 0 has no group."""
     if not len(codes):
         return
-    low, high = int(codes.min()), int(codes.max())
-    if low == high:
-        if low >= 0:
-            yield low, np.arange(len(codes))
+    if not np.count_nonzero(codes != codes[0]):  # in half the time of `any`, and this is asked often
+        if codes[0] >= 0:
+            yield int(codes[0]), np.arange(len(codes))
         return
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
