@@ -123,8 +123,8 @@ class Estimates:
     def before(self, offsets: Ints, rows: Ints) -> int:
         """Return how many of (n,) predictions, in the order of the log, came before the reference was complete."""
         offset, row = self._begin
-        begin, end = np.searchsorted(offsets, [offset, offset + 1])
-        return int(begin + np.searchsorted(rows[begin:end], row, "right"))
+        begin, end = offsets.searchsorted((offset, offset + 1)).tolist()
+        return int(begin + rows[begin:end].searchsorted(row, "right"))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the state, as `pack` takes it."""

@@ -234,9 +234,7 @@ def groups(codes: NDArray[np.integer[Any]]) -> Iterator[tuple[int, Ints]]:
     """Yield each of the (n,) codes that occurs and the rows that have it; what is below 0 has no group."""
     if not len(codes):
         return
-    if not np.count_nonzero(
-        codes != codes[0]
-    ):  # in half the time of `any`, and this is asked often
+    if not np.count_nonzero(codes != codes[0]):  # takes half as long as `any`
         if codes[0] >= 0:
             yield int(codes[0]), np.arange(len(codes))
         return
