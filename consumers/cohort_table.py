@@ -1,15 +1,21 @@
 """Rows of whole numbers by the time of predictions and by group: bounded, stored row by row, never mixed up by a late event."""
 
+# numba decides what is a number and what an array's element:
+# pyright: reportArgumentType=false
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.columns import Ints
 from ..core.errors import StateError
 from ..core.snapshot import pack, unpack
+from ..detectors.compiled import compiled
 
 MOST_GROUPS: Final = 64
 """Groups that have rows, that of all predictions among them: the first ones."""
@@ -21,6 +27,48 @@ class Cohort(NamedTuple):
 
     span: int
     group: int
+
+
+@compiled
+def _place(times: Ints, spans: Ints, length: int) -> tuple[Ints, int]:
+    """Return (n,) where the spans of times are among those of `spans`, -1 for nowhere, and how many are nowhere."""
+    found, missing = np.empty(len(times), np.int64), 0
+    begin, place = np.int64(0), -1
+    for i in range(len(times)):
+        if i == 0 or not 0 <= times[i] - begin < length:  # most are of one span
+            span = times[i] // length
+            begin, place = span * length, np.searchsorted(spans, span)
+            if place == len(spans) or spans[place] != span:
+                place = -1
+        found[i] = place
+        missing += place < 0
+    return found, missing
+
+
+@compiled
+def _find(
+    table: Ints, touched: NDArray[np.bool_], known: Ints, places: Ints, groups: Ints
+) -> tuple[Ints, bool]:
+    """Return the (n, k) rows of places and groups, -1 for none, which are `touched`, and whether one could be made."""
+    found, is_missing = np.full(groups.shape, -1), False
+    for j in range(groups.shape[1]):
+        group, column = -1, -1
+        for i in range(groups.shape[0]):
+            if groups[i, j] < 0:
+                continue
+            if groups[i, j] != group:
+                group, column = groups[i, j], len(known) - 1
+                while column >= 0 and known[column] != group:
+                    column -= 1
+            if column < 0:  # also of what belongs to no cohort now: it may have when it came
+                is_missing |= len(known) < MOST_GROUPS
+            elif places[i] >= 0:
+                found[i, j] = row = table[places[i], column]
+                if row < 0:
+                    is_missing = True
+                else:
+                    touched[row] = True
+    return found, is_missing
 
 
 class CohortTable:
@@ -38,7 +86,7 @@ class CohortTable:
     Attributes
     ----------
     counts
-        (rows, width) int64, changed in place by whoever counts; then say so with `touch`.
+        (rows, width) int64, changed in place by whoever counts, in what `rows` has returned.
     beyond
         Predictions that belong to no cohort since theirs was given up, or was never one of the latest.
 
@@ -62,7 +110,7 @@ class CohortTable:
         self._free: list[int] = []
         self._of: dict[int, Cohort] = {}  # of each row
         self._stored: set[Cohort] = set()
-        self._touched: set[int] = set()
+        self._touched = np.zeros(0, np.bool_)  # (rows,)
         self._gone: set[Cohort] = set()
 
     @property
@@ -89,30 +137,21 @@ class CohortTable:
 
     def open(self, times: Ints) -> Ints:
         """Make cohorts for predictions at (n,) times, ns since 1970; return (n,) places of these for `rows`, -1 beyond."""
-        found = self.place(times)
-        if (found < 0).any():
+        found, missing = _place(times, self._spans, self.span)
+        if missing:
             spans = times // self.span
             new, first = np.unique(np.where(found < 0, spans, -1), return_index=True)
             counted = 0  # before their cohort was given up
             for at in np.sort(first[new >= 0]).tolist():
                 gone = self._admit(int(spans[at]))
                 counted += 0 if gone is None else int((spans[:at] == gone).sum())
-            found = self.place(times)
-            self.beyond += int((found < 0).sum()) - counted
+            found, missing = _place(times, self._spans, self.span)
+            self.beyond += missing - counted
         return found
 
     def place(self, times: Ints) -> Ints:
         """Return (n,) places of the cohorts of (n,) times, -1 where there is none."""
-        if not len(self._spans) or not len(times):
-            return np.full(len(times), -1)
-        first, last = (int(time) // self.span for time in (times.min(), times.max()))
-        if first == last:  # a division for each would take longer than all that counts them
-            row = int(np.searchsorted(self._spans, first))
-            is_there = row < len(self._spans) and self._spans[row] == first
-            return np.full(len(times), row if is_there else -1)
-        spans = times // self.span
-        at = np.minimum(np.searchsorted(self._spans, spans), len(self._spans) - 1)
-        return np.where(self._spans[at] == spans, at, -1)
+        return _place(times, self._spans, self.span)[0]
 
     def _admit(self, span: int) -> int | None:
         """Make a cohort; return the one that was given up for it."""
@@ -137,7 +176,7 @@ class CohortTable:
         cohort = self._of.pop(row)
         self.counts[row] = 0
         self._free.append(row)
-        self._touched.discard(row)
+        self._touched[row] = False
         self._gone.add(cohort)
 
     def drop_groups(self, is_wanted: Callable[[int], bool]) -> None:
@@ -153,45 +192,27 @@ class CohortTable:
         self._groups, self._rows = {group: k for k, group in enumerate(kept)}, rows
 
     def rows(self, places: Ints, groups: Ints, *, make: bool) -> Ints:
-        """Return the (n, k) rows of (n,) cohorts and (n, k) groups, -1 where there is none; `make` those that are missing."""
-        if (
-            groups.shape[1] == 1
-            and len(self._rows)
-            and self._groups.get(0) == 0
-            and not groups.any()
-        ):
-            found = np.where(places >= 0, self._rows[places, 0], -1)[:, None]
-            if not make or not ((places >= 0) & (found[:, 0] < 0)).any():
-                return found  # all events are in one group, of all, and it has rows
-        known, column = self._columns(groups)
-        if make and ((column < 0) & (groups >= 0)).any():
-            # Also of what belongs to no cohort now: it may have when it came.
-            new = np.where(column < 0, groups, -1).ravel()
-            values, first = np.unique(new, return_index=True)
-            for group in values[np.argsort(first)].tolist():
-                if group >= 0 and len(self._groups) < MOST_GROUPS:
-                    self._groups[group] = len(self._groups)
-            known, column = self._columns(groups)
-        at = np.broadcast_to(places[:, None], groups.shape)
-        good = (at >= 0) & (column >= 0)
-        if not len(self._rows):
-            return np.full(groups.shape, -1)
-        found = np.where(good, self._rows[at, column], -1)
-        if make and (missing := good & (found < 0)).any():
-            pairs = np.unique(np.stack([at[missing], column[missing]]), axis=1)
-            for place, of in pairs.T.tolist():
-                self._rows[place, of] = self._new(Cohort(int(self._spans[place]), int(known[of])))
-            found = np.where(good, self._rows[at, column], -1)
-        return found
+        """Return the (n, k) rows of (n,) cohorts and (n, k) groups, -1 where there is none; `make` those that are missing.
 
-    def _columns(self, groups: Ints) -> tuple[Ints, Ints]:
-        """Return the known groups by column, and the column of each of some groups, -1 where one is not known."""
+        They are to be changed now, and are noted as such.
+        """
+        found, is_missing = self._found(places, groups)
+        if not (make and is_missing):
+            return found
+        missing = (found < 0) & (groups >= 0)
+        at = np.broadcast_to(places[:, None], groups.shape)[missing].tolist()
+        cohorts = dict.fromkeys(zip(at, groups[missing].tolist(), strict=True))
+        for place, group in cohorts:
+            if len(self._groups) < MOST_GROUPS:
+                self._groups.setdefault(group, len(self._groups))
+            if place >= 0 and group in self._groups:
+                row = self._new(Cohort(int(self._spans[place]), group))
+                self._rows[place, self._groups[group]] = row
+        return self._found(places, groups)[0]
+
+    def _found(self, places: Ints, groups: Ints) -> tuple[Ints, bool]:
         known = np.array(list(self._groups), np.int64)
-        if not len(known):
-            return known, np.full(groups.shape, -1)
-        order = np.argsort(known)
-        at = order[np.minimum(np.searchsorted(known, groups, sorter=order), len(known) - 1)]
-        return known, np.where(known[at] == groups, at, -1)
+        return _find(self._rows, self._touched, known, places, groups)
 
     def _new(self, cohort: Cohort) -> int:
         if not self._free:
@@ -199,6 +220,7 @@ class CohortTable:
             grown = np.zeros((max(4, 2 * size), self.counts.shape[1]), np.int64)
             grown[:size] = self.counts
             self.counts = grown
+            self._touched = np.append(self._touched, np.zeros(len(grown) - size, np.bool_))
             self._free = list(range(len(grown) - 1, size - 1, -1))
         row = self._free.pop()
         self._of[row] = cohort
@@ -211,15 +233,9 @@ class CohortTable:
         wider[:, : self.counts.shape[1]] = self.counts
         self.counts = wider
 
-    def touch(self, rows: Ints) -> None:
-        """Note that (n,) rows have changed."""
-        touched = np.zeros(len(self.counts) + 1, np.bool_)
-        touched[rows] = True  # what has no row is the last one's
-        self._touched.update(np.flatnonzero(touched[:-1]).tolist())
-
     def touch_all(self) -> None:
         """Note that each row has changed."""
-        self._touched.update(self._of)
+        self._touched[list(self._of)] = True
 
     def cohorts(self) -> Iterator[tuple[Cohort, Ints]]:
         """Yield each cohort and group with its row, in the order of time."""
@@ -242,9 +258,9 @@ class CohortTable:
 
     def changed(self) -> tuple[list[Cohort], list[Cohort]]:
         """Return what has changed since the last call, and what is gone; they are to be stored, and deleted."""
-        changed = sorted(self._of[row] for row in self._touched)
+        changed = sorted(self._of[row] for row in np.flatnonzero(self._touched).tolist())
         gone = sorted(self._gone & self._stored)
-        self._touched.clear()
+        self._touched[:] = False
         self._gone.clear()
         self._stored.update(changed)
         self._stored.difference_update(gone)

@@ -35,6 +35,7 @@ from .leakage import FIELD, Leakage, stored
 from .model_settings import PerformanceSettings
 from .pair_metrics import (
     CONFUSION,
+    are_known,
     asked_about,
     count_pairs,
     index,
@@ -56,11 +57,19 @@ TOGETHER: Final = -1
 
 
 @compiled
-def _tally(counts: Ints, rows: Ints, column: int, sign: int) -> None:
+def _count_labels(
+    counts: Ints, rows: Ints, predicted: Floats, label: Floats, lag: Ints, closes: int, sign: int,
+    are_classes: bool,
+) -> None:  # fmt: skip
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
-            if rows[i, j] >= 0:
-                counts[rows[i, j], column] += sign
+            row = rows[i, j]
+            if row >= 0:
+                counts[row, LABELS] += sign
+                if sign > 0 and lag[i] > closes:
+                    counts[row, REVISED] += 1
+                if are_classes and predicted[i] == label[i]:
+                    counts[row, HITS] += sign
 
 
 @compiled
@@ -145,9 +154,6 @@ class Cohorts:
             self._meet(now)
         for found in now:
             self._count(found, 1)
-            late = found.lag > int(self.settings.close_after * 1e9) + self.table.span
-            if late.any():
-                _tally(self.table.counts, self._rows(take(found, late)), REVISED, 1)
         if seen is not None and rows is not None and (estimator := self._estimator) is not None:
             self._estimate(seen, rows, estimator)
 
@@ -158,13 +164,12 @@ class Cohorts:
         groups = self._groups.of(seen.segments, spans, self._begins)
         rows = self.table.rows(places, groups, make=True)
         _count_predictions(self.table.counts, rows, seen.predicted, self._columns.positive)
-        self.table.touch(rows)
         if self.leakage is not None:
             self.leakage.observe(seen.times, groups, seen.met)
         if self.settings.maturity is not None:
             places = self.delays.open(seen.times)
             all_of_them = np.zeros((len(places), 1), np.int64)
-            self.delays.touch(self.delays.rows(places, all_of_them, make=True))
+            self.delays.rows(places, all_of_them, make=True)
         return rows
 
     @property
@@ -173,12 +178,12 @@ class Cohorts:
 
     def _estimate(self, seen: Seen, rows: Ints, estimator: Estimator) -> None:
         """Count what is expected of predictions that came after the reference was complete."""
-        follows = self.estimates.follows(seen.offsets, seen.rows)
-        if not follows.any():
+        before = self.estimates.before(seen.offsets, seen.rows)
+        if before == len(rows):
             return
         self._widen()
-        if not follows.all():
-            seen, rows = take(seen, follows), rows[follows]
+        if before:
+            seen, rows = take(seen, slice(before, None)), rows[before:]
         estimator.count(self.table.counts[:, PARTS + self._width :], rows, seen)
 
     def estimated(self, row: Ints, name: Callable[[float], str]) -> dict[str, Metric]:
@@ -197,47 +202,39 @@ class Cohorts:
 
     def _meet(self, found: list[Pairs]) -> None:
         """Give classes that are new a number, in the order of the log."""
-        found = [_answered(one) for one in found]
-        if self.is_regression is not False or len(self.classes) >= MOST_CLASSES - 1 or not found:
+        if self.is_regression is not False or len(self.classes) >= MOST_CLASSES - 1:
+            return
+        classes = np.array(self.classes)
+        found = [_answered(f) for f in found if not are_known(f.predicted, f.label, classes)]
+        if not found:
             return
         both = np.concatenate([np.stack([one.predicted, one.label], axis=1) for one in found])
-        new = ~np.isnan(both)
-        for number in self.classes:
-            new &= both != number
-        if not new.any():
-            return
+        new = ~(np.isnan(both) | np.isin(both, classes))
         offsets = np.concatenate([one.offsets for one in found])
         order = np.lexsort((np.concatenate([one.rows for one in found]), offsets))
         numbers, first = np.unique(both[order][new[order]], return_index=True)
         room = MOST_CLASSES - 1 - len(self.classes)
         self.classes += numbers[np.argsort(first)][:room].tolist()
 
-    def _rows(self, pairs: Pairs) -> Ints:
-        places = self.table.place(pairs.times - pairs.lag)
-        return self.table.rows(places, self._groups.of(pairs.segments), make=False)
-
     def _count(self, pairs: Pairs, sign: int) -> None:
-        rows = self._rows(pairs)
-        self.table.touch(rows)
+        places = self.table.place(pairs.times - pairs.lag)
+        rows = self.table.rows(places, self._groups.of(pairs.segments), make=False)
         self._widen()
-        counts = self.table.counts
-        _tally(counts, rows, LABELS, sign)
-        answered = _answered(pairs)
-        if self.is_regression is None or not len(answered.label):
+        counts, are_classes = self.table.counts, self.is_regression is False
+        closes = int(self.settings.close_after * 1e9) + self.table.span
+        _count_labels(
+            counts, rows, pairs.predicted, pairs.label, pairs.lag, closes, sign, are_classes
+        )
+        if self.is_regression is None:
             return
-        if answered is not pairs:
-            pairs, rows = answered, self._rows(answered)
         if self.leakage is not None:
-            self.leakage.judge(pairs, sign)
+            self.leakage.judge(_answered(pairs), sign)
         count_pairs(
             counts[:, PARTS : PARTS + self._width], rows, pairs, sign, self.classes, self._columns,
             is_regression=self.is_regression,
         )  # fmt: skip
-        if not self.is_regression:
-            same = pairs.predicted == pairs.label
-            _tally(counts, np.where(same[:, None], rows, -1), HITS, sign)
-            if self.settings.maturity is not None:
-                self._count_delays(pairs, sign)
+        if are_classes and self.settings.maturity is not None:
+            self._count_delays(pairs, sign)
 
     def _count_delays(self, pairs: Pairs, sign: int) -> None:
         known = ~(np.isnan(pairs.predicted) | np.isnan(pairs.label))
@@ -249,7 +246,6 @@ class Cohorts:
         np.add.at(
             self.delays.counts, (rows[rows >= 0], (cell * DELAYS + bins)[rows[:, 0] >= 0]), sign
         )
-        self.delays.touch(rows)
 
     @property
     def _width(self) -> int:
@@ -402,9 +398,7 @@ class Cohorts:
         """Return the true and false negatives, false and true positives of a row, or of each of several, of the class that is asked about."""
         confusion = row[..., PARTS : PARTS + CONFUSION]
         confusion = confusion.reshape(*row.shape[:-1], MOST_CLASSES, MOST_CLASSES)
-        return two_by_two(
-            confusion, int(index(np.array([self._columns.positive]), self.classes)[0])
-        )
+        return two_by_two(confusion, index(self._columns.positive, np.array(self.classes)))
 
     def with_rule(self, cohort: Cohort, row: Ints, now: int) -> Ints:
         """Return a row in which predictions without a label are negative, where the cohort is mature and that is the rule."""
@@ -414,7 +408,7 @@ class Cohorts:
             return row
         row = row.copy()
         confusion = row[PARTS : PARTS + CONFUSION].reshape(MOST_CLASSES, MOST_CLASSES)
-        positive = int(index(np.array([self._columns.positive]), self.classes)[0])
+        positive = index(self._columns.positive, np.array(self.classes))
         for said, place in ((SAID_OTHER, negative[0]), (SAID_POSITIVE, positive)):
             confusion[negative[0], place] += row[said] - confusion[:, place].sum()
         return row

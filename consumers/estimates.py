@@ -77,13 +77,16 @@ class Estimates:
 
         NaN while it is learned, and where nothing was expected.
         """
+        known = self.known(is_regression=is_regression)
+        if known is not None:
+            return known.differences(pairs)
         found = np.full(len(pairs.label), np.nan)
-        known, taken = self.known(is_regression=is_regression), 0
-        if known is None and is_regression is not None:
-            taken = self._collect(pairs, is_regression=is_regression)
-            known = self.known(is_regression=is_regression)
+        if is_regression is None:
+            return found
+        taken = self._collect(pairs, is_regression=is_regression)
+        known = self.known(is_regression=is_regression)
         if known is not None and taken < len(found):
-            found[taken:] = known.differences(take(pairs, slice(taken, None)) if taken else pairs)
+            found[taken:] = known.differences(take(pairs, slice(taken, None)))
         return found
 
     def _collect(self, pairs: Pairs, *, is_regression: bool) -> int:
@@ -117,10 +120,11 @@ class Estimates:
             self._begin = int(pairs.offsets[end - 1]), int(pairs.rows[end - 1])
         return end
 
-    def follows(self, offsets: Ints, rows: Ints) -> NDArray[np.bool_]:
-        """Return whether each of (n,) predictions came after the reference was complete."""
+    def before(self, offsets: Ints, rows: Ints) -> int:
+        """Return how many of (n,) predictions, in the order of the log, came before the reference was complete."""
         offset, row = self._begin
-        return np.asarray((offsets > offset) | ((offsets == offset) & (rows > row)))
+        begin, end = offsets.searchsorted((offset, offset + 1)).tolist()
+        return int(begin + rows[begin:end].searchsorted(row, "right"))
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the state, as `pack` takes it."""

@@ -98,19 +98,10 @@ class OfTwo:
 
     def differences(self, pairs: Pairs) -> Floats:
         """As `Estimator` says."""
-        found = np.full(len(pairs.label), np.nan)
         if pairs.scores.shape[1] != 1:
-            return found
-        score, positive = pairs.scores[:, 0], self._columns.positive
-        known = np.flatnonzero(
-            ~(np.isnan(pairs.label) | np.isnan(pairs.predicted)) & (score >= 0) & (score <= 1)
-        )
-        if len(known):
-            said = pairs.predicted[known] == positive
-            chance = self.calibration.apply(score[known])
-            right = said == (pairs.label[known] == positive)
-            found[known] = np.where(said, chance, 1 - chance) - right
-        return found
+            return np.full(len(pairs.label), np.nan)
+        score, positive = np.ascontiguousarray(pairs.scores[:, 0]), self._columns.positive
+        return self.calibration.differences(score, pairs.predicted, pairs.label, positive)
 
 
 class OfSeveral:

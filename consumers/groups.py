@@ -67,18 +67,18 @@ class Groups:
         found = np.zeros(len(version), np.int64)
         for place, name in enumerate(self._names):
             texts = columns.get(name)
-            if texts is not None and texts.present.any():
+            if texts is not None and np.count_nonzero(texts.present):
                 found |= self._numbers(place, texts) << (_BITS * place)
         return found
 
     def _meet(self, columns: Mapping[str, Strings]) -> None:
         """Take in new segments in the order of the first row that has each."""
         new = [
-            (int(texts.present.argmax()), name, texts)
+            (int(texts.present.argmax()), name)
             for name, texts in columns.items()
-            if name not in self._names and texts.present.any()
+            if name not in self._names and np.count_nonzero(texts.present)
         ]
-        for _, name, _ in sorted(new, key=lambda one: one[:2]):
+        for _, name in sorted(new):
             if len(self._names) < MOST_SEGMENTS and is_segment(name):
                 self._names.append(name)
                 self._values.append(StringIndex())
@@ -108,9 +108,11 @@ class Groups:
 
         `begins` are segments and crossings that have groups from a span on only, `spans` the (n,) spans of rows.
         """
-        place = {name: k for k, name in enumerate(self._names)}
         found = [np.zeros(len(codes), np.int64)]
-        there = int(np.bitwise_or.reduce(codes)) if len(codes) else 0
+        there = int(np.bitwise_or.reduce(codes)) if self._names else 0
+        if not there:
+            return found[0][:, None]
+        place = {name: k for k, name in enumerate(self._names)}
         for names in (*((name,) for name in self._single), *self._crossed):
             if all(there & (_BEYOND << (_BITS * place[name])) for name in names):
                 group = self.group(codes, names)

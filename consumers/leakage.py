@@ -74,7 +74,6 @@ class Leakage:
             begin = k * served_counts.WIDTH
             counts = self._table.counts[:, begin : begin + served_counts.WIDTH]
             served_counts.count(counts, rows, np.ascontiguousarray(codes[:, k]))
-        self._table.touch(rows)
 
     def judge(self, pairs: Pairs, sign: int) -> None:
         """Count the losses of pairs, or take them away with a sign of -1."""
@@ -88,7 +87,6 @@ class Leakage:
         for k, counted in enumerate((known, loss <= members.mean)):
             of = rows[counted]
             np.add.at(self._table.counts[:, self._losses + k], of[of >= 0], sign)
-        self._table.touch(rows)
 
     def counts(self, cohorts: Sequence[Cohort]) -> tuple[dict[str, ServedCounts], list[int]]:
         """Return what the metrics of some cohorts of one group follow from, as `RowCounts` has it."""

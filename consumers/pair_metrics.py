@@ -14,6 +14,7 @@ import numpy as np
 from ..core.columns import Floats, Ints
 from ..detectors import binary_counts, binary_metrics, class_counts, class_scores, regression_sums
 from ..detectors.binary_metrics import Metric
+from ..detectors.compiled import compiled
 from .class_numbers import numbers_only
 from .join import Pairs
 from .score_columns import MOST_CLASSES, ScoreColumns
@@ -48,22 +49,34 @@ def count_pairs(
         for k in range(rows.shape[1]):
             regression_sums.count(counts, rows[:, k], predicted, label, sign)
         return
-    said, true = index(predicted, classes), index(label, classes)
-    confusion = counts[:, :CONFUSION].reshape(len(counts), MOST_CLASSES, MOST_CLASSES)
-    of_scores = counts[:, CONFUSION:]
-    each = [np.ascontiguousarray(rows[:, k]) for k in range(rows.shape[1])]
-    for cells in each:
-        class_counts.count(confusion, cells, said, true, sign)
-    if len(columns) == 1:
-        positive, score = columns.classes[0], np.ascontiguousarray(scores[:, 0])
-        is_true = np.where(np.isnan(label), np.nan, label == positive)
-        is_said = np.full(len(label), np.nan)  # what was said is in the confusion matrix
-        for cells in each:
-            binary_counts.count(of_scores, cells, is_said, is_true, score, sign)
-    elif len(columns):
+    is_one = len(columns) == 1
+    score = np.ascontiguousarray(scores[:, 0]) if is_one else np.empty(0)
+    asked = columns.classes[0] if is_one else np.nan
+    _count_classes(counts, rows, predicted, label, score, np.array(classes), asked, sign)
+    if len(columns) > 1:
         own = columns.numbers(label)
-        for cells in each:
-            class_scores.count(of_scores, cells, own, scores, sign)
+        for k in range(rows.shape[1]):
+            cells = np.ascontiguousarray(rows[:, k])
+            class_scores.count(counts[:, CONFUSION:], cells, own, scores, sign)
+
+
+@compiled
+def _count_classes(
+    table: Ints, rows: Ints, predicted: Floats, label: Floats, score: Floats, classes: Floats,
+    asked: float, sign: int,
+) -> None:  # fmt: skip
+    """Add pairs to the confusion matrix, and where there is one score, of the class `asked`, to what follows from it."""
+    of_scores = table[:, CONFUSION:]
+    for i in range(rows.shape[0]):
+        said, true = index(predicted[i], classes), index(label[i], classes)
+        for j in range(rows.shape[1]):
+            row = rows[i, j]
+            if row < 0 or true < 0:
+                continue
+            if said >= 0:
+                table[row, true * MOST_CLASSES + said] += sign
+            if len(score):
+                binary_counts.count_score(of_scores, row, label[i] == asked, score[i], sign)
 
 
 def metrics_of(
@@ -87,9 +100,10 @@ def metrics_of(
     of_scores = row[CONFUSION:]
     if len(classes) <= 2 and len(columns) <= 1:
         positive = asked_about(classes, columns, name)
-        place = int(index(np.array([positive]), classes)[0])
         of_scores = of_scores.copy()
-        of_scores[: binary_counts.SCORED] = two_by_two(confusion, place)
+        of_scores[: binary_counts.SCORED] = two_by_two(
+            confusion, index(positive, np.array(classes))
+        )
         return binary_metrics.metrics(of_scores)
     order = [*np.argsort(classes).tolist(), *range(len(classes), MOST_CLASSES)]
     found = class_counts.metrics(confusion[np.ix_(order, order)])
@@ -132,10 +146,20 @@ def two_by_two(confusion: Ints, positive: int) -> Ints:
     return np.stack([confusion.sum(axis=(-2, -1)) - tp - fn - fp, fn, fp, tp], axis=-1)
 
 
-def index(numbers: Floats, classes: list[float]) -> Ints:
-    """Return (n,) places of classes, the last for one that has none, -1 where a row has no class."""
-    found = np.full(len(numbers), MOST_CLASSES - 1)
-    for k, number in enumerate(classes):
-        found[numbers == number] = k
-    found[np.isnan(numbers)] = -1
-    return found
+@compiled
+def index(number: float, classes: Floats) -> int:
+    """Return the place of a class, the last for one that has none, -1 for NaN."""
+    for k in range(len(classes)):
+        if classes[k] == number:
+            return k
+    return -1 if np.isnan(number) else MOST_CLASSES - 1
+
+
+@compiled
+def are_known(predicted: Floats, label: Floats, classes: Floats) -> bool:
+    """Whether all (n,) predictions and labels are of some classes, or NaN."""
+    for i in range(len(label)):
+        for number in (predicted[i], label[i]):
+            if index(number, classes) == MOST_CLASSES - 1:
+                return False
+    return True

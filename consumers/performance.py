@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from .training_rows import SERVED, TrainingRows
 
 _WAITING: Final = 16_384
 """Events that wait to be counted at most: some 2 MB."""
+T = TypeVar("T", Seen, Pairs)
 
 
 class Performance:
@@ -72,7 +73,8 @@ class Performance:
         self._from = self._from_stored = (
             0  # row of the join's table, of the first prediction that is counted
         )
-        self._seen: list[tuple[Seen, Ints]] = []  # with the environment of each, -1 for none
+        self._seen: list[Seen] = []
+        self._codes: list[NDArray[np.integer[Any]]] = []  # the environment of each, -1 for none
         self._pairs_of: list[Pairs] = []
         self._corrections: list[Correction] = []
         self._waiting = 0  # events of these
@@ -119,9 +121,12 @@ class Performance:
             kept = [rows >= self._from for rows in paired]
             pairs = [take(pair, of) for pair, of in zip(pairs, kept, strict=True) if of.any()]
             corrections = [one for one in corrections if one.row >= self._from]
-        codes = predictions.environment.astype(np.int64)
-        columns = (getattr(predictions, name) for name in Seen._fields)
-        self._seen.append((Seen(*columns), codes if fresh.all() else np.where(fresh, codes, -1)))
+        p, codes = predictions, predictions.environment
+        self._seen.append(
+            Seen(p.offsets, p.rows, p.times, p.segments, p.predicted, p.scores, p.met)
+        )
+        is_whole = np.count_nonzero(fresh) == len(fresh)
+        self._codes.append(codes if is_whole else np.where(fresh, codes, np.int64(-1)))
         self._pairs_of += pairs
         self._corrections += corrections
         self._waiting += len(fresh) + sum(len(pair.label) for pair in pairs)
@@ -139,30 +144,34 @@ class Performance:
         """Count what waits; `regressions` says of each environment whether its model is a regression."""
         if not self._waiting and not self._corrections:
             return
-        width = self._width  # what came before they were known has fewer scores
-        seen: dict[int, Seen] = {}
-        if self._seen:
-            events = [one._replace(scores=widened(one.scores, width)) for one, _ in self._seen]
-            whole, environment = stack(events), np.concatenate([codes for _, codes in self._seen])
-            for code, rows in groups(environment):
-                seen[code] = whole if len(rows) == len(environment) else take(whole, rows)
-        pairs: dict[int, Pairs] = {}
-        if self._pairs_of:
-            both = stack(
-                [pair._replace(scores=widened(pair.scores, width)) for pair in self._pairs_of]
-            )
-            for code, rows in groups(both.environment):
-                pairs[code] = both if len(rows) == len(both.label) else take(both, rows)
+        seen = self._by_environment(self._seen, self._codes)
+        pairs = self._by_environment(self._pairs_of, [pair.environment for pair in self._pairs_of])
         corrections: dict[int, list[Correction]] = {}
         for correction in self._corrections:
-            one = correction.pair._replace(scores=widened(correction.pair.scores, width))
-            code = int(one.environment[0])
-            corrections.setdefault(code, []).append(correction._replace(pair=one))
+            one = correction._replace(pair=self._wide(correction.pair))
+            corrections.setdefault(int(one.pair.environment[0]), []).append(one)
         for code in {**seen, **pairs, **corrections}:
             cohorts = self._of(code)
             cohorts.is_regression = regressions[code]
             cohorts.update(seen.get(code), pairs.get(code), corrections.get(code, ()))
-        self._seen, self._pairs_of, self._corrections, self._waiting = [], [], [], 0
+        self._seen, self._codes, self._pairs_of, self._corrections = [], [], [], []
+        self._waiting = 0
+
+    def _by_environment(
+        self, events: list[T], codes: list[NDArray[np.integer[Any]]]
+    ) -> dict[int, T]:
+        if not events:
+            return {}
+        whole, every = stack([self._wide(one) for one in events]), np.concatenate(codes)
+        return {
+            code: whole if len(rows) == len(every) else take(whole, rows)
+            for code, rows in groups(every)
+        }
+
+    def _wide(self, events: T) -> T:
+        """Return events with all columns of scores: what came before these were known has fewer."""
+        scores = widened(events.scores, self._width)
+        return events if scores is events.scores else events._replace(scores=scores)
 
     def _of(self, environment: int) -> Cohorts:
         if environment not in self._cohorts:

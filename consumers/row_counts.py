@@ -164,7 +164,8 @@ def decode(counts: bytes) -> RowCounts | GapCounts | None:
 def packed(row: Ints) -> bytes:
     """Return whole numbers, most of which are 0: gaps between the others and these, byte by byte of equal weight, deflated."""
     at = np.flatnonzero(row)
-    sparse = np.concatenate([np.diff(at, prepend=0), row[at]])
+    sparse = np.concatenate([at, row[at]])
+    sparse[1 : len(at)] -= at[:-1]
     return zlib.compress(sparse.view(np.uint8).reshape(-1, 8).T.tobytes(), _LEVEL)
 
 

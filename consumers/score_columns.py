@@ -74,11 +74,13 @@ class ScoreColumns:
             self._decide(names, scores)
         if math.isnan(self.positive):
             self._ask(batch, scores)
-        place = {name: k for k, name in enumerate(names)}
+        if len(self) == 1 and self.names[0] in names:
+            at = names.index(self.names[0])
+            return scores[:, at : at + 1]
         found = np.full((len(batch), len(self)), np.nan)
         for k, name in enumerate(self.names):
-            if name in place:
-                found[:, k] = scores[:, place[name]]
+            if name in names:
+                found[:, k] = scores[:, names.index(name)]
         return found
 
     def _decide(self, names: tuple[str, ...], scores: Floats) -> None:

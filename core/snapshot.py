@@ -53,7 +53,7 @@ def pack(kind: str, version: int, meta: dict[str, Any], arrays: dict[str, NDArra
     """
     # Plain tuples, and names of types looked up: a commit packs a dozen states of each model.
     layout: Any = [(name, _NAMES[array.dtype], array.shape) for name, array in arrays.items()]
-    head = _encode_head(_Head(kind, version, meta, layout))
+    head = _encode_head((kind, version, meta, layout))
     contents = [
         array.tobytes() if array.nbytes < _COPIED else np.ascontiguousarray(array).data
         for array in arrays.values()

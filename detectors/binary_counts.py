@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from ..core.columns import Floats, Ints
-from .compiled import compiled
+from .compiled import compiled, inlined
 
 BINS: Final = 1000
 """Bins of the score, of one width each."""
@@ -63,9 +63,13 @@ def count(
             table[k, TP if is_one else FP] += sign
         elif predicted[i] == 0.0:
             table[k, FN if is_one else TN] += sign
-        p = score[i]
-        if not 0.0 <= p <= 1.0:
-            continue
+        count_score(table, k, is_one, score[i], sign)
+
+
+@inlined
+def count_score(table: Ints, k: int, is_one: bool, p: float, sign: int) -> None:
+    """Add one score, and whether the label is 1, to a row of the table of `count`."""
+    if 0.0 <= p <= 1.0:
         error = (1.0 - p if is_one else p) ** 2
         loss = -np.log(min(max(p if is_one else 1.0 - p, SMALLEST), 1.0))
         table[k, SCORED] += sign
@@ -73,8 +77,7 @@ def count(
         table[k, BRIER_SQUARES] += sign * np.int64(np.rint(error * error / UNIT))
         table[k, LOG_LOSS] += sign * np.int64(np.rint(loss / LOG_UNIT))
         table[k, LOG_LOSS_SQUARES] += sign * np.int64(np.rint(loss * loss / LOG_UNIT))
-        table[k, SCORES + min(int(p * ECE_BINS), ECE_BINS - 1)] += sign * np.int64(
-            np.rint(p / UNIT)
-        )
+        place = SCORES + min(int(p * ECE_BINS), ECE_BINS - 1)
+        table[k, place] += sign * np.int64(np.rint(p / UNIT))
         place = HISTOGRAM + min(int(p * BINS), BINS - 1)
         table[k, place + (BINS if is_one else 0)] += sign

@@ -122,6 +122,17 @@ class Calibration:
         _apply(score, self.edges, self.values, self.guide, found)
         return found
 
+    def differences(
+        self, score: Floats, predicted: Floats, label: Floats, positive: float
+    ) -> Floats:
+        """Return (n,) how likely each prediction was right less whether it was, NaN where that is not known.
+
+        `predicted` and `label` are (n,) classes, of which `positive` is the one that scores are about.
+        """
+        found = np.empty(len(score))
+        _differences(score, predicted, label, positive, self.edges, self.values, self.guide, found)
+        return found
+
     def group_of(self, score: Floats) -> Ints:
         """Return the (n,) groups of (n,) scores within [0, 1]."""
         return np.asarray(self.group[np.searchsorted(self.edges, score, "right")])
@@ -171,3 +182,17 @@ def _apply(score: Floats, edges: Floats, values: Floats, guide: Ints, found: Flo
     for i in range(len(score)):
         s = score[i]
         found[i] = values[block_of(edges, guide, s)] if 0.0 <= s <= 1.0 else np.nan
+
+
+@compiled
+def _differences(
+    score: Floats, predicted: Floats, label: Floats, positive: float, edges: Floats, values: Floats,
+    guide: Ints, found: Floats,
+) -> None:  # fmt: skip
+    for i in range(len(score)):
+        found[i] = np.nan
+        s, is_known = score[i], not (np.isnan(label[i]) or np.isnan(predicted[i]))
+        if is_known and 0.0 <= s <= 1.0:
+            chance, said = values[block_of(edges, guide, s)], predicted[i] == positive
+            right = said == (label[i] == positive)
+            found[i] = (chance if said else 1.0 - chance) - (1.0 if right else 0.0)

@@ -94,7 +94,9 @@ class PerformanceWindow:
         }
 
     def _median_lag(self) -> float:
-        return float(np.median(self._lag[self._place >= 0])) / 1e9
+        lags = self._lag[self._place >= 0]
+        middle = (len(lags) - 1) // 2, len(lags) // 2  # `np.median` takes three times as long
+        return float(np.partition(lags, middle)[[*middle]].mean()) / 1e9
 
     def snapshot(self) -> bytes:
         """Return the whole state."""

@@ -26,7 +26,6 @@ def count(of: CohortTable, days: list[float], groups: list[list[int]] | None = N
     for row in rows.ravel().tolist():
         if row >= 0:
             of.counts[row, 0] += 1
-    of.touch(rows)
 
 
 def content(of: CohortTable) -> dict[tuple[int, int], list[int]]:
