@@ -97,7 +97,7 @@ def _pack(shapes: list[Shape], literals: list[list[bytes]]) -> Shapes:
     end = np.cumsum([len(literal) for literal in flat], dtype=np.int64)
     counts = np.array([len(of_shape) for of_shape in literals], np.int64)
     return Shapes(
-        text=np.frombuffer(b"".join(flat), np.uint8),
+        text=np.frombuffer(b"".join(flat) + bytes(8), np.uint8),
         literal_start=end - np.array([len(literal) for literal in flat], np.int64),
         literal_end=end,
         first_literal=np.cumsum(counts) - counts,
