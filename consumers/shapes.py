@@ -8,16 +8,37 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.columns import Ints
+from ..core.columns import FLOAT, INTEGER, NULL, TAGS, TEXT, Floats, Ints
 from ..core.events import Event, Label
 from ..core.json_scan import Path, scalars
+from ..core.names import LENGTHS
 from ..core.wire import Kind
+from .column_kernel import TEXTS, VALUES, Layout
 from .json_kernel import HINTS, Shapes
 
 _MAX_SHAPES: Final = 256  # chosen: a shape is some kB, and trying one that does not fit some 20 ns
 _MAX_BYTES: Final = 1 << 16  # larger events are rare, and their cost is not that of the envelope
 _MAPS: Final = ("features", "scores", "segments")
 _LISTS: Final = ("logits", "embedding")
+_FIELD_TAGS: Final[dict[str, tuple[int, ...]]] = {
+    "prediction_id": (TEXT,), "model": (TEXT,), "environment": (TEXT,),
+    "version": (TEXT, NULL), "client": (TEXT, NULL), "time": (TEXT, NULL),
+    "observed_at": (TEXT, NULL), "prediction": TAGS, "label": TAGS,
+    "sample_rate": (INTEGER, FLOAT), "revision": (INTEGER,),
+    "scores": (NULL,), "logits": (NULL,), "embedding": (NULL,), "segments": (NULL,),
+    "input": (NULL,),
+}  # fmt: skip
+"""What a plain field may hold; the containers here stand for `"logits": null` and the like."""
+_ENTRY_TAGS: Final = {
+    "scores": (INTEGER, FLOAT), "segments": (TEXT,), "logits": (INTEGER, FLOAT),
+    "embedding": (INTEGER, FLOAT),
+}  # fmt: skip
+"""What the entries of containers may hold; features anything."""
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    # In characters: within them in bytes is within them in characters.
+    **LENGTHS, "sample_rate": (float(np.nextafter(0, 1)), 1.0), "revision": (0.0, 2.0**31 - 1),
+}  # fmt: skip
+_NO_RULES: Final = np.empty((4, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +76,9 @@ class ShapeBook:
         self.shapes: list[Shape] = []
         self._literals: list[list[bytes]] = []
         self._known: dict[tuple[Kind, bytes], int] = {}
+        self._rules: list[Floats] = []
         self.packed = _pack([], [])
+        self.layout = _layout([], [])
         self.hints: Ints = np.full((1, HINTS), -1, np.int64)
 
     @property
@@ -83,12 +106,14 @@ class ShapeBook:
         if signature in self._known:
             return False
         if len(self.shapes) == _MAX_SHAPES:
-            self.shapes, self._literals, self._known = [], [], {}
+            self.shapes, self._literals, self._rules, self._known = [], [], [], {}
             self.hints[:] = -1
         self._known[signature] = len(self.shapes)
         self.shapes.append(shape)
         self._literals.append(literals)
+        self._rules.append(_rules(shape))
         self.packed = _pack(self.shapes, self._literals)
+        self.layout = _layout(self.shapes, self._rules)
         return True
 
 
@@ -104,6 +129,41 @@ def _pack(shapes: list[Shape], literals: list[list[bytes]]) -> Shapes:
         scalars=counts - 1,
         kind=np.array([shape.kind for shape in shapes], np.int64),
     )
+
+
+def _rules(shape: Shape) -> Floats:
+    """Return (4, rules) what the scalars of a shape may be: which one, the bits of its tags, its bounds."""
+    rules: list[tuple[int, int, float, float]] = []
+
+    def add(scalar: int, tags: tuple[int, ...], bounds: tuple[float, float]) -> None:
+        rules.append((scalar, sum(1 << tag for tag in tags), *bounds))
+
+    for name, scalar in shape.fields.items():
+        tags = _FIELD_TAGS[name]
+        if name == "label" and shape.is_label:
+            tags = tuple(tag for tag in tags if tag != NULL)
+        add(scalar, tags, _BOUNDS.get(name, (-np.inf, np.inf)))
+    for name, tags in _ENTRY_TAGS.items():
+        entries = shape.maps[name].values() if name in _MAPS else shape.lists.get(name, ())
+        for scalar in entries:
+            add(int(scalar), tags, (-np.inf, np.inf))
+    return np.array(rules).reshape(-1, 4).T
+
+
+def _layout(shapes: list[Shape], rules: list[Floats]) -> Layout:
+    texts, values = [], []
+    for shape in shapes:
+        time = {"time": shape.fields.get("observed_at", -1)} if shape.is_label else {}
+        fields = {**shape.fields, **time}
+        texts.append([fields.get(name, -1) for name in TEXTS])
+        values.append([fields.get(name, -1) for name in VALUES])
+    scalar, tags, low, high = np.concatenate([_NO_RULES, *rules], axis=1)
+    return Layout(
+        np.array(texts, np.int64).reshape(-1, len(TEXTS)),
+        np.array(values, np.int64).reshape(-1, len(VALUES)),
+        np.cumsum([0] + [of.shape[1] for of in rules]),
+        scalar.astype(np.int64), tags.astype(np.int64), low, high,
+    )  # fmt: skip
 
 
 def _shape_of(raw: bytes, kind: Kind, event: Event) -> tuple[Shape, list[bytes]] | None:
