@@ -24,7 +24,7 @@ from ..detectors.string_index import StringIndex
 from . import arrow_reader, assemble
 from .assemble import Part, Rows
 from .column_kernel import sort_rows
-from .json_kernel import Cells, Workspace, read_rows
+from .json_kernel import Cells, Workspace, key_slots, read_rows
 from .record_kernel import ASK, count_lines, split_lines
 from .records import Records
 from .shapes import ShapeBook
@@ -32,7 +32,7 @@ from .time_kernel import NO_TIME
 
 _LEARN_ROUNDS: Final = 8  # chosen: new shapes looked for in one call; more come with the next
 _MAX_PATIENCE: Final = 63  # calls without a look for new shapes, once looking has been in vain
-_MAX_TEXTS: Final = 1 << 16  # keys and models remembered; beyond, that memory starts anew
+_MAX_MODELS: Final = 1 << 16  # remembered; beyond, that memory starts anew
 
 Single = list[tuple[Origin, Event]]
 
@@ -105,7 +105,6 @@ class Decoder:
         self._limits = limits or Limits()
         self._compiled = compiled
         self._book = ShapeBook()
-        self._keys = StringIndex()
         self._models = _Models()
         self._workspace = Workspace()
         self._patience = 0
@@ -120,10 +119,7 @@ class Decoder:
         """
         out = Decoded()
         kinds, times = self._kinds(records, out)
-        if len(self._keys) > _MAX_TEXTS:
-            self._keys = StringIndex()
-            self._book.forget_hints()
-        if len(self._models) > _MAX_TEXTS:
+        if len(self._models) > _MAX_MODELS:
             self._models = _Models()
         begin = 0
         for record in [*np.flatnonzero(kinds == Kind.ARROW).tolist(), len(records)]:
@@ -219,9 +215,9 @@ class Decoder:
         """Read the texts by known shapes, learning new ones on the way; shape -1 where none fits."""
         if not self._compiled:
             return _no_cells(len(texts.record))
-        keys = self._keys.add(records.keys) + 1
-        self._book.reserve_keys(len(self._keys) + 1)
-        keys = keys[texts.record]
+        slots = np.empty(len(records), np.int64)
+        key_slots(records.data, records.keys.start, records.keys.end, slots)
+        keys = slots[texts.record]
         cells = self._match(records.data, texts, keys)
         fits = texts.end - texts.start <= self._limits.json_bytes
         cells.shape[~fits] = -1

@@ -33,7 +33,9 @@ Int32s = NDArray[np.int32]
 _EXACT: Final = 1 << 53
 _MAX_DIGITS: Final = 19  # 10**19 - 1 fits 64 bits
 HINTS: Final = 2
-"""Shapes remembered for each Kafka key: usually its predictions' and its labels'."""
+"""Shapes remembered for each slot of Kafka keys: usually the predictions' and the labels' of a model."""
+SLOTS: Final = 1 << 14
+"""Slots that keys are divided among; keys that share one are read slower, and as well."""
 
 
 class Shapes(NamedTuple):
@@ -297,6 +299,17 @@ def _read_rows(
                 break
 
 
+@compiled
+def key_slots(data: Bytes, start: Ints, end: Ints, slots: Ints) -> None:
+    """Fill (n,) the slots of keys, by FNV-1a (Fowler, Noll and Vo)."""
+    for i in range(start.shape[0]):
+        value = np.uint64(0xCBF29CE484222325)
+        if start[i] >= 0:
+            for at in range(np.uint64(start[i]), np.uint64(end[i])):
+                value = (value ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
+        slots[i] = (value ^ (value >> np.uint64(32))) & np.uint64(SLOTS - 1)
+
+
 class Workspace:
     """Memory for the cells of one call, used again by the next: fresh pages cost more than reading."""
 
@@ -330,9 +343,9 @@ def read_rows(
     kinds
         (n,) `Kind` of each row; a shape answers only for the kind that it was learned from.
     keys
-        (n,) a small number for each row's Kafka key, an index into `hints`.
+        (n,) the slot of each row's Kafka key, an index into `hints`.
     hints
-        (keys, HINTS) shapes to try first, -1 for none; kept up to date here.
+        (SLOTS, HINTS) shapes to try first, -1 for none; kept up to date here.
     shapes
         The known shapes.
     workspace

@@ -14,7 +14,7 @@ from ..core.json_scan import Path, scalars
 from ..core.names import LENGTHS
 from ..core.wire import Kind
 from .column_kernel import TEXTS, VALUES, Layout
-from .json_kernel import HINTS, Shapes
+from .json_kernel import HINTS, SLOTS, Shapes
 
 _MAX_SHAPES: Final = 256  # chosen: a shape is some kB, and trying one that does not fit some 20 ns
 _MAX_BYTES: Final = 1 << 16  # larger events are rare, and their cost is not that of the envelope
@@ -79,22 +79,12 @@ class ShapeBook:
         self._rules: list[Floats] = []
         self.packed = _pack([], [])
         self.layout = _layout([], [])
-        self.hints: Ints = np.full((1, HINTS), -1, np.int64)
+        self.hints: Ints = np.full((SLOTS, HINTS), -1, np.int64)
 
     @property
     def is_label(self) -> NDArray[np.bool_]:
         """(shapes,) whether a shape's events are labels."""
         return np.array([shape.is_label for shape in self.shapes], np.bool_)
-
-    def forget_hints(self) -> None:
-        """Forget what the keys' shapes were: keys are about to be numbered anew."""
-        self.hints[:] = -1
-
-    def reserve_keys(self, keys: int) -> None:
-        """Make room for the hints of `keys` keys."""
-        if keys > len(self.hints):
-            more = np.full((2 * keys - len(self.hints), HINTS), -1, np.int64)
-            self.hints = np.concatenate([self.hints, more])
 
     def learn(self, raw: bytes, kind: Kind, event: Event) -> bool:
         """Remember the shape of `raw`, which decoded to `event`; False if that is nothing new."""
