@@ -22,7 +22,7 @@ from ..core.columns import (
 )  # fmt: skip
 from ..core.events import ENVIRONMENTS
 from ..detectors.string_index import StringIndex
-from .column_kernel import TEXTS, VALUES, Layout, judge, text_column, value_column
+from .column_kernel import Layout, judge, plain_columns
 from .json_kernel import Cells, gather
 from .shapes import Shape
 
@@ -78,7 +78,7 @@ def check(layout: Layout, rows: Rows) -> tuple[Strings, Bytes]:
     spans = np.empty((4, len(cells.shape)), np.int64)
     judge(
         rows.data, cells.shape, cells.first, cells.tags, cells.numbers, cells.start, cells.end,
-        layout.texts, *layout[2:], rows.times, spans,
+        *layout, rows.times, spans,
     )  # fmt: skip
     environment = np.zeros(len(cells.shape), np.uint8)
     said = np.flatnonzero(spans[2] >= 0)
@@ -91,30 +91,20 @@ def check(layout: Layout, rows: Rows) -> tuple[Strings, Bytes]:
 
 def columns(layout: Layout, rows: Rows, order: Ints, environment: Bytes) -> Columns:
     """Return the plain fields of rows of known shapes, in this order."""
-    cells = rows.cells
-
-    def text(scalars: Ints) -> Strings:
-        start, end = np.empty((2, len(order)), np.int64)
-        text_column(order, cells.shape, cells.first, cells.start, cells.end, scalars, start, end)
-        return Strings(rows.data, start, end)
-
-    def values(name: str) -> Values:
-        scalars = layout.values[:, VALUES.index(name)]
-        tags, numbers = np.empty(len(order), np.uint8), np.empty(len(order))
-        value_column(
-            order, cells.shape, cells.first, cells.tags, cells.numbers, scalars, tags, numbers
-        )
-        return Values(tags, numbers, text(scalars))
-
-    prediction_id, version, client = (
-        text(layout.texts[:, TEXTS.index(name)]) for name in ("prediction_id", "version", "client")
-    )
-    rate, revision = values("sample_rate"), values("revision")
+    cells, count = rows.cells, len(order)
+    start, end = np.empty((2, 5, count), np.int64)
+    tags, numbers = np.empty((4, count), np.uint8), np.empty((4, count))
+    plain_columns(
+        order, cells.shape, cells.first, cells.tags, cells.numbers, cells.start, cells.end,
+        layout.fields, start, end, tags, numbers,
+    )  # fmt: skip
+    texts = [Strings(rows.data, *spans) for spans in zip(start, end, strict=True)]
+    prediction_id, version, client, *of_values = texts
+    prediction, label = map(Values, tags[:2], numbers[:2], of_values)
+    rate, revision = (np.where(tags[k] == NULL, n, numbers[k]) for k, n in ((2, 1.0), (3, 0.0)))
     return Columns(
         rows.offsets[order], rows.rows[order], rows.times[order], environment[order],
-        prediction_id, version, client, values("prediction"), values("label"),
-        np.where(rate.present, rate.numbers, 1.0),
-        np.where(revision.present, revision.numbers, 0.0).astype(np.int64),
+        prediction_id, version, client, prediction, label, rate, revision.astype(np.int64),
     )  # fmt: skip
 
 

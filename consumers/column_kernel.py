@@ -14,9 +14,11 @@ from ..detectors.compiled import compiled
 from .json_kernel import Int32s
 from .time_kernel import NO_TIME, parse_time
 
-TEXTS: Final = ("model", "environment", "prediction_id", "version", "client", "time")
-VALUES: Final = ("prediction", "label", "sample_rate", "revision")
-_MODEL, _ENVIRONMENT, _TIME = 0, 1, 5
+FIELDS: Final = (
+    "model", "environment", "time",
+    "prediction_id", "version", "client", "prediction", "label", "sample_rate", "revision",
+)  # fmt: skip
+_MODEL, _ENVIRONMENT, _TIME, _ID, _PREDICTION, _RATE = 0, 1, 2, 3, 6, 8
 
 
 class Layout(NamedTuple):
@@ -24,8 +26,8 @@ class Layout(NamedTuple):
 
     Parameters
     ----------
-    texts, values
-        (shapes, fields) scalars of `TEXTS` and `VALUES`, -1 where a shape has none.
+    fields
+        (shapes, fields) scalars of `FIELDS`, -1 where a shape has none; the time of labels is `observed_at`.
     first_rule
         (shapes + 1,) where the rules of a shape begin.
     scalar, tags
@@ -34,8 +36,7 @@ class Layout(NamedTuple):
         (rules,) bounds of a number, and of the bytes of a text.
     """
 
-    texts: Ints
-    values: Ints
+    fields: Ints
     first_rule: Ints
     scalar: Ints
     tags: Ints
@@ -46,7 +47,7 @@ class Layout(NamedTuple):
 @compiled
 def judge(
     data: Bytes, shape: Ints, first: Ints, tags: Bytes, numbers: Floats, start: Int32s, end: Int32s,
-    texts: Ints, first_rule: Ints, scalar: Ints, allowed: Ints, low: Floats, high: Floats,
+    fields: Ints, first_rule: Ints, scalar: Ints, allowed: Ints, low: Floats, high: Floats,
     times: Ints, spans: Ints,
 ) -> None:  # fmt: skip
     """Take the shape from rows that break a rule; set the times of those that say theirs.
@@ -64,8 +65,8 @@ def judge(
             if (allowed[rule] >> tags[cell]) & 1 == 0 or value < low[rule] or value > high[rule]:
                 shape[i] = -1
                 break
-        cell = first[i] + texts[of, _TIME]
-        if texts[of, _TIME] >= 0 and start[cell] >= 0:
+        cell = first[i] + fields[of, _TIME]
+        if fields[of, _TIME] >= 0 and start[cell] >= 0:
             time = parse_time(data, start[cell], end[cell])
             if time == NO_TIME:
                 shape[i] = -1
@@ -74,8 +75,8 @@ def judge(
         if shape[i] < 0:
             continue
         for field in (_MODEL, _ENVIRONMENT):
-            if texts[of, field] >= 0:
-                cell = first[i] + texts[of, field]
+            if fields[of, field] >= 0:
+                cell = first[i] + fields[of, field]
                 spans[2 * field, i] = start[cell]
                 spans[2 * field + 1, i] = end[cell]
 
@@ -96,26 +97,23 @@ def sort_rows(codes: Ints, order: Ints, bounds: Ints) -> None:
 
 
 @compiled
-def text_column(
-    order: Ints, shape: Ints, first: Ints, start: Int32s, end: Int32s, scalars: Ints,
-    out_start: Ints, out_end: Ints,
+def plain_columns(
+    order: Ints, shape: Ints, first: Ints, tags: Bytes, numbers: Floats, start: Int32s, end: Int32s,
+    fields: Ints, out_start: Ints, out_end: Ints, out_tags: Bytes, out_numbers: Floats,
 ) -> None:  # fmt: skip
-    """Fill the spans of rows `order`, whose cells are the (shapes,) `scalars`; -1 where there is no text."""
+    """Fill columns of rows `order`, each a row of these matrices.
+
+    Of prediction_id, version, client, prediction and label their spans, -1 where there is no text; of
+    prediction, label, sample_rate and revision tags and numbers, NULL and NaN where there is none.
+    """
     for k in range(order.shape[0]):
         i = order[k]
-        scalar = scalars[shape[i]]
-        out_start[k] = start[first[i] + scalar] if scalar >= 0 else -1
-        out_end[k] = end[first[i] + scalar] if scalar >= 0 else -1
-
-
-@compiled
-def value_column(
-    order: Ints, shape: Ints, first: Ints, tags: Bytes, numbers: Floats, scalars: Ints,
-    out_tags: Bytes, out_numbers: Floats,
-) -> None:  # fmt: skip
-    """Fill the tags and numbers of rows `order`; NULL and NaN where a shape has no such scalar."""
-    for k in range(order.shape[0]):
-        i = order[k]
-        scalar = scalars[shape[i]]
-        out_tags[k] = tags[first[i] + scalar] if scalar >= 0 else NULL
-        out_numbers[k] = numbers[first[i] + scalar] if scalar >= 0 else np.nan
+        for field in range(_ID, len(FIELDS)):
+            scalar = fields[shape[i], field]
+            cell = first[i] + scalar
+            if field < _RATE:
+                out_start[field - _ID, k] = start[cell] if scalar >= 0 else -1
+                out_end[field - _ID, k] = end[cell] if scalar >= 0 else -1
+            if field >= _PREDICTION:
+                out_tags[field - _PREDICTION, k] = tags[cell] if scalar >= 0 else NULL
+                out_numbers[field - _PREDICTION, k] = numbers[cell] if scalar >= 0 else np.nan

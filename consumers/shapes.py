@@ -13,7 +13,7 @@ from ..core.events import Event, Label
 from ..core.json_scan import Path, scalars
 from ..core.names import LENGTHS
 from ..core.wire import Kind
-from .column_kernel import TEXTS, VALUES, Layout
+from .column_kernel import FIELDS, Layout
 from .json_kernel import HINTS, SLOTS, Shapes
 
 _MAX_SHAPES: Final = 256  # chosen: a shape is some kB, and trying one that does not fit some 20 ns
@@ -141,16 +141,14 @@ def _rules(shape: Shape) -> Floats:
 
 
 def _layout(shapes: list[Shape], rules: list[Floats]) -> Layout:
-    texts, values = [], []
+    fields = []
     for shape in shapes:
-        time = {"time": shape.fields.get("observed_at", -1)} if shape.is_label else {}
-        fields = {**shape.fields, **time}
-        texts.append([fields.get(name, -1) for name in TEXTS])
-        values.append([fields.get(name, -1) for name in VALUES])
+        time = shape.fields.get("observed_at" if shape.is_label else "time", -1)
+        of = {**shape.fields, "time": time}
+        fields.append([of.get(name, -1) for name in FIELDS])
     scalar, tags, low, high = np.concatenate([_NO_RULES, *rules], axis=1)
     return Layout(
-        np.array(texts, np.int64).reshape(-1, len(TEXTS)),
-        np.array(values, np.int64).reshape(-1, len(VALUES)),
+        np.array(fields, np.int64).reshape(-1, len(FIELDS)),
         np.cumsum([0] + [of.shape[1] for of in rules]),
         scalar.astype(np.int64), tags.astype(np.int64), low, high,
     )  # fmt: skip
