@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core.batch import MAX_CELLS, EventBatch, LabelBatch
-from ..core.columns import FLOAT, INTEGER, NULL, TAGS, TEXT, Bytes, Floats, Ints, Strings, Values
+from ..core.columns import (
+    INTEGER,
+    NULL,
+    TEXT,
+    Bytes,
+    Floats,
+    Ints,
+    Strings,
+    Values,
+    take,
+)  # fmt: skip
 from ..core.events import ENVIRONMENTS
-from ..core.names import LENGTHS
 from ..detectors.string_index import StringIndex
+from .column_kernel import Layout, judge, plain_columns
 from .json_kernel import Cells, gather
 from .shapes import Shape
-from .time_kernel import NO_TIME, times_of
-
-Mask = NDArray[np.bool_]
-
-_FIELD_TAGS: Final[dict[str, tuple[int, ...]]] = {
-    "prediction_id": (TEXT,), "model": (TEXT,), "environment": (TEXT,),
-    "version": (TEXT, NULL), "client": (TEXT, NULL), "time": (TEXT, NULL),
-    "observed_at": (TEXT, NULL), "prediction": TAGS, "label": TAGS,
-    "sample_rate": (INTEGER, FLOAT), "revision": (INTEGER,),
-    "scores": (NULL,), "logits": (NULL,), "embedding": (NULL,), "segments": (NULL,),
-    "input": (NULL,),
-}  # fmt: skip
-"""What a plain field may hold; the containers here stand for `"logits": null` and the like."""
-_MAP_TAGS: Final = {"features": TAGS, "scores": (INTEGER, FLOAT), "segments": (TEXT,)}
 
 
 class Rows(NamedTuple):
@@ -42,7 +37,7 @@ class Rows(NamedTuple):
     offsets, rows
         (n,) int64 identity.
     times
-        (n,) int64 event times in nanoseconds; `event_times` finds those that rows have of their own.
+        (n,) int64 event times in nanoseconds; `check` finds those that rows have of their own.
     cells
         What the kernel read.
     """
@@ -53,74 +48,64 @@ class Rows(NamedTuple):
     times: Ints
     cells: Cells
 
-    def column(self, of: Ints, scalar: int) -> Ints:
-        """Return the (n,) cells of one scalar in rows of one shape."""
-        return self.cells.first[of] + scalar
 
-    def text(self, at: Ints) -> Strings:
-        """Return the text in cells; missing where a cell holds none."""
-        return Strings(
-            self.data, self.cells.start[at].astype(np.int64), self.cells.end[at].astype(np.int64)
-        )
+class Columns(NamedTuple):
+    """What rows have in common whatever their shapes, (n,) each; see `EventBatch` and `LabelBatch`."""
 
-    def values(self, at: Ints) -> Values:
-        """Return cells as classes or numbers."""
-        return Values(self.cells.tags[at], self.cells.numbers[at], self.text(at))
+    offsets: Ints
+    rows: Ints
+    times: Ints
+    environment: Bytes
+    prediction_id: Strings
+    version: Strings
+    client: Strings
+    prediction: Values
+    label: Values
+    sample_rate: Floats
+    revision: Ints
 
 
 _environments = StringIndex()
 _environments.add(Strings.of(ENVIRONMENTS))
 
 
-def sound(shape: Shape, rows: Rows, of: Ints) -> Mask:
-    """Return (n,) whether each of the rows `of` is as its types ask; others need the reference."""
-    tags = rows.cells.tags
-    good = np.ones(len(of), np.bool_)
-    for name, scalar in shape.fields.items():
-        at = rows.column(of, scalar)
-        good &= _allowed(_FIELD_TAGS[name])[tags[at]]
-        if name in LENGTHS:
-            low, high = LENGTHS[name]
-            length = rows.cells.end[at] - rows.cells.start[at]
-            # The bounds are in characters: within them in bytes is within them in characters.
-            good &= (rows.cells.start[at] < 0) | ((length >= low) & (length <= high))
-        elif name == "environment":
-            good &= _environments.find(rows.text(at)) >= 0
-        elif name == "sample_rate":
-            good &= (rows.cells.numbers[at] > 0) & (rows.cells.numbers[at] <= 1)
-        elif name == "revision":
-            good &= (rows.cells.numbers[at] >= 0) & (rows.cells.numbers[at] < 2**31)
-        elif name == "label" and shape.is_label:
-            good &= tags[at] != NULL
-    for name, entries in shape.maps.items():
-        good &= _all_allowed(rows, of, _MAP_TAGS[name], list(entries.values()))
-    for scalars in shape.lists.values():
-        good &= _all_allowed(rows, of, (INTEGER, FLOAT), scalars)
-    return good
+def check(layout: Layout, rows: Rows) -> tuple[Strings, Bytes]:
+    """Take the shape from rows that are not as their types ask: the reference must judge those.
+
+    Returns the (n,) names of models, missing where not said, and environments, production where not said.
+    """
+    cells = rows.cells
+    spans = np.empty((4, len(cells.shape)), np.int64)
+    judge(
+        rows.data, cells.shape, cells.first, cells.tags, cells.numbers, cells.start, cells.end,
+        *layout, rows.times, spans,
+    )  # fmt: skip
+    environment = np.zeros(len(cells.shape), np.uint8)
+    said = np.flatnonzero(spans[2] >= 0)
+    if len(said):
+        codes = _environments.find(Strings(rows.data, spans[2, said], spans[3, said]))
+        cells.shape[said[codes < 0]] = -1
+        environment[said] = np.maximum(codes, 0)
+    return Strings(rows.data, spans[0], spans[1]), environment
 
 
-def _allowed(tags: tuple[int, ...]) -> Mask:
-    table = np.zeros(len(TAGS), np.bool_)
-    table[list(tags)] = True
-    return table
-
-
-def _all_allowed(rows: Rows, of: Ints, tags: tuple[int, ...], scalars: list[int] | Ints) -> Mask:
-    if tags is TAGS or not len(scalars):
-        return np.ones(len(of), np.bool_)
-    found = rows.cells.tags[rows.cells.first[of][:, None] + np.asarray(scalars)[None, :]]
-    return np.asarray(_allowed(tags)[found].all(axis=1))
-
-
-def event_times(shape: Shape, rows: Rows, of: Ints) -> Mask:
-    """Set the times of rows of one shape that say theirs; return (n,) whether all was readable."""
-    name = "observed_at" if shape.is_label else "time"
-    if name not in shape.fields:
-        return np.ones(len(of), np.bool_)
-    text = rows.text(rows.column(of, shape.fields[name]))
-    own = times_of(text.data, text.start, text.end)
-    rows.times[of[own != NO_TIME]] = own[own != NO_TIME]
-    return np.asarray((own != NO_TIME) | ~text.present)
+def columns(layout: Layout, rows: Rows, order: Ints, environment: Bytes) -> Columns:
+    """Return the plain fields of rows of known shapes, in this order."""
+    cells, count = rows.cells, len(order)
+    start, end = np.empty((2, 5, count), np.int64)
+    tags, numbers = np.empty((4, count), np.uint8), np.empty((4, count))
+    plain_columns(
+        order, cells.shape, cells.first, cells.tags, cells.numbers, cells.start, cells.end,
+        layout.fields, start, end, tags, numbers,
+    )  # fmt: skip
+    texts = [Strings(rows.data, *spans) for spans in zip(start, end, strict=True)]
+    prediction_id, version, client, *of_values = texts
+    prediction, label = map(Values, tags[:2], numbers[:2], of_values)
+    rate, revision = (np.where(tags[k] == NULL, n, numbers[k]) for k, n in ((2, 1.0), (3, 0.0)))
+    return Columns(
+        rows.offsets[order], rows.rows[order], rows.times[order], environment[order],
+        prediction_id, version, client, prediction, label, rate, revision.astype(np.int64),
+    )  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -131,39 +116,34 @@ class Part(NamedTuple):
     place: Ints
 
 
-def label_batch(model: str, rows: Rows, of: Ints, parts: list[Part]) -> LabelBatch:
-    """Build the labels of rows `of`, which `parts` divide by shape."""
-    revision = np.zeros(len(of), np.int64)
-    for part in parts:
-        if "revision" in part.shape.fields:
-            cells = rows.column(part.of, part.shape.fields["revision"])
-            revision[part.place] = rows.cells.numbers[cells].astype(np.int64)
+def label_batch(model: str, of: Columns) -> LabelBatch:
+    """Build the labels of a model."""
     return LabelBatch(
-        model=model,
-        offsets=rows.offsets[of],
-        rows=rows.rows[of],
-        times=rows.times[of],
-        prediction_id=_text(rows, parts, "prediction_id", len(of)),
-        label=_values(rows, parts, "label", len(of)),
-        revision=revision,
-    )
+        model=model, offsets=of.offsets, rows=of.rows, times=of.times,
+        prediction_id=of.prediction_id, label=of.label, revision=of.revision,
+    )  # fmt: skip
 
 
-def event_batches(model: str, rows: Rows, of: Ints, parts: list[Part]) -> Iterator[EventBatch]:
-    """Build the predictions of rows `of`, cut where the width of the logits or embedding changes."""
-    widths = np.zeros((len(of), 2), np.int64)
-    for part in parts:
-        lists = part.shape.lists
-        widths[part.place] = len(lists.get("logits", ())), len(lists.get("embedding", ()))
-    cuts = np.flatnonzero((np.diff(widths, axis=0) != 0).any(axis=1)) + 1
-    bounds = [0, *cuts.tolist(), len(of)]
+def event_batches(
+    model: str, rows: Rows, of: Columns, parts: list[Part], *, features: bool
+) -> Iterator[EventBatch]:
+    """Build the predictions of a model, which `parts` divide by shape; cut where the width of the logits or embedding changes."""
+    count = len(of.offsets)
+    cuts: list[int] = []
+    if len(parts) > 1:
+        widths = np.zeros((count, 2), np.int64)
+        for part in parts:
+            lists = part.shape.lists
+            widths[part.place] = len(lists.get("logits", ())), len(lists.get("embedding", ()))
+        cuts = (np.flatnonzero((np.diff(widths, axis=0) != 0).any(axis=1)) + 1).tolist()
     names = {name for part in parts for entries in part.shape.maps.values() for name in entries}
     most = max(1, MAX_CELLS // max(1, len(names)))
-    for begin, stop in pairwise(bounds):
+    for begin, stop in pairwise([0, *cuts, count]):
         for at in range(begin, stop, most):
             end = min(at + most, stop)
             run = [cut for part in parts if len((cut := _cut(part, at, end)).of)]
-            yield _event_batch(model, rows, of[at:end], run)
+            own = of if end - at == count else take(of, slice(at, end))
+            yield _event_batch(model, rows, own, run, features=features)
 
 
 def _cut(part: Part, begin: int, end: int) -> Part:
@@ -173,43 +153,29 @@ def _cut(part: Part, begin: int, end: int) -> Part:
     return Part(part.shape, part.of[low:high], part.place[low:high] - begin)
 
 
-def _event_batch(model: str, rows: Rows, of: Ints, parts: list[Part]) -> EventBatch:
-    count = len(of)
-
-    feature_names = _names(part.shape.maps["features"] for part in parts)
+def _event_batch(
+    model: str, rows: Rows, of: Columns, parts: list[Part], *, features: bool
+) -> EventBatch:
+    count = len(of.offsets)
+    feature_names: tuple[str, ...] = ()
+    numbers, texts = np.empty((count, 0)), dict[str, Strings]()
+    if features:
+        feature_names, numbers, texts = _features(rows, parts, count)
     score_names = _names(part.shape.maps["scores"] for part in parts)
-    tags, features = _matrix(rows, parts, "features", feature_names, count)
-    texts: dict[str, Strings] = {}
-    if (tags == TEXT).any():
-        numeric = (tags >= INTEGER).any(axis=0) | ~(tags == TEXT).any(axis=0)
-        for column in np.flatnonzero((tags == TEXT).any(axis=0)):
-            name = feature_names[column]
-            texts[name] = _text(rows, parts, name, count, "features")
-        feature_names = tuple(n for n, keep in zip(feature_names, numeric, strict=True) if keep)
-        features = features[:, numeric]
-    environment = np.zeros(count, np.uint8)  # production where not said
-    rate = np.ones(count)
-    for part in parts:
-        fields = part.shape.fields
-        if "environment" in fields:
-            said = rows.text(rows.column(part.of, fields["environment"]))
-            environment[part.place] = _environments.find(said)
-        if "sample_rate" in fields:
-            rate[part.place] = rows.cells.numbers[rows.column(part.of, fields["sample_rate"])]
     return EventBatch(
         model=model,
-        offsets=rows.offsets[of],
-        rows=rows.rows[of],
-        times=rows.times[of],
-        prediction_id=_text(rows, parts, "prediction_id", count),
-        environment=environment,
-        version=_text(rows, parts, "version", count),
-        client=_text(rows, parts, "client", count),
+        offsets=of.offsets,
+        rows=of.rows,
+        times=of.times,
+        prediction_id=of.prediction_id,
+        environment=of.environment,
+        version=of.version,
+        client=of.client,
         feature_names=feature_names,
-        features=features,
+        features=numbers,
         texts=texts,
-        prediction=_values(rows, parts, "prediction", count),
-        label=_values(rows, parts, "label", count),
+        prediction=of.prediction,
+        label=of.label,
         score_names=score_names,
         scores=_matrix(rows, parts, "scores", score_names, count)[1],
         logits=_lists(rows, parts, "logits", count),
@@ -218,7 +184,28 @@ def _event_batch(model: str, rows: Rows, of: Ints, parts: list[Part]) -> EventBa
             name: _text(rows, parts, name, count, "segments")
             for name in _names(part.shape.maps["segments"] for part in parts)
         },
-        sample_rate=rate,
+        sample_rate=of.sample_rate,
+    )
+
+
+def _features(
+    rows: Rows, parts: list[Part], count: int
+) -> tuple[tuple[str, ...], Floats, dict[str, Strings]]:
+    """Return the names and (n, k) numbers of numeric features, and those that are text."""
+    names = _names(part.shape.maps["features"] for part in parts)
+    tags, numbers = _matrix(rows, parts, "features", names, count)
+    is_text = (tags == TEXT).any(axis=0)
+    if not is_text.any():
+        return names, numbers, {}
+    texts = {
+        names[k]: _text(rows, parts, names[k], count, "features")
+        for k in np.flatnonzero(is_text).tolist()
+    }
+    numeric = (tags >= INTEGER).any(axis=0) | ~is_text
+    return (
+        tuple(n for n, keep in zip(names, numeric, strict=True) if keep),
+        numbers[:, numeric],
+        texts,
     )
 
 
@@ -226,46 +213,17 @@ def _names(maps: Iterable[dict[str, int]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for entries in maps for name in entries))
 
 
-def _cells(rows: Rows, parts: list[Part], name: str, count: int, of: str | None) -> Ints | None:
-    """Return (n,) cells of a plain field, or of an entry of the map `of`.
-
-    -1 where a row has none, None where no row has one.
-    """
-    found: Ints | None = None
+def _text(rows: Rows, parts: list[Part], name: str, count: int, of: str) -> Strings:
+    """Return an entry of the map `of`, missing where a row has none."""
+    found = Strings(rows.data, *np.full((2, count), -1, np.int64))
     for part in parts:
-        scalar = (part.shape.fields if of is None else part.shape.maps[of]).get(name)
-        if scalar is None:
-            continue
-        cells = rows.column(part.of, scalar)
-        if len(parts) == 1:
-            return cells
-        if found is None:
-            found = np.full(count, -1, np.int64)
-        found[part.place] = cells
-    return found
-
-
-def _text(rows: Rows, parts: list[Part], name: str, count: int, of: str | None = None) -> Strings:
-    cells = _cells(rows, parts, name, count, of)
-    if cells is None:
-        return Strings.missing(count)
-    found = rows.text(cells)
-    absent = cells < 0
-    if absent.any():
-        found.start[absent] = found.end[absent] = -1
-    return found
-
-
-def _values(rows: Rows, parts: list[Part], name: str, count: int) -> Values:
-    cells = _cells(rows, parts, name, count, None)
-    if cells is None:
-        return Values.missing(count)
-    found = rows.values(cells)
-    absent = cells < 0
-    if absent.any():
-        found.tags[absent] = NULL
-        found.numbers[absent] = np.nan
-        found.strings.start[absent] = found.strings.end[absent] = -1
+        scalar = part.shape.maps[of].get(name)
+        if scalar is not None:
+            cells = rows.cells.first[part.of] + scalar
+            found.start[part.place], found.end[part.place] = (
+                rows.cells.start[cells],
+                rows.cells.end[cells],
+            )
     return found
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from itertools import chain
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core import wire
 from ..core.batch import EventBatch, LabelBatch, Origin
@@ -21,7 +23,8 @@ from ..core.wire import Kind
 from ..detectors.string_index import StringIndex
 from . import arrow_reader, assemble
 from .assemble import Part, Rows
-from .json_kernel import Cells, Workspace, read_rows
+from .column_kernel import sort_rows
+from .json_kernel import Cells, Workspace, key_slots, read_rows
 from .record_kernel import ASK, count_lines, split_lines
 from .records import Records
 from .shapes import ShapeBook
@@ -29,10 +32,9 @@ from .time_kernel import NO_TIME
 
 _LEARN_ROUNDS: Final = 8  # chosen: new shapes looked for in one call; more come with the next
 _MAX_PATIENCE: Final = 63  # calls without a look for new shapes, once looking has been in vain
-_MAX_TEXTS: Final = 1 << 16  # keys and models remembered; beyond, that memory starts anew
+_MAX_MODELS: Final = 1 << 16  # remembered; beyond, that memory starts anew
 
 Single = list[tuple[Origin, Event]]
-E = TypeVar("E", Prediction, Label)
 
 
 class Refused(NamedTuple):
@@ -103,25 +105,26 @@ class Decoder:
         self._limits = limits or Limits()
         self._compiled = compiled
         self._book = ShapeBook()
-        self._keys = StringIndex()
         self._models = _Models()
         self._workspace = Workspace()
         self._patience = 0
         self._skipped = 0
 
-    def decode(self, records: Records) -> Decoded:
-        """Decode `records`; raises nothing that a sender can cause."""
+    def decode(
+        self, records: Records, reads_features: Callable[[str], bool] = lambda _: True
+    ) -> Decoded:
+        """Decode `records`; raises nothing that a sender can cause.
+
+        Features need not be in the batches of models of which `reads_features` is not true.
+        """
         out = Decoded()
         kinds, times = self._kinds(records, out)
-        if len(self._keys) > _MAX_TEXTS:
-            self._keys = StringIndex()
-            self._book.forget_hints()
-        if len(self._models) > _MAX_TEXTS:
+        if len(self._models) > _MAX_MODELS:
             self._models = _Models()
         begin = 0
         for record in [*np.flatnonzero(kinds == Kind.ARROW).tolist(), len(records)]:
             if begin < record:
-                self._json(records, np.arange(begin, record), kinds, times, out)
+                self._json(records, np.arange(begin, record), kinds, times, reads_features, out)
             if record < len(records):
                 self._arrow(records, record, int(times[record]), out)
             begin = record + 1
@@ -152,16 +155,20 @@ class Decoder:
         return kinds, np.where(times == NO_TIME, np.maximum(records.timestamps, 0), times)
 
     def _json(
-        self, records: Records, of: Ints, kinds: Bytes, base_times: Ints, out: Decoded
-    ) -> None:
+        self, records: Records, of: Ints, kinds: Bytes, base_times: Ints,
+        reads_features: Callable[[str], bool], out: Decoded,
+    ) -> None:  # fmt: skip
         texts = self._texts(records, of, kinds, out)
         times = base_times[texts.record]
         cells = self._cells(records, texts)
         offsets = records.offsets[texts.record]
         rows = Rows(records.data, offsets, texts.row, times.copy(), cells)
-        models = self._check(rows, records.timestamps[texts.record])
+        models, environment = self._check(rows, records.timestamps[texts.record])
         single = self._reference(records, texts, np.flatnonzero(cells.shape < 0), times, out)
-        self._assemble(rows, models, single, out)
+        predictions, labels = self._assemble(rows, models, environment, reads_features)
+        _add_single(single, predictions, labels)
+        out.predictions += chain.from_iterable(predictions.values())
+        out.labels += chain.from_iterable(labels.values())
 
     def _texts(self, records: Records, of: Ints, kinds: Bytes, out: Decoded) -> _Texts:
         """Return the JSON texts of records: single events, and the lines of packed ones."""
@@ -208,9 +215,9 @@ class Decoder:
         """Read the texts by known shapes, learning new ones on the way; shape -1 where none fits."""
         if not self._compiled:
             return _no_cells(len(texts.record))
-        keys = self._keys.add(records.keys) + 1
-        self._book.reserve_keys(len(self._keys) + 1)
-        keys = keys[texts.record]
+        slots = np.empty(len(records), np.int64)
+        key_slots(records.data, records.keys.start, records.keys.end, slots)
+        keys = slots[texts.record]
         cells = self._match(records.data, texts, keys)
         fits = texts.end - texts.start <= self._limits.json_bytes
         cells.shape[~fits] = -1
@@ -247,23 +254,16 @@ class Decoder:
         except EventError:
             return False  # it is refused when the reference reads it
 
-    def _check(self, rows: Rows, timestamps: Ints) -> Ints:
-        """Take the shape from rows that the reference must judge; return (n,) codes of models."""
-        shape_of = rows.cells.shape
-        models = np.full(len(shape_of), -1, np.int64)
-        for code, of in list(groups(shape_of)):
-            shape = self._book.shapes[code]
-            found: Ints | int = self._models.default
-            if "model" in shape.fields:
-                found = self._models.add(rows.text(rows.column(of, shape.fields["model"])))
-            models[of] = found
-            good = assemble.event_times(shape, rows, of) & assemble.sound(shape, rows, of)
-            ahead = rows.times[of] - timestamps[of]
-            good &= ahead <= self._limits.future_seconds * 1e9
-            good &= self._models.valid(models[of])
-            shape_of[of[~good]] = -1
-        models[shape_of < 0] = -1
-        return models
+    def _check(self, rows: Rows, timestamps: Ints) -> tuple[Ints, Bytes]:
+        """Take the shape from rows that the reference must judge; return (n,) codes of models and environments."""
+        names, environment = assemble.check(self._book.layout, rows)
+        models = self._models.add(names)
+        models[models < 0] = self._models.default
+        ahead = rows.times - timestamps
+        good = self._models.valid(models) & (ahead <= self._limits.future_seconds * 1e9)
+        rows.cells.shape[~good] = -1
+        models[rows.cells.shape < 0] = -1
+        return models, environment
 
     def _reference(
         self, records: Records, texts: _Texts, of: Ints, times: Ints, out: Decoded
@@ -284,39 +284,30 @@ class Decoder:
                 out.refused.append(Refused(record, place, raw, error))
         return found
 
-    def _assemble(self, rows: Rows, models: Ints, single: Single, out: Decoded) -> None:
-        """Put rows of known shapes and single events into batches by model, in the log's order."""
-        singles: dict[str, Single] = {}
-        for pair in single:
-            singles.setdefault(pair[1].model, []).append(pair)
-        known = {self._models[code]: of for code, of in groups(models)}
-        for model in known | singles:
-            of = known.get(model, models[:0])
-            for batch in self._of_model(model, rows, of, singles.get(model, [])):
-                if isinstance(batch, EventBatch):
-                    out.predictions.append(batch)
-                else:
-                    out.labels.append(batch)
-
-    def _of_model(
-        self, model: str, rows: Rows, of: Ints, single: Single
-    ) -> Iterator[EventBatch | LabelBatch]:
-        is_label = self._book.is_label[rows.cells.shape[of]]
-        predictions = [(o, e) for o, e in single if isinstance(e, Prediction)]
-        chosen = of[~is_label]
-        known = assemble.event_batches(model, rows, chosen, self._parts(rows, chosen))
-        if predictions:
-            yield from in_log_order([*known, *EventBatch.of(model, predictions)])
-        else:
-            yield from known
-        labels = [(o, e) for o, e in single if isinstance(e, Label)]
-        chosen = of[is_label]
-        found = []
-        if len(chosen):
-            found.append(assemble.label_batch(model, rows, chosen, self._parts(rows, chosen)))
-        if labels:
-            found.append(LabelBatch.of(model, labels))
-        yield from in_log_order(found)
+    def _assemble(
+        self, rows: Rows, models: Ints, environment: Bytes, reads_features: Callable[[str], bool]
+    ) -> tuple[dict[str, list[EventBatch]], dict[str, list[LabelBatch]]]:
+        """Put rows of known shapes into batches by model."""
+        predictions: dict[str, list[EventBatch]] = {}
+        labels: dict[str, list[LabelBatch]] = {}
+        known = np.flatnonzero(models >= 0)
+        if not len(known):
+            return predictions, labels
+        codes = np.full(len(models), -1)
+        codes[known] = 2 * models[known] + self._book.is_label[rows.cells.shape[known]]
+        order, bounds = np.empty_like(known), np.zeros(2 * len(self._models) + 1, np.int64)
+        sort_rows(codes, order, bounds)
+        columns = assemble.columns(self._book.layout, rows, order, environment)
+        for code in np.flatnonzero(bounds[1:] > bounds[:-1]).tolist():
+            model, of = self._models[code // 2], slice(*bounds[code : code + 2].tolist())
+            own = take(columns, of)
+            if code % 2:
+                labels[model] = [assemble.label_batch(model, own)]
+                continue
+            parts = self._parts(rows, order[of])
+            found = assemble.event_batches(model, rows, own, parts, features=reads_features(model))
+            predictions[model] = list(found)
+        return predictions, labels
 
     def _parts(self, rows: Rows, of: Ints) -> list[Part]:
         return [
@@ -361,9 +352,29 @@ class _Models:
             self._valid = np.concatenate([self._valid, np.array(new, np.bool_)])
         return codes
 
-    def valid(self, codes: Ints) -> assemble.Mask:
+    def valid(self, codes: Ints) -> NDArray[np.bool_]:
         """Return (n,) whether each is a name that `events.ModelName` allows."""
         return np.asarray((codes >= 0) & self._valid[codes])
+
+
+def _add_single(
+    single: Single, predictions: dict[str, list[EventBatch]], labels: dict[str, list[LabelBatch]]
+) -> None:
+    """Put events that were read one by one among those of their models, in the log's order."""
+    read: dict[str, tuple[list[tuple[Origin, Prediction]], list[tuple[Origin, Label]]]] = {}
+    for origin, event in single:
+        of = read.setdefault(event.model, ([], []))
+        if isinstance(event, Prediction):
+            of[0].append((origin, event))
+        else:
+            of[1].append((origin, event))
+    for model, (own, told) in read.items():
+        if own:
+            batches = [*predictions.get(model, ()), *EventBatch.of(model, own)]
+            predictions[model] = list(in_log_order(batches))
+        if told:
+            known = [*labels.get(model, ()), LabelBatch.of(model, told)]
+            labels[model] = list(in_log_order(known))
 
 
 def _no_cells(rows: int) -> Cells:

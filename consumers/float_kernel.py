@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..detectors.compiled import compiled
+from .word_kernel import zeros_above
 
 MIN_EXPONENT, MAX_EXPONENT = -342, 308
 """Powers of ten outside this range give 0 or infinity for every 64-bit mantissa."""
@@ -67,10 +68,8 @@ def float_bits(mantissa: np.uint64, exponent: int, powers: NDArray[np.uint64]) -
         return np.uint64(0)
     if exponent < MIN_EXPONENT or exponent > MAX_EXPONENT:
         return undecided
-    zeros = 0
-    while mantissa >> np.uint64(63) == 0:
-        mantissa <<= one
-        zeros += 1
+    zeros = zeros_above(mantissa)
+    mantissa <<= zeros
     high, low = _multiply(mantissa, powers[exponent - MIN_EXPONENT, 0])
     if high & np.uint64(0x1FF) == np.uint64(0x1FF):
         carry, _ = _multiply(mantissa, powers[exponent - MIN_EXPONENT, 1])
@@ -83,7 +82,7 @@ def float_bits(mantissa: np.uint64, exponent: int, powers: NDArray[np.uint64]) -
     top = high >> np.uint64(63)
     significand = high >> (top + np.uint64(9))  # 54 bits, the last one rounds
     # floor(exponent * log2(10)) by a multiplication, exact in this range (Lemire 2021, section 6)
-    binary = ((217706 * exponent) >> 16) + 64 + 1023 - zeros - (1 - int(top))
+    binary = ((217706 * exponent) >> 16) + 64 + 1023 - np.int64(zeros) - (1 - int(top))
     if low == 0 and high & np.uint64(0x1FF) == 0 and significand & np.uint64(3) == one:
         return undecided
     significand += significand & one

@@ -18,13 +18,24 @@ from numpy.typing import NDArray
 from ..core.columns import FALSE, FLOAT, INTEGER, NULL, TEXT, TRUE, Bytes, Floats, Ints
 from ..detectors.compiled import compiled
 from .float_kernel import POWERS_OF_FIVE, POWERS_OF_TEN, float_bits
+from .word_kernel import (
+    before,
+    digits_of,
+    eight_digits,
+    not_digits,
+    not_plain,
+    short_number,
+    word_at,
+)
 
 Int32s = NDArray[np.int32]
 
 _EXACT: Final = 1 << 53
 _MAX_DIGITS: Final = 19  # 10**19 - 1 fits 64 bits
 HINTS: Final = 2
-"""Shapes remembered for each Kafka key: usually its predictions' and its labels'."""
+"""Shapes remembered for each slot of Kafka keys: usually the predictions' and the labels' of a model."""
+SLOTS: Final = 1 << 14
+"""Slots that keys are divided among; keys that share one are read slower, and as well."""
 
 
 class Shapes(NamedTuple):
@@ -76,6 +87,10 @@ def _string_end(data: Bytes, at: int, end: int) -> int:
 
     Checks UTF-8 as RFC 3629, section 4 has it.
     """
+    plain = 8
+    while plain == 8 and at < end:
+        plain = int(before(not_plain(word_at(data, np.uint64(at)))))
+        at += plain
     while at < end:
         byte = data[at]
         if byte == 34:
@@ -114,7 +129,8 @@ def _number(data: Bytes, at: int, end: int) -> tuple[int, np.uint64, int, bool]:
     Returns the position after it (-1 for what JSON or 64 bits cannot hold), its digits as one
     integer, the power of ten to multiply that by, and whether it is written as an integer.
     """
-    one, ten, zero, nine = np.uint64(1), np.uint64(10), np.uint8(48), np.uint8(9)
+    one, eight, ten = np.uint64(1), np.uint64(8), np.uint64(10)
+    zero, nine = np.uint8(48), np.uint8(9)
     p, stop = np.uint64(at), np.uint64(end)  # unsigned: no test for an index below 0
     begin = p
     mantissa = np.uint64(0)
@@ -133,6 +149,12 @@ def _number(data: Bytes, at: int, end: int) -> tuple[int, np.uint64, int, bool]:
         integer = False
         p += one
         begin = p
+        while p + eight <= stop:
+            several = digits_of(word_at(data, p))
+            if not_digits(several) != 0:
+                break
+            mantissa = mantissa * np.uint64(10**8) + eight_digits(several)
+            p += eight
         while p < stop:
             digit = np.uint8(data[p] - zero)
             if digit > nine:
@@ -182,13 +204,16 @@ def _word(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 
 @compiled
-def _same(data: Bytes, at: int, text: Bytes, begin: int, size: int) -> bool:
-    # Unsigned indices and no early exit: the loop is half of a row's bytes, and so it is vectorised.
-    a, b = np.uint64(at), np.uint64(begin)
-    wrong = np.uint8(0)
-    for i in range(np.uint64(size)):
-        wrong |= data[a + i] ^ text[b + i]
-    return wrong == 0
+def _same(data: Bytes, at: np.uint64, text: Bytes, begin: np.uint64, size: np.uint64) -> bool:
+    eight = np.uint64(8)
+    while size > eight:
+        if word_at(data, at) != word_at(text, begin):
+            return False
+        at += eight
+        begin += eight
+        size -= eight
+    different = word_at(data, at) ^ word_at(text, begin)
+    return different << (np.uint64(64) - eight * size) == 0
 
 
 @compiled
@@ -199,25 +224,29 @@ def _read_rows(
     tags: Bytes, numbers: Floats, start: Int32s, stop: Int32s,
     bits: NDArray[np.uint64], fives: NDArray[np.uint64], tens: Floats,
 ) -> None:  # fmt: skip
+    one = np.uint64(1)
     free = 0
     for i in range(row_start.shape[0]):
         first[i] = free
         shape_of[i] = -1
         end = row_end[i]
+        if end - row_start[i] < 8:  # no event is as short
+            continue
         for attempt in range(HINTS + shape_kind.shape[0]):
             shape = hints[keys[i], attempt] if attempt < HINTS else attempt - HINTS
             if shape < 0 or shape_kind[shape] != kinds[i] or free + scalars[shape] > tags.shape[0]:
                 continue
             at = row_start[i]
-            cell = free
-            literal = first_literal[shape]
+            cell = np.uint64(free)  # unsigned: no test for an index below 0
+            literal = np.uint64(first_literal[shape])
             for k in range(scalars[shape] + 1):
-                begin = literal_start[literal + k]
-                size = literal_end[literal + k] - begin
-                if at + size > end or not _same(data, at, text, begin, size):
+                begin = np.uint64(literal_start[literal])
+                size = np.uint64(literal_end[literal]) - begin
+                literal += one
+                if at + np.int64(size) > end or not _same(data, np.uint64(at), text, begin, size):
                     at = -1
                     break
-                at += size
+                at += np.int64(size)
                 if k == scalars[shape]:
                     break
                 if at == end:
@@ -225,41 +254,60 @@ def _read_rows(
                     break
                 start[cell] = stop[cell] = -1
                 numbers[cell] = np.nan
-                byte = data[at]
+                byte = data[np.uint64(at)]
                 if byte == 34:
                     close = _string_end(data, at + 1, end)
                     tags[cell] = TEXT
                     start[cell] = at + 1
                     stop[cell] = close
                     at = close + 1 if close >= 0 else -1
-                elif byte == 45 or 48 <= byte <= 57:
-                    at, mantissa, exponent, integer = _number(data, at + (byte == 45), end)
-                    # Exact where mantissa and power of ten are (Clinger 1990, "How to read
-                    # floating point numbers accurately", section 5), else by 128-bit product.
-                    if mantissa <= np.uint64(_EXACT) and -22 <= exponent <= 22:
-                        value = np.float64(mantissa)
-                        value = value / tens[-exponent] if exponent < 0 else value * tens[exponent]
-                        numbers[cell] = value
+                elif (byte == 45) | (48 <= byte <= 57):  # the sign of a number is anyone's guess
+                    at += byte == 45
+                    width, mantissa, fraction = short_number(word_at(data, np.uint64(at)))
+                    if width > 0:
+                        at += np.int64(width)
+                        numbers[cell] = np.float64(mantissa) / tens[fraction]
+                        tags[cell] = FLOAT if fraction > 0 else INTEGER
                     else:
-                        bits[cell] = float_bits(mantissa, exponent, fives)
-                        if bits[cell] == np.uint64(0xFFFFFFFFFFFFFFFF):
-                            at = -1
-                    if byte == 45:
-                        numbers[cell] = -numbers[cell]
-                    tags[cell] = INTEGER if integer else FLOAT
+                        at, mantissa, exponent, integer = _number(data, at, end)
+                        # Exact where mantissa and power of ten are (Clinger 1990, "How to read
+                        # floating point numbers accurately", section 5), else by 128-bit product.
+                        if mantissa <= np.uint64(_EXACT) and -22 <= exponent <= 22:
+                            value = np.float64(mantissa)
+                            value = (
+                                value / tens[-exponent] if exponent < 0 else value * tens[exponent]
+                            )
+                            numbers[cell] = value
+                        else:
+                            bits[cell] = float_bits(mantissa, exponent, fives)
+                            if bits[cell] == np.uint64(0xFFFFFFFFFFFFFFFF):
+                                at = -1
+                        tags[cell] = INTEGER if integer else FLOAT
+                    numbers[cell] *= 1.0 - 2.0 * (byte == 45)
                 else:
                     at, tags[cell] = _word(data, at, end)
                 if at < 0:
                     break
-                cell += 1
+                cell += one
             if at == end:
                 shape_of[i] = shape
-                free = cell
+                free = np.int64(cell)
                 if attempt >= HINTS:
                     for h in range(HINTS - 1, 0, -1):
                         hints[keys[i], h] = hints[keys[i], h - 1]
                     hints[keys[i], 0] = shape
                 break
+
+
+@compiled
+def key_slots(data: Bytes, start: Ints, end: Ints, slots: Ints) -> None:
+    """Fill (n,) the slots of keys, by FNV-1a (Fowler, Noll and Vo)."""
+    for i in range(start.shape[0]):
+        value = np.uint64(0xCBF29CE484222325)
+        if start[i] >= 0:
+            for at in range(np.uint64(start[i]), np.uint64(end[i])):
+                value = (value ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
+        slots[i] = (value ^ (value >> np.uint64(32))) & np.uint64(SLOTS - 1)
 
 
 class Workspace:
@@ -295,9 +343,9 @@ def read_rows(
     kinds
         (n,) `Kind` of each row; a shape answers only for the kind that it was learned from.
     keys
-        (n,) a small number for each row's Kafka key, an index into `hints`.
+        (n,) the slot of each row's Kafka key, an index into `hints`.
     hints
-        (keys, HINTS) shapes to try first, -1 for none; kept up to date here.
+        (SLOTS, HINTS) shapes to try first, -1 for none; kept up to date here.
     shapes
         The known shapes.
     workspace

@@ -399,3 +399,8 @@ class ModelSettings(Group):
     def wants(self, feature: str) -> bool:
         """Return whether a feature is watched."""
         return self.features == "all" or (self.features != "none" and feature in self.features)
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether anything looks at features: what watches them, or what compares them with training."""
+        return self.features != "none" or self.drift.reference is not None

@@ -110,7 +110,7 @@ class PartitionPipeline:
             self._refusals.add(UNKNOWN, letter.events)
             return Output([], [letter])
         records = records.since(self.position)
-        decoded = self._decoder.decode(records)
+        decoded = self._decoder.decode(records, lambda name: self._settings(name).reads_features)
         letters = [
             DeadLetter(
                 self.partition,

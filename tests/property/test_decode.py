@@ -402,3 +402,18 @@ def test_what_is_nested_is_not_walked_to_the_bottom(text: bytes) -> None:
     assert list(scalars(text)) == []
     with pytest.raises(EventError):
         wire.decode(text, Kind.BARE, Limits())
+
+
+def test_features_that_nobody_reads_are_not_in_batches_and_all_else_is() -> None:
+    text = '{{"prediction_id":"{0}","model":"{1}","features":{{"x":{0}.5,"c":"t"}},"scores":{{"1":0.{0}}}}}'
+    log = [PlainRecord(i, BASE, b"a", text.format(i, "ab"[i % 2]).encode()) for i in range(40)]
+    decoder = Decoder()
+    whole = decoder.decode(Records.of(PARTITION, log))
+    known = decoder.decode(Records.of(PARTITION, log), lambda model: model == "a")
+    for every, few in zip(whole.predictions, known.predictions, strict=True):
+        assert (few.feature_names, [*few.texts]) == (
+            (("x",), ["c"]) if few.model == "a" else ((), [])
+        )
+        assert few.features.shape == (20, len(few.feature_names))
+        rows = [(*row[:7], *row[8:]) for row in rows_of(every)]
+        assert [(*row[:7], *row[8:]) for row in rows_of(few)] == rows

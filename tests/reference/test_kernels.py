@@ -19,6 +19,7 @@ from tocsin.consumers.json_kernel import Cells, Workspace, read_rows
 from tocsin.consumers.shapes import ShapeBook
 from tocsin.consumers.time_kernel import NO_TIME, times_of
 from tocsin.core.cloudevents import to_nanoseconds
+from tocsin.core.columns import FLOAT, INTEGER
 from tocsin.core.events import Prediction
 from tocsin.core.wire import Kind
 
@@ -113,6 +114,43 @@ def test_numbers_are_read_to_the_bits_of_float(sign: str) -> None:
     assert is_read.mean() > 0.7  # many here are out of range or have more than 19 digits
     # What overflows, or is too long for 64 bits, is never answered.
     assert np.isfinite(found).all()
+
+
+def test_short_numbers_are_read_alike_wherever_the_buffer_ends() -> None:
+    """Eight bytes at once: of the last event there are fewer."""
+    rng = np.random.default_rng(2)
+    texts = [f"{x:.{n}f}" for n in range(8) for x in rng.normal(0, 30, 60).tolist()]
+    texts += [str(x) for x in rng.integers(-(10**9), 10**9, 60).tolist()]
+    texts += [
+        "-0",
+        "0",
+        "-0.0",
+        "5",
+        "12345678",
+        "1234567",
+        "123.4567",
+        "1e5",
+        "1.5e3",
+        "00",
+        "1.",
+        "-",
+    ]
+    together, is_read = read_numbers(texts)
+    for text, first, read in zip(texts, together.first.tolist(), is_read.tolist(), strict=True):
+        alone, is_same = read_numbers([text])
+        assert is_same.tolist() == [read], text
+        if read:
+            assert bits(alone.numbers[1]) == bits(float(text)) == bits(together.numbers[first + 1])
+            assert (
+                alone.tags[1]
+                == together.tags[first + 1]
+                == (FLOAT if set(text) & {*".e"} else INTEGER)
+            )
+    assert [text for text, read in zip(texts, is_read, strict=True) if not read] == [
+        "00",
+        "1.",
+        "-",
+    ]
 
 
 @pytest.mark.parametrize(

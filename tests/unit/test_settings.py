@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tocsin.consumers.model_settings import ModelSettings, PerformanceSettings
+from tocsin.consumers.model_settings import DriftSettings, ModelSettings, PerformanceSettings
 from tocsin.consumers.settings import Settings, load
 from tocsin.core.errors import ConfigError
 from tocsin.core.limits import Limits
@@ -103,6 +103,17 @@ def test_a_model_that_is_named_has_its_own_settings_and_the_others_the_defaults(
     assert found.of("fraud").labels.window == 86_400
     assert found.of("fraud").labels.early == ModelSettings().labels.early
     assert (found.of("other").task, found.of("other").features) == ("auto", "none")
+
+
+@pytest.mark.parametrize(
+    ("features", "reference", "are_read"),
+    [("none", None, False), ("none", "of.npz", True), (["x"], None, True), ("all", None, True)],
+)
+def test_features_are_read_where_they_are_watched_or_compared_with_training(
+    features: Any, reference: Any, are_read: bool
+) -> None:
+    drift = DriftSettings.model_construct(reference=reference)
+    assert ModelSettings.model_construct(features=features, drift=drift).reads_features == are_read
 
 
 # ---- what is wrong ----
