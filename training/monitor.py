@@ -1,0 +1,56 @@
+"""What every monitor of a training loop is: three calls that the loop makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+
+class BaseMonitor:
+    """Watches a training loop. A monitor of one's own overrides what it needs; none of the three needs to call this one's.
+
+    Notes
+    -----
+    What every monitor of tocsin keeps to: training gives the same weights, bit for bit, with and without it. So it changes no gradient, draws
+    no random number, keeps no graph alive, and takes away at the end what it has hung on the model.
+
+    Examples
+    --------
+    >>> from tocsin.training import Monitor
+    >>> class Largest(Monitor):
+    ...     def initialize(self, model, dataloader, criterion):
+    ...         self.largest = 0.0
+    ...
+    ...     def on_batch_end(self, outputs, batch):
+    ...         self.largest = max(self.largest, float(outputs.detach().abs().max()))
+    """
+
+    def initialize(
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        criterion: Callable[..., Any] | None,
+    ) -> None:
+        """Begin: called once, before the first batch.
+
+        Parameters
+        ----------
+        model
+            What is trained.
+        dataloader
+            What it is trained on.
+        criterion
+            The loss, of outputs and targets; None where the loop has none of its own.
+        """
+
+    def on_batch_end(self, outputs: Any, batch: Any) -> None:
+        """Take note of a batch: called after its step, with what the model gave for it."""
+
+    def on_epoch_end(self, epoch: int) -> None:
+        """Take note of the end of an epoch, counted from 0."""
+
+
+class Monitor(BaseMonitor):
+    """What a monitor of one's own is made of."""
