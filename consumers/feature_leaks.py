@@ -56,11 +56,9 @@ class _Environment:
         self.changes = 0
         self.stored: tuple[int, int, int] = (-1, -1, -1)
         self._streams = -1
-        self._columns: tuple[tuple[str, ...], Ints, Ints] = (
-            (),
-            np.empty(0, np.int64),
-            np.empty(0, np.int64),
-        )
+        self._columns: tuple[tuple[str, ...], Ints, Ints] = (), _NONE, _NONE
+        self.kept: list[str] = []
+        """Streams of the columns that are kept."""
 
     def columns(self, seen: _Seen, series: Series) -> tuple[Ints, Ints]:
         """Return which columns of the values are kept, and as which features; new ones in the order of their first values."""
@@ -75,12 +73,13 @@ class _Environment:
             if room := COLUMNS - len(known):
                 self.labels.see(new[:room])
                 self.changes += 1
-            self._columns = ((), _NONE, _NONE)
+            self._columns, self.kept = ((), _NONE, _NONE), []
         if self._columns[0] != seen.names:
             place = {name: k for k, name in enumerate(self.labels.names)}
             source = [column for column, name in enumerate(seen.names) if name in place]
             target = [place[seen.names[column]] for column in source]
             self._columns = seen.names, np.array(source, np.int64), np.array(target, np.int64)
+            self.kept = [seen.names[column] for column in source]
         return self._columns[1:]
 
 
@@ -192,13 +191,13 @@ class FeatureLeaks:
         self, own: _Environment, seen: _Seen, source: Ints, rows: slice | Ints
     ) -> list[Verdict]:
         """Compare features that are times with those of the events."""
-        wanted = [c for c in source.tolist() if own.times.wants(seen.names[c])]
+        wanted = own.times.wanted(own.kept)
         if not wanted:
             return []
         batch = seen.batch
         numbers: dict[str, Floats] = {}
         texts: dict[str, Ints] = {}
-        for column in wanted:
+        for column in source[wanted].tolist():
             name = seen.names[column]
             if name.startswith("feature:"):
                 numbers[name] = seen.values[rows, column]

@@ -93,9 +93,9 @@ class FeatureTimes:
         self.changes = 0
         """Goes up whenever the state does."""
 
-    def wants(self, name: str) -> bool:
-        """Whether a stream may be a time."""
-        return name not in self._others
+    def wanted(self, names: Sequence[str]) -> list[int]:
+        """Return which of these streams may be times."""
+        return [k for k, name in enumerate(names) if name not in self._others]
 
     def update(
         self, rows: Rows, numbers: Mapping[str, Floats], texts: Mapping[str, Ints]

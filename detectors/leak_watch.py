@@ -207,12 +207,12 @@ class LeakWatch:
     def _take(self, size: int) -> None:
         """Count the first labels of those that wait."""
         k = len(self.names)
-        values = np.full((k, size), np.nan, np.float32)
-        labels, at = np.empty(size), 0
+        values, labels, at = np.empty((k, size), np.float32), np.empty(size), 0
         while at < size:
             part, known = self._held.pop(0)
             end = min(at + len(known), size)
             values[: len(part), at:end] = part[:, : end - at]
+            values[len(part) :, at:end] = np.nan
             labels[at:end] = known[: end - at]
             if end - at < len(known):
                 self._held.insert(0, (part[:, end - at :], known[end - at :]))
@@ -222,11 +222,12 @@ class LeakWatch:
         self._block = self._block.padded(k, max(len(self.classes), 2))
         if self._block.table.shape[2] != self._reference.shape[2]:
             self._grow(self._block.table.shape[2])
-        single = singles(np.concatenate([[self._before], labels]))
+        single = np.empty(size + 1, np.float32)
+        single[0], single[1:] = self._before, singles(labels)
         tally(*self._block, values, self._edges, self._used, y, single[1:], single[:-1])
         self._before = float(single[-1])
         self.count += size
-        new = np.flatnonzero(self._used < 0)
+        new = (self._used < 0).nonzero()[0]
         if len(new):
             own, quiet = values[new], self._quiet[new][:, None]
             differs = ~np.isnan(own) & (own != quiet)
@@ -368,6 +369,8 @@ class LeakWatch:
         """Return which features are equal to the label in a window."""
         self._looks[1] += 1
         equal, found = window.equal, list[Verdict]()
+        if not np.count_nonzero(equal[:, EQUAL]):
+            return found
         alike = np.flatnonzero(equal[:, EQUAL] >= np.maximum(SAME * equal[:, VALUES], 1))
         if not len(alike):
             return found

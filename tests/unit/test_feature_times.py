@@ -47,7 +47,7 @@ def test_times_after_their_events_are_found_in_each_unit(unit: str) -> None:
     day = START // 86_400
     (share,) = shares(of.counts(day)).values()
     assert 0.1 < share.low < 0.2 < share.high < 0.3
-    assert not of.wants("feature:x")
+    assert of.wanted(["feature:x"]) == []
 
 
 def test_texts_are_times_too_and_what_is_no_time_is_left_out() -> None:
@@ -57,7 +57,7 @@ def test_texts_are_times_too_and_what_is_no_time_is_left_out() -> None:
     of = FeatureTimes()
     found = feed(of, {"category:when": times, "category:word": np.full(2_000, NONE)})
     assert [v.subject for v in found] == ["leak:when"]
-    assert not of.wants("category:word")
+    assert of.wanted(["category:word"]) == []
 
 
 def test_a_clock_that_is_a_little_off_or_wrong_once_in_a_while_is_no_leak() -> None:
