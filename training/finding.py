@@ -21,12 +21,11 @@ ORDER: Final = "same order"
 BALANCE: Final = "class balance"
 DRIFT: Final = "feature drift"
 LABEL: Final = "doubtful label"
-TRIGGER: Final = "suspected trigger"
 KINDS: Final = (
-    NOT_FINITE, OUT_OF_RANGE, DUPLICATE, NEAR, CONFLICT, LEAK, SHARD, ORDER, BALANCE, DRIFT, LABEL, TRIGGER,
+    NOT_FINITE, OUT_OF_RANGE, DUPLICATE, NEAR, CONFLICT, LEAK, SHARD, ORDER, BALANCE, DRIFT, LABEL,
 )  # fmt: skip
 """All of them."""
-QUARANTINED: Final = (NOT_FINITE, OUT_OF_RANGE, DUPLICATE, NEAR, CONFLICT, LEAK, LABEL, TRIGGER)
+QUARANTINED: Final = (NOT_FINITE, OUT_OF_RANGE, DUPLICATE, NEAR, CONFLICT, LEAK)
 """Kinds whose samples `quarantine` leaves out."""
 
 

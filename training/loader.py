@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from ..core.columns import Ints
+from ..core.columns import Floats, Ints
 from .batch import BatchInfo, marked
 from .duplicates import across
 from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
-from .parts import Part
+from .label_doubt import LabelDoubt
+from .parts import Part, parts
 from .recording import Recorder, Tasks, recording
 from .splits import reader, rows_of
 
@@ -96,6 +97,7 @@ class WatchedLoader:
         if watch:
             self._inspection = Inspection(inputs, labels, value_range, is_iterable=is_iterable)
         self._is_open = False
+        self._doubt = LabelDoubt()
 
     def __iter__(self) -> Iterator[Any]:
         kept = self.loader._iterator  # of persistent workers, begun before the loader was wrapped
@@ -122,6 +124,38 @@ class WatchedLoader:
         for _ in self:
             pass
 
+    def observe(self, outputs: Any, batch: Any) -> None:
+        """Take what a model made of a batch, which tells of doubtful labels; call it where the loss is known.
+
+        Parameters
+        ----------
+        outputs
+            (n, k) logits, or what has them as `logits` or first.
+        batch
+            A batch of this loader. One that carries no samples is taken to be the latest.
+
+        Raises
+        ------
+        ValueError
+            No logits or labels, or not one for each sample.
+        """
+        look = self._watching()
+        _, labels = parts(batch, look.inputs, look.labels)
+        samples = getattr(batch, "samples", None)
+        if not isinstance(samples, np.ndarray):
+            samples = np.empty(0, np.int64) if self.last is None else self.last.samples
+        if labels is None:
+            raise ValueError("found no label for each sample in the batch; say where with labels=")
+        self._doubt.take(outputs, labels, samples)
+
+    def suspicion(self) -> Floats:
+        """Return the (n,) mean loss of each sample of the data set over the times that it was observed, NaN for never; in nats.
+
+        The higher, the more likely its label is wrong.
+        """
+        data: Any = self.loader.dataset
+        return self._doubt.suspicion(len(data))
+
     def findings(self) -> list[Finding]:
         """Return what was found in the samples that have come up to now.
 
@@ -135,7 +169,7 @@ class WatchedLoader:
         found = look.findings(read)
         for name, split in self._references.items():
             found += across(look.contents, name, *rows_of(split, look, read))
-        return found
+        return [*found, *self._doubt.findings()]
 
     def report(self) -> str:
         """Return the findings as text: a sentence for each, and the first of its samples."""
@@ -154,7 +188,8 @@ class WatchedLoader:
         Parameters
         ----------
         kinds
-            Of findings; none for those of `finding.QUARANTINED`.
+            Of findings; none for those of `finding.QUARANTINED`, which leaves out doubtful labels: many are right, and of
+            the samples that teach most.
 
         Raises
         ------
