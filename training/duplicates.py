@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..core.columns import Ints
 from ..detectors.fingerprint_kernel import Keys
 from .contents import Contents
-from .finding import CONFLICT, DUPLICATE, LEAK, NEAR, SHARD, Finding
+from .finding import CONFLICT, DUPLICATE, LEAK, NEAR, SHARD, Finding, counted
 
 _COMMON: Final = 0.01
 """Of a table's rows that come three times or more: with so many, rows of few values coincide by chance (chosen)."""
@@ -49,10 +49,10 @@ def within(contents: Contents, label_of: Ints, read: Read | None = None) -> list
     by_chance = contents.form == "table" and (counts[group] > 2).mean() > _COMMON
     again = original != np.arange(len(samples))
     if differs.any() and not by_chance:
-        text = f"{conflicts.sum():,} samples have the inputs of one with another label"
+        text = f"{counted(int(conflicts.sum()))} with the inputs of one that has another label"
         found.append(_finding(CONFLICT, text, samples[conflicts], samples[original[conflicts]]))
     if again.any() and not by_chance:
-        text = f"{again.sum():,} samples equal an earlier one"
+        text = f"{counted(int(again.sum()))} equal to an earlier one"
         found.append(_finding(DUPLICATE, text, samples[again], samples[original[again]]))
     near = contents.near()
     if by_chance or not len(near):
@@ -61,7 +61,7 @@ def within(contents: Contents, label_of: Ints, read: Read | None = None) -> list
     if read is not None:
         confirm(contents, is_near, samples, near, read)
     if is_near.any():
-        text = f"{is_near.sum():,} samples are nearly equal to an earlier one"
+        text = f"{counted(int(is_near.sum()))} nearly equal to an earlier one"
         rows = np.flatnonzero(is_near)
         found.append(_finding(NEAR, text, samples[rows], samples[near[rows]]))
     return found

@@ -59,6 +59,11 @@ class Finding:
     epoch: int = 0
 
 
+def counted(samples: int) -> str:
+    """Return how many samples as text."""
+    return f"{samples:,} sample" + ("" if samples == 1 else "s")
+
+
 def listed(samples: Ints, most: int = 8) -> str:
     """Return the first few of samples as text.
 

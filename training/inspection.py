@@ -15,7 +15,7 @@ from .batch import BatchInfo
 from .contents import Contents
 from .drift import Drift
 from .duplicates import Read, repeated_shards, within
-from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding
+from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
 from .parts import Part, parts
 
 _PENDING: Final = 64  # batches, whose numbers are read in one go; chosen
@@ -216,7 +216,7 @@ class Inspection:
         found: list[Finding] = []
         bad = np.flatnonzero(self._bad >= 0)
         if len(bad):
-            text = f"{len(bad):,} samples have inputs that are NaN or infinite"
+            text = f"{counted(len(bad))} with inputs that are NaN or infinite"
             found.append(Finding(NOT_FINITE, text, bad, epoch=int(self._bad[bad].min())))
         seen = np.flatnonzero((self._low <= self._high).all(axis=1)) if self._low.size else bad[:0]
         if not len(seen):
@@ -230,7 +230,7 @@ class Inspection:
             where = f" in columns {', '.join(map(str, columns[:8]))}" if low.shape[1] > 1 else ""
             k = columns[0]
             text = (
-                f"{rows.sum():,} samples have inputs outside [{least[k]:.4g}, {most[k]:.4g}]{where}: "
+                f"{counted(int(rows.sum()))} with inputs outside [{least[k]:.4g}, {most[k]:.4g}]{where}: "
                 f"{low[rows].min():.4g} to {high[rows].max():.4g}"
             )
             found.append(Finding(OUT_OF_RANGE, text, seen[rows]))

@@ -111,7 +111,7 @@ def test_duplicates_within_and_across(make: Any) -> None:
     leak = found["in another split"]
     assert leak.samples.tolist() == [100, 101]
     assert leak.of.tolist() == [5, 6]
-    assert "2 samples are in validation too, 1 of them exactly" in watched.report()
+    assert "2 samples in validation too, 1 exactly and 1 nearly" in watched.report()
 
 
 def test_rows_of_few_values_coincide_by_chance() -> None:
