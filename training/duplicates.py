@@ -100,7 +100,10 @@ def across(contents: Contents, name: str, keys: Keys, near: Ints) -> list[Findin
     leaked = row >= 0
     if not leaked.any():
         return []
-    text = f"{leaked.sum():,} samples are in {name} too, {is_equal.sum():,} of them exactly and the others nearly"
+    text = (
+        f"{counted(int(leaked.sum()))} in {name} too, {is_equal.sum():,} exactly and "
+        f"{leaked.sum() - is_equal.sum():,} nearly"
+    )
     return [_finding(LEAK, text, samples[leaked], row[leaked])]
 
 
