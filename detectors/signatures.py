@@ -138,7 +138,7 @@ class Signatures:
         self.every = every
         self.distance = distance
         self.unique: NDArray[np.bool_] = arrays["unique"]
-        self._projections = _Projections(arrays["mean"], arrays["scale"])
+        self._projections = Projections(arrays["mean"], arrays["scale"])
         self._order = np.empty((BANDS, len(self)), np.int32)
         self._starts = np.zeros((BANDS, (1 << 16) + 1), np.int32)
         bands(arrays["bits"], self._order, self._starts)
@@ -170,14 +170,11 @@ class Signatures:
             )
         every = -(-len(vectors) // most)
         kept = np.ascontiguousarray(vectors[::every], np.float64)
-        spread = kept.std(axis=0)
-        scale = np.maximum(spread, max(_LEAST_SPREAD * float(spread.max()), 1e-300))
-        arrays: dict[str, NDArray[Any]] = {"mean": kept.mean(axis=0), "scale": scale}
-        arrays["bits"], arrays["sketch"] = _Projections(arrays["mean"], scale)(kept)
-        arrays["unique"] = np.zeros(len(kept), np.bool_)
-        found = cls(arrays, Law(0, 0, 0, 0, 0, 0, 0), every, distance)
-        nearest, count = found._near(arrays["bits"], arrays["sketch"], itself=True)
-        arrays["unique"][:] = count == 0
+        project = Projections.fit(kept)
+        bits, sketch = project(kept)
+        found = cls.of(project, bits, sketch, distance, every)
+        nearest, count = found.pairs()
+        found.unique[:] = count == 0
         is_late = late(len(kept)) > 0
         of_pair = count == 1
         found.law = Law(
@@ -186,6 +183,30 @@ class Signatures:
             int((is_late & of_pair & ~is_late[nearest]).sum()),
         )  # fmt: skip
         return found
+
+    @classmethod
+    def of(
+        cls,
+        project: Projections,
+        bits: NDArray[np.uint64],
+        sketch: NDArray[np.int8],
+        distance: float = EMBEDDING_DISTANCE,
+        every: int = 1,
+    ) -> Signatures:
+        """Take what `project` made of the vectors of a reference, of which nothing is known about chance."""
+        arrays: dict[str, NDArray[Any]] = {
+            "mean": project.mean, "scale": project.scale, "bits": bits, "sketch": sketch,
+            "unique": np.zeros(len(bits), np.bool_),
+        }  # fmt: skip
+        return cls(arrays, Law(0, 0, 0, 0, 0, 0, 0), every, distance)
+
+    def pairs(self) -> tuple[Ints, Ints]:
+        """Return of each row of the reference the (m,) nearest other row, -1 for none near, and how many are near."""
+        return self._near(self.arrays["bits"], self.arrays["sketch"], itself=True)
+
+    def near(self, bits: NDArray[np.uint64], sketch: NDArray[np.int8]) -> Ints:
+        """Return the (n,) nearest rows of the reference to what `Projections` made of n vectors, -1 for none near."""
+        return self._near(bits, sketch, itself=False)[0]
 
     def find(self, vectors: Floats) -> Ints:
         """Return the (n,) rows of the reference that (n, p) vectors are near to, -1 for none."""
@@ -239,18 +260,32 @@ class Signatures:
             return cls(arrays, law, int(meta["every"]), float(meta["distance"]))
 
 
-class _Projections:
-    """From vectors to signatures and sketches, the same ones for ever."""
+class Projections:
+    """From vectors to signatures and sketches, the same ones for ever.
+
+    Parameters
+    ----------
+    mean, scale
+        (p,) of the vectors' coordinates.
+    """
 
     def __init__(self, mean: Floats, scale: Floats) -> None:
-        self._mean, self._scale = mean, scale
+        self.mean, self.scale = mean, scale
         self._mix = Mixing(len(mean)) if len(mean) > _WIDEST else None
         width = MOST_DIMENSIONS if self._mix else len(mean)
         self._directions = np.random.default_rng(_SEED).standard_normal((width, BITS))
 
+    @classmethod
+    def fit(cls, vectors: Floats) -> Projections:
+        """Return those that standardise by (n, p) vectors."""
+        spread = vectors.std(axis=0)
+        scale = np.maximum(spread, max(_LEAST_SPREAD * float(spread.max()), 1e-300))
+        return cls(vectors.mean(axis=0), scale)
+
     def __call__(self, vectors: Floats) -> tuple[NDArray[np.uint64], NDArray[np.int8]]:
+        """Return (n, WORDS) signatures and (n, SKETCH) sketches of (n, p) vectors."""
         with np.errstate(over="ignore"):
-            unit = np.clip((vectors - self._mean) / self._scale, -1e100, 1e100)
+            unit = np.clip((vectors - self.mean) / self.scale, -1e100, 1e100)
         if self._mix:
             unit = self._mix(unit)
         unit /= np.maximum(np.sqrt((unit**2).sum(axis=1, keepdims=True)), 1e-300)

@@ -1,0 +1,92 @@
+"""Whether two sets of batches differ in the mean of a quantity, given that rows of one batch may be alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from scipy.special import stdtr
+
+from ..core.columns import Floats
+
+LEAST_BATCHES: Final = 5
+"""Of each side; with fewer the deviation of batches is not known (chosen)."""
+
+
+class BatchMeans:
+    """Sums over batches of the means of k quantities.
+
+    Batches, not rows, are the sample: in an ordered data set the rows of a batch are alike, and a test that took
+    them for independent would find differences in every epoch.
+
+    Parameters
+    ----------
+    quantities
+        How many there are.
+    """
+
+    def __init__(self, quantities: int) -> None:
+        self.batches = 0
+        self.rows = 0
+        self._sum = np.zeros(quantities)
+        self._squares = np.zeros(quantities)
+        self._row_squares = np.zeros(quantities)
+        self._row_sum = np.zeros(quantities)
+
+    def add(self, mean: Floats, square: Floats, rows: int) -> None:
+        """Take a batch: (k,) means of its rows, and of their squares."""
+        self.batches += 1
+        self.rows += rows
+        self._sum += mean
+        self._squares += mean * mean
+        self._row_sum += rows * mean
+        self._row_squares += rows * square
+
+    def merged(self, other: BatchMeans) -> BatchMeans:
+        """Return the sums of both."""
+        found = BatchMeans(len(self._sum))
+        for name, value in vars(self).items():
+            setattr(found, name, value + getattr(other, name))
+        return found
+
+    @property
+    def mean(self) -> Floats:
+        """(k,) means of the rows."""
+        found: Floats = self._row_sum / max(self.rows, 1)
+        return found
+
+    @property
+    def deviation(self) -> Floats:
+        """(k,) standard deviations of the rows."""
+        return np.sqrt(np.maximum(self._row_squares / max(self.rows, 1) - self.mean**2, 0.0))
+
+    @property
+    def _mean_and_variance(self) -> tuple[Floats, Floats]:
+        """Of a batch's mean: no less than what independent rows would have."""
+        n = self.batches
+        mean = self._sum / n
+        between = np.maximum(self._squares / n - mean**2, 0.0) * n / (n - 1)
+        return mean, np.maximum(between, self.deviation**2 * n / self.rows)
+
+
+def differences(a: BatchMeans, b: BatchMeans) -> tuple[Floats, Floats]:
+    """Return (k,) p-values of Welch's test of the means of batches, and how far a is above b, in their own units.
+
+    1 where a side has fewer than `LEAST_BATCHES`.
+
+    References
+    ----------
+    Welch 1947, "The generalization of 'Student's' problem when several different population variances are involved",
+    Biometrika 34, 28-35 (doi:10.1093/biomet/34.1-2.28).
+    """
+    difference = a.mean - b.mean
+    if min(a.batches, b.batches) < LEAST_BATCHES:
+        return np.ones(len(difference)), difference
+    (m, v), (w, u) = a._mean_and_variance, b._mean_and_variance
+    v, u = v / a.batches, u / b.batches
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(v + u > 0, (m - w) / np.sqrt(v + u), np.where(m == w, 0.0, np.inf))
+        freedom = (v + u) ** 2 / (v**2 / (a.batches - 1) + u**2 / (b.batches - 1))
+    freedom = np.where(np.isfinite(freedom), freedom, a.batches + b.batches - 2)
+    p: Floats = 2 * stdtr(freedom, -np.abs(t))
+    return np.where(np.isfinite(p), p, 0.0), difference

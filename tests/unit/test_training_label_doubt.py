@@ -1,0 +1,105 @@
+"""Labels that were flipped are the ones that a model is surprised by."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from tocsin.training import Monitor, WatchedLoader
+
+N = 800
+
+
+def blobs(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 4, (N,), generator=draw)
+    centres = 3 * torch.eye(4, 8)
+    return centres[y] + torch.randn(N, 8, generator=draw), y
+
+
+def auroc(score: Any, positive: Any) -> float:
+    rank = np.argsort(np.argsort(score))
+    ones = positive.sum()
+    return float((rank[positive].sum() - ones * (ones - 1) / 2) / ones / (N - ones))
+
+
+class Watching(Monitor):
+    def initialize(self, model: Any, dataloader: Any, criterion: Any) -> None:
+        self.loader = dataloader
+
+    def on_batch_end(self, outputs: Any, batch: Any) -> None:
+        self.loader.observe(outputs, batch)
+
+
+def trained(
+    x: torch.Tensor, y: torch.Tensor, wrap: Any = lambda z: z, *, observe: bool = True
+) -> tuple[WatchedLoader, list[torch.Tensor]]:
+    torch.manual_seed(1)
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32, shuffle=True))
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 4))
+    descent = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    monitor = Watching()
+    monitor.initialize(model, loader, nn.functional.cross_entropy)
+    for _ in range(4):
+        for batch in loader:
+            inputs, labels = batch
+            outputs = model(inputs)
+            if observe:
+                monitor.on_batch_end(wrap(outputs), batch)
+            loss = nn.functional.cross_entropy(outputs, labels)
+            descent.zero_grad()
+            loss.backward()
+            descent.step()
+    return loader, [p.detach() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flipped_labels_are_suspected(seed: int) -> None:
+    x, y = blobs(seed)
+    flipped = np.zeros(N, np.bool_)
+    flipped[np.random.default_rng(seed).choice(N, N // 10, replace=False)] = True
+    y[flipped] = (y[flipped] + 1) % 4
+    loader, weights = trained(x, y)
+    assert auroc(loader.suspicion(), flipped) > 0.97
+    (found,) = [one for one in loader.findings() if one.kind == "doubtful label"]
+    assert flipped[found.samples].mean() > 0.85
+    assert flipped[found.samples].sum() > 0.5 * flipped.sum()
+    assert len(loader.quarantine()) == N  # doubtful labels are left out where that is asked for
+    assert len(loader.quarantine("doubtful label")) == N - len(found.samples)
+    for a, b in zip(weights, trained(x, y, observe=False)[1], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_right_labels_are_hardly_doubted() -> None:
+    doubted = [len(f.samples) for f in trained(*blobs(4))[0].findings()]
+    assert sum(doubted) < 0.03 * N
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda z: {"logits": z}, lambda z: SimpleNamespace(logits=z), lambda z: (z, None)]
+)
+def test_outputs_of_other_types(wrap: Any) -> None:
+    x, y = blobs(0)
+    plain, other = trained(x, y)[0].suspicion(), trained(x, y, wrap)[0].suspicion()
+    np.testing.assert_array_equal(plain, other)
+    assert np.isfinite(plain).all()
+
+
+def test_what_tells_nothing_is_refused_and_what_has_not_come_is_unknown() -> None:
+    x, y = blobs(0)
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32))
+    batch = next(iter(loader))
+    loader.observe(torch.zeros(32, 4), list(batch))  # knows no index: the latest
+    assert np.isfinite(loader.suspicion()).sum() == 32
+    loader.observe(torch.full((32, 4), torch.nan), batch)
+    np.testing.assert_allclose(loader.suspicion()[:32], np.log(4), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"expected \(n, k\) logits of 32 samples"):
+        loader.observe(torch.zeros(32), batch)
+    with pytest.raises(ValueError, match="found no label"):
+        loader.observe(torch.zeros(32, 4), batch[0])

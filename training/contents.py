@@ -1,0 +1,201 @@
+"""What inputs are known by: keys of their bytes, and of what is nearly the same; no input is kept."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.columns import Floats, Ints
+from ..detectors.content_keys import content_keys
+from ..detectors.fingerprint_kernel import Keys
+from ..detectors.fingerprints import KeyIndex, RowKeys, Scheme
+from ..detectors.signatures import (
+    EMBEDDING_DISTANCE,
+    IMAGE_DISTANCE,
+    MOST,
+    Projections,
+    Signatures,
+    image_vectors,
+    picture_size,
+)
+
+Form = Literal["image", "table", "vector", "other"]
+_FIRST: Final = 1024
+"""Rows by which the others are scaled (chosen)."""
+_COLUMNS: Final = 64
+"""A table has no more; what is wider is a vector, of which not each number matters (chosen)."""
+_WIDEST: Final = 4096  # numbers of a vector; chosen
+_SMALLEST: Final = 8  # pixels of a picture's side; chosen
+
+
+def form_of(x: NDArray[Any]) -> Form:
+    """Return how (n, ...) inputs are compared for being nearly the same; `other` for not at all."""
+    shape = x.shape[1:]
+    size = picture_size(shape) if len(shape) in (2, 3) else None
+    if size is not None and min(size) >= _SMALLEST:
+        return "image"
+    if x.dtype.kind != "f" or not x[:1].size:
+        return "other"
+    if len(shape) == 1 and shape[0] <= _COLUMNS:
+        return "table"
+    return "vector" if int(np.prod(shape)) <= _WIDEST else "other"
+
+
+class Near(NamedTuple):
+    """What n rows are known by besides their bytes; of a form that has it, and which rows have it."""
+
+    known: NDArray[np.bool_]
+    bits: NDArray[np.uint64] | None = None
+    sketch: NDArray[np.int8] | None = None
+    keys: RowKeys | None = None
+
+
+class Contents:
+    """The inputs of a data set, each known by some bytes.
+
+    Notes
+    -----
+    72 bytes a picture or vector, 80 a row of a table, of the first 131,072; 16 bytes of each one after these.
+    """
+
+    def __init__(self) -> None:
+        self.form: Form | None = None
+        self.dtype: np.dtype[Any] | None = None
+        self.shape: tuple[int, ...] = ()
+        self._samples: list[Ints] = []
+        self._exact: list[Keys] = []
+        self._near: list[Near] = []
+        self._near_rows = 0
+        self._waiting: list[Floats] = []
+        self._projections: Projections | None = None
+        self._scheme: Scheme | None = None
+
+    def add(self, samples: Ints, x: NDArray[Any]) -> Keys:
+        """Take n inputs in, and return their (n,) exact keys."""
+        if self.form is None:
+            self.form, self.dtype, self.shape = form_of(x), x.dtype, x.shape[1:]
+        exact = content_keys(x)
+        self._samples.append(samples)
+        self._exact.append(exact)
+        if self.form != "other" and x.shape[1:] == self.shape and self._near_rows < MOST:
+            self._near_rows += len(x)
+            self._waiting.append(self._vectors(x))
+            if sum(map(len, self._waiting)) >= _FIRST or self._is_fitted:
+                self._flush()
+        elif self.form != "other" and self._near_rows < MOST:
+            self._near_rows = (
+                MOST  # sizes that differ: nothing can be said of rows that are nearly the same
+            )
+        return exact
+
+    @property
+    def samples(self) -> Ints:
+        """(m,) the samples, in the order in which they came."""
+        return np.concatenate([np.empty(0, np.int64), *self._samples])
+
+    @property
+    def exact(self) -> Keys:
+        """(m,) their keys."""
+        return np.concatenate([np.empty(0, np.uint64), *self._exact])
+
+    def near(self) -> Ints:
+        """Return of each of the first rows the place of an earlier one that it is nearly equal to, itself included; -1 for none."""
+        self._flush()
+        if not self._near:
+            return np.empty(0, np.int64)
+        if self.form == "table":
+            keys = self._keys()
+            index = KeyIndex.of_near(keys)
+            places = index.find_near(keys)
+            found = np.where(places >= 0, index.first[places].astype(np.int64), -1)
+        else:
+            found = self._signatures().pairs()[0]
+        known = np.concatenate([one.known for one in self._near])
+        found = np.where(known & known[found], found, -1)
+        return np.where(found < np.arange(len(found)), found, -1)
+
+    def matches(self, x: NDArray[Any]) -> tuple[Keys, Ints]:
+        """Return of (n, ...) inputs of another split their exact keys, and the (n,) places here that they are nearly equal to, -1 for none."""
+        x = x.astype(self.dtype or x.dtype, copy=False)
+        none = np.full(len(x), -1, np.int64)
+        self._flush()
+        if not self._near or x.shape[1:] != self.shape:
+            return content_keys(x), none
+        vectors = self._vectors(x)
+        if self.form == "table" and self._scheme is not None:
+            index = KeyIndex.of_near(self._keys())
+            places = index.find_near(self._scheme.keys(vectors))
+            return content_keys(x), np.where(places >= 0, index.first[places].astype(np.int64), -1)
+        assert self._projections is not None
+        is_known = np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
+        found = self._signatures().near(*self._projections(vectors[is_known]))
+        known = np.concatenate([one.known for one in self._near])
+        none[is_known] = np.where(known[found], found, -1)
+        return content_keys(x), none
+
+    def is_near(self, x: NDArray[Any], z: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which of n inputs are nearly equal to n others, of which signatures have said that they may be.
+
+        Signatures estimate the distance; here it is worked out, of what they stand for and, so that pictures of one
+        kind (two ones of one hand) are not taken for copies, of the pixels less their mean.
+        """
+        if self._projections is None or not len(x):
+            return np.ones(len(x), np.bool_)
+        limit = IMAGE_DISTANCE if self.form == "image" else EMBEDDING_DISTANCE
+        scaled = [
+            (self._vectors(y) - self._projections.mean) / self._projections.scale for y in (x, z)
+        ]
+        found: NDArray[np.bool_] = _distance(*scaled) <= limit
+        if self.form == "image":
+            flat = [y.reshape(len(y), -1).astype(np.float64) for y in (x, z)]
+            found &= _distance(*(y - y.mean(axis=1, keepdims=True) for y in flat)) <= limit
+        return found
+
+    @property
+    def _is_fitted(self) -> bool:
+        return self._projections is not None or self._scheme is not None
+
+    def _vectors(self, x: NDArray[Any]) -> Floats:
+        if self.form == "image":
+            with np.errstate(invalid="ignore"):
+                return image_vectors(x)
+        return x.reshape(len(x), -1).astype(np.float64)
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        rows = np.concatenate(self._waiting)
+        self._waiting.clear()
+        if self.form == "table":
+            if self._scheme is None:
+                self._scheme = Scheme.fit(rows, [str(k) for k in range(rows.shape[1])])
+            self._near.append(Near(np.ones(len(rows), np.bool_), keys=self._scheme.keys(rows)))
+            return
+        is_known = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)  # one grey is no picture
+        if self._projections is None:
+            self._projections = Projections.fit(rows[is_known]) if is_known.any() else None
+        if self._projections is None:
+            self._waiting.append(rows)
+            return
+        made = self._projections(np.where(is_known[:, None], rows, 0.0))
+        self._near.append(Near(is_known, *made))
+
+    def _keys(self) -> RowKeys:
+        parts = [one.keys for one in self._near if one.keys is not None]
+        return RowKeys(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def _signatures(self) -> Signatures:
+        assert self._projections is not None
+        distance = IMAGE_DISTANCE if self.form == "image" else EMBEDDING_DISTANCE
+        bits = np.concatenate([one.bits for one in self._near if one.bits is not None])
+        sketch = np.concatenate([one.sketch for one in self._near if one.sketch is not None])
+        return Signatures.of(self._projections, bits, sketch, distance)
+
+
+def _distance(x: Floats, z: Floats) -> Floats:
+    """Return the (n,) distances of (n, p) vectors to others, as unit vectors."""
+    units = [y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-300) for y in (x, z)]
+    found: Floats = np.linalg.norm(units[0] - units[1], axis=1)
+    return found

@@ -1,0 +1,249 @@
+"""What looks at the batches of a watched loader: sums and keys while they pass, findings when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..core.columns import Floats, Ints
+from ..detectors.content_keys import content_keys
+from .batch import BatchInfo
+from .contents import Contents
+from .drift import Drift
+from .duplicates import Read, repeated_shards, within
+from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
+from .parts import Part, parts
+
+_PENDING: Final = 64  # batches, whose numbers are read in one go; chosen
+_MOST: Final = 1 << 24
+"""Samples of which something is kept, by their index."""
+_BULK: Final = (0.01, 0.99)
+_FENCES: Final = {"image": 1.0, "table": 10.0, "vector": 10.0, "other": 10.0}
+"""How far outside the bulk of samples an input may be, in widths of the bulk, when no range is given. The extremes of a
+picture are those of hundreds of numbers and hardly vary; a column may have a long tail: 1 in a million of a lognormal one is
+10 widths out (chosen)."""
+
+
+class _Look(NamedTuple):
+    """Numbers of a batch that are still on its device."""
+
+    info: BatchInfo
+    low: torch.Tensor
+    high: torch.Tensor
+    mean: torch.Tensor
+    square: torch.Tensor
+    labels: torch.Tensor | None
+
+
+class Inspection:
+    """Looks at batches, and keeps of each sample some bytes.
+
+    Parameters
+    ----------
+    inputs, labels
+        How they are found in a batch, see `parts`.
+    value_range
+        (low, high) that inputs must be within; None to learn it.
+    is_iterable
+        Whether samples are numbers of the order of arrival.
+    """
+
+    def __init__(
+        self,
+        inputs: Part = None,
+        labels: Part = None,
+        value_range: tuple[float, float] | None = None,
+        *,
+        is_iterable: bool = False,
+    ) -> None:
+        self.inputs, self.labels = inputs, labels
+        self.contents = Contents()
+        self.unread = 0
+        """Batches whose rows could not be told apart: without inputs, or of another number of rows than samples."""
+        self.label_of = np.empty(0, np.int64)
+        """(m,) the label of each sample, -1 for an unknown one."""
+        self._range = value_range
+        self._is_iterable = is_iterable
+        self._low, self._high = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
+        self._bad = np.empty(0, np.int32)
+        self._is_seen = np.empty(0, np.bool_)
+        self._pending: list[_Look] = []
+        self._epoch_keys: list[tuple[int | None, NDArray[np.uint64]]] = []
+        self._drift = Drift()
+        self._order: Any = None
+        self._is_sorted, self._last, self._count = True, -1, 0
+        self._orders: list[tuple[bytes, int]] = []
+        self._kept: list[Finding] = []
+
+    def take(self, batch: Any, info: BatchInfo) -> None:
+        """Look at a batch; nothing waits for its device."""
+        x, y = parts(batch, self.inputs, self.labels)
+        samples = info.samples
+        self._ordered(samples)
+        if (
+            x is None
+            or not len(x)
+            or len(x) != len(samples)
+            or samples.min() < 0
+            or samples.max() >= _MOST
+        ):
+            self.unread += 1
+            return
+        flat = x.reshape(len(x), -1)
+        if not flat.shape[1]:
+            self.unread += 1
+            return
+        if not flat.is_floating_point() or flat.dtype in (torch.float16, torch.bfloat16):
+            flat = flat.float()
+        if x.ndim == 2 and x.shape[1] <= 64:
+            low = high = mean = flat  # each column is looked at for itself
+            square = flat * flat
+        else:
+            low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+            mean = flat.mean(1, keepdim=True)
+            square = torch.linalg.vector_norm(flat, dim=1, keepdim=True) / flat.shape[1] ** 0.5
+            mean = torch.cat([mean, square], 1)
+            square = mean * mean
+        self._pending.append(_Look(info, low, high, mean, square, y))
+        if x.device.type == "cpu":
+            self._content(x, info)
+            if len(self._pending) >= _PENDING:
+                self._flush()
+
+    def end(self, epoch: int) -> None:
+        """Take note of the end of an epoch, or of its having been left."""
+        self._flush()
+        if self._is_iterable:
+            self._kept += repeated_shards(self._epoch_keys, epoch)
+            self._epoch_keys = []
+        self._kept += self._drift.end(epoch)
+        if self._order is not None:
+            self._orders.append((b"" if self._is_sorted else self._order.digest(), epoch))
+            *before, (digest, _) = self._orders[-2:]
+            if before and digest and digest == before[0][0] and self._count > 8:
+                self._kept.append(
+                    Finding(
+                        ORDER,
+                        f"epoch {epoch} has its samples in the order of the one before; call set_epoch, or shuffle anew",
+                        epoch=epoch,
+                    )
+                )
+        self._order, self._is_sorted, self._last, self._count = None, True, -1, 0
+
+    def findings(self, read: Read | None = None) -> list[Finding]:
+        """Return what was found up to now; `read` gives inputs by sample, see `within`."""
+        self._flush()
+        twice = within(self.contents, self.label_of, read)
+        return [*self._ranges(), *twice, *self._first_kept()]
+
+    def _first_kept(self) -> list[Finding]:
+        """Of what was found epoch by epoch the first of each kind and sentence."""
+        found: dict[tuple[str, str], Finding] = {}
+        for one in self._kept:
+            found.setdefault((one.kind, "" if one.kind == ORDER else one.summary), one)
+        return list(found.values())
+
+    def _ordered(self, samples: Ints) -> None:
+        self._order = self._order or hashlib.blake2b(digest_size=8)
+        self._order.update(samples.tobytes())
+        if len(samples):
+            self._is_sorted &= bool(samples[0] > self._last and (np.diff(samples) > 0).all())
+            self._last = int(samples[-1])
+        self._count += len(samples)
+
+    def _content(self, x: torch.Tensor, info: BatchInfo) -> None:
+        """Make keys of samples that come for the first time; of iterable data sets in each epoch."""
+        samples = info.samples
+        self._grow(int(samples.max()) + 1)
+        new = ~self._is_seen[samples]
+        if not new.any() and not self._is_iterable:
+            return
+        rows = x.float() if x.dtype == torch.bfloat16 else x
+        array = rows.contiguous().numpy()
+        if new.any():
+            self._is_seen[samples[new]] = True
+            keys = self.contents.add(samples[new], array if new.all() else array[new])
+        else:
+            keys = None
+        if self._is_iterable:
+            if keys is None or not new.all():
+                keys = content_keys(array)
+            self._epoch_keys.append((info.worker, keys))
+
+    def _grow(self, size: int, columns: int = 0) -> None:
+        """Have room for samples; in steps, so that few copies are made."""
+        if size > len(self._is_seen):
+            more = max(size, 2 * len(self._is_seen), 1024) - len(self._is_seen)
+            self._is_seen = np.concatenate([self._is_seen, np.zeros(more, np.bool_)])
+            self._bad = np.concatenate([self._bad, np.full(more, -1, np.int32)])
+            self.label_of = np.concatenate([self.label_of, np.full(more, -1, np.int64)])
+        if columns and (len(self._low) < len(self._is_seen) or not self._low.shape[1]):
+            more = len(self._is_seen) - len(self._low)
+            if not self._low.shape[1]:
+                self._low = np.empty((0, columns), np.float32)
+                self._high, more = self._low, len(self._is_seen)
+            width = self._low.shape[1]
+            self._low = np.concatenate([self._low, np.full((more, width), np.inf, np.float32)])
+            self._high = np.concatenate([self._high, np.full((more, width), -np.inf, np.float32)])
+
+    def _flush(self) -> None:
+        """Read what was worked out of the latest batches."""
+        for look in self._pending:
+            samples, epoch = look.info.samples, look.info.epoch
+            low, high = (t.cpu().numpy().astype(np.float32) for t in (look.low, look.high))
+            self._grow(int(samples.max()) + 1, low.shape[1])
+            bad = ~(np.isfinite(low) & np.isfinite(high)).all(axis=1)
+            fresh = samples[bad & (self._bad[samples] < 0)]
+            self._bad[fresh] = epoch
+            if low.shape[1] == self._low.shape[1]:
+                fine = samples if not bad.any() else samples[~bad]
+                low, high = low[~bad], high[~bad]
+                self._low[fine] = np.minimum(self._low[fine], low)
+                self._high[fine] = np.maximum(self._high[fine], high)
+            labels = None if look.labels is None else look.labels.cpu().numpy().astype(np.int64)
+            if labels is not None:
+                self.label_of[samples] = labels
+            if not bad.any():
+                mean, square = (t.double().mean(0).cpu().numpy() for t in (look.mean, look.square))
+                self._drift.add(look.info, mean, square, labels)
+        self._pending = []
+
+    def _ranges(self) -> list[Finding]:
+        found: list[Finding] = []
+        bad = np.flatnonzero(self._bad >= 0)
+        if len(bad):
+            text = f"{counted(len(bad))} with inputs that are NaN or infinite"
+            found.append(Finding(NOT_FINITE, text, bad, epoch=int(self._bad[bad].min())))
+        seen = np.flatnonzero((self._low <= self._high).all(axis=1)) if self._low.size else bad[:0]
+        if not len(seen):
+            return found
+        low, high = self._low[seen].astype(np.float64), self._high[seen].astype(np.float64)
+        least, most = self._limits(low, high)
+        out = (low < least) | (high > most)
+        rows = out.any(axis=1)
+        if rows.any():
+            columns = np.flatnonzero(out.any(axis=0))
+            where = f" in columns {', '.join(map(str, columns[:8]))}" if low.shape[1] > 1 else ""
+            k = columns[0]
+            text = (
+                f"{counted(int(rows.sum()))} with inputs outside [{least[k]:.4g}, {most[k]:.4g}]{where}: "
+                f"{low[rows].min():.4g} to {high[rows].max():.4g}"
+            )
+            found.append(Finding(OUT_OF_RANGE, text, seen[rows]))
+        return found
+
+    def _limits(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Return the (k,) least and greatest that inputs may be."""
+        if self._range is not None:
+            width = low.shape[1]
+            return np.full(width, self._range[0]), np.full(width, self._range[1])
+        least, most = np.quantile(low, _BULK[0], axis=0), np.quantile(high, _BULK[1], axis=0)
+        width = most - least
+        fence = _FENCES[self.contents.form or "other"] * width
+        # A column that is constant for 98 % of samples is a rare feature, not one with a range.
+        fence = np.where(width > 0, fence, np.inf)
+        return least - fence, most + fence

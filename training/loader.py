@@ -1,0 +1,307 @@
+"""A data loader that passes its batches through, tells of each which samples it is made of, and looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from ..core.columns import Floats, Ints
+from .batch import BatchInfo, marked
+from .duplicates import across
+from .finding import KINDS, QUARANTINED, Finding, report
+from .inspection import Inspection
+from .label_doubt import LabelDoubt
+from .parts import Part, parts
+from .recording import Recorder, Tasks, recording
+from .splits import reader, rows_of
+
+
+class WatchedLoader:
+    """Wraps a data loader: the same batches, in the same order, of the same random numbers, and each knows its samples.
+
+    A batch has two attributes more, `index`, its number in the epoch, and `samples`, the (n,) int64 indices of its
+    samples in the data set (of an iterable one their numbers in the order of arrival). It unpacks, is indexed and is a
+    list, tuple, named tuple, dict or tensor as before. What can carry no attributes is passed through, and `last` tells of it.
+
+    Parameters
+    ----------
+    loader
+        Any `DataLoader`: of a map or an iterable data set, with workers that persist or not, with a sampler, batch
+        sampler or collate function of one's own, without batches (`batch_size=None`), with pinned memory, `in_order` or not.
+    inputs, labels
+        How they are found in a batch: a key, a place, or a function of the batch; None for the usual ones, see `parts`.
+    value_range
+        (low, high), the range of inputs; None to take it from the bulk of what comes.
+    references
+        Other splits by name, `{"validation": data_set}`, that should have no sample in common with this one: data sets
+        whose samples come with their inputs first (or under the usual names), or (n, ...) tensors of inputs. They are read
+        when findings are asked for.
+    watch
+        Whether batches are looked at, or only numbered.
+
+    Raises
+    ------
+    TypeError
+        Something that is no `DataLoader`.
+    ValueError
+        A range whose low end is not below its high one; a part that batches do not have.
+
+    Notes
+    -----
+    What the sampler gives is written down on its way to the workers; data set, collate function and workers are the
+    loader's own. All other attributes are the loader's: `watched.sampler.set_epoch(3)` works.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from tocsin.training import WatchedLoader
+    >>> inputs, labels = torch.arange(6.0).view(6, 1), torch.tensor([0, 1, 0, 1, 0, 1])
+    >>> for batch in WatchedLoader(DataLoader(TensorDataset(inputs, labels), batch_size=4)):
+    ...     x, y = batch
+    ...     print(batch.index, batch.samples, tuple(x.shape))
+    0 [0 1 2 3] (4, 1)
+    1 [4 5] (2, 1)
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        *,
+        inputs: Part = None,
+        labels: Part = None,
+        value_range: tuple[float, float] | None = None,
+        references: Mapping[str, Any] | None = None,
+        watch: bool = True,
+    ) -> None:
+        if not isinstance(loader, DataLoader):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"expected a torch.utils.data.DataLoader, got {type(loader).__name__}; wrap the data in one"
+            )
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
+        self.loader = loader
+        self.epoch = -1
+        """The epoch that is going on, counted from 0; -1 before the first."""
+        self.last: BatchInfo | None = None
+        """Where the latest batch comes from."""
+        self._recording, self._log = recording(loader)
+        self._next_epoch = 0
+        self._references = dict(references or {})
+        is_iterable = isinstance(loader.dataset, IterableDataset)
+        self._inspection: Inspection | None = None
+        if watch:
+            self._inspection = Inspection(inputs, labels, value_range, is_iterable=is_iterable)
+        self._is_open = False
+        self._doubt = LabelDoubt()
+
+    def __iter__(self) -> Iterator[Any]:
+        kept = self.loader._iterator  # of persistent workers, begun before the loader was wrapped
+        if kept is not None and not isinstance(kept._index_sampler, Recorder):
+            kept._index_sampler = Recorder(kept._index_sampler, self._log)
+        batches = iter(self._recording)
+        self._close()
+        self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        return _Epoch(self, batches, self.epoch)
+
+    def __len__(self) -> int:
+        return len(self._recording)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def look(self) -> None:
+        """Go through the data once without training: what findings need, before the first epoch.
+
+        The loader draws its random numbers, as in an epoch.
+        """
+        for _ in self:
+            pass
+
+    def observe(self, outputs: Any, batch: Any) -> None:
+        """Take what a model made of a batch, which tells of doubtful labels; call it where the loss is known.
+
+        Parameters
+        ----------
+        outputs
+            (n, k) logits, or what has them as `logits` or first.
+        batch
+            A batch of this loader. One that carries no samples is taken to be the latest.
+
+        Raises
+        ------
+        ValueError
+            No logits or labels, or not one for each sample.
+        """
+        look = self._watching()
+        _, labels = parts(batch, look.inputs, look.labels)
+        samples = getattr(batch, "samples", None)
+        if not isinstance(samples, np.ndarray):
+            samples = np.empty(0, np.int64) if self.last is None else self.last.samples
+        if labels is None:
+            raise ValueError("found no label for each sample in the batch; say where with labels=")
+        self._doubt.take(outputs, labels, samples)
+
+    def suspicion(self) -> Floats:
+        """Return the (n,) mean loss of each sample of the data set over the times that it was observed, NaN for never; in nats.
+
+        The higher, the more likely its label is wrong.
+        """
+        data: Any = self.loader.dataset
+        return self._doubt.suspicion(len(data))
+
+    def findings(self) -> list[Finding]:
+        """Return what was found in the samples that have come up to now.
+
+        Raises
+        ------
+        ValueError
+            The loader was made with `watch=False`.
+        """
+        look = self._watching()
+        read = reader(self.loader, look)
+        found = look.findings(read)
+        for name, split in self._references.items():
+            found += across(look.contents, name, *rows_of(split, look, read))
+        return [*found, *self._doubt.findings()]
+
+    def report(self) -> str:
+        """Return the findings as text: a sentence for each, and the first of its samples."""
+        look = self._watching()
+        text = report(self.findings())
+        if look.unread:
+            text += (
+                f"\n{look.unread:,} batches were not looked at: no inputs, or not one row for each sample; "
+                "say where they are with inputs="
+            )
+        return text
+
+    def quarantine(self, *kinds: str) -> Subset[Any]:
+        """Return the data set without the samples that findings name.
+
+        Parameters
+        ----------
+        kinds
+            Of findings; none for those of `finding.QUARANTINED`, which leaves out doubtful labels: many are right, and of
+            the samples that teach most.
+
+        Raises
+        ------
+        TypeError
+            An iterable data set, whose samples cannot be chosen.
+        ValueError
+            A kind that there is not.
+        """
+        unknown = set(kinds) - set(KINDS)
+        if unknown:
+            raise ValueError(
+                f"no kinds of findings {sorted(unknown)}; there are {', '.join(KINDS)}"
+            )
+        if isinstance(self.loader.dataset, IterableDataset):
+            raise TypeError(
+                "samples of an iterable data set cannot be left out by number; leave them out in the data set"
+            )
+        chosen = kinds or QUARANTINED
+        bad = [one.samples for one in self.findings() if one.kind in chosen]
+        data: Any = self.loader.dataset
+        kept = np.setdiff1d(np.arange(len(data)), np.concatenate([np.empty(0, np.int64), *bad]))
+        return Subset(data, kept.tolist())
+
+    def _watching(self) -> Inspection:
+        if self._inspection is None:
+            raise ValueError("nothing was looked at: the loader was made with watch=False")
+        return self._inspection
+
+    def _close(self) -> None:
+        """Take note of the end of the epoch that was going on."""
+        if self._is_open and self._inspection is not None:
+            self._inspection.end(self.epoch)
+        self._is_open = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next, to whatever of loader, samplers and data set has a `set_epoch`."""
+        self._next_epoch = epoch
+        inner: Any = self.loader
+        sampler, batch_sampler = inner.sampler, inner.batch_sampler
+        own: Any = getattr(batch_sampler, "sampler", None)
+        told: list[Any] = []
+        for part in (inner, batch_sampler, sampler, own, inner.dataset):
+            if hasattr(part, "set_epoch") and not any(part is one for one in told):
+                part.set_epoch(epoch)
+                told.append(part)
+
+
+class _Epoch(Iterator[Any]):
+    """One pass over a watched loader."""
+
+    def __init__(self, watched: WatchedLoader, batches: Any, epoch: int) -> None:
+        self._watched = watched
+        self._batches = batches
+        self._epoch = epoch
+        self._count = 0
+        self._arrived = 0
+        self._is_iterable = isinstance(watched.loader.dataset, IterableDataset)
+        self._is_batched = watched.loader.batch_sampler is not None
+        own = getattr(batches, "_index_sampler", None)
+        self._recorder = own if isinstance(own, Recorder) else None
+        self._tasks: Tasks | None = None
+        if self._recorder is not None and hasattr(batches, "_task_info"):
+            self._tasks = batches._task_info = Tasks(batches._task_info)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __next__(self) -> Any:
+        watched = self._watched
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            if watched.epoch == self._epoch:
+                watched._close()
+            raise
+        number, worker = self._which()
+        if self._is_iterable:
+            size = (size_of(batch) or 0) if self._is_batched else 1
+            samples: Ints = np.arange(self._arrived, self._arrived + size)
+            self._arrived += size
+        else:
+            recorder = self._recorder or watched._log[0]
+            found = recorder.take(number)
+            samples = np.empty(0, np.int64) if found is None else found
+        info = BatchInfo(self._epoch, self._count, samples, worker)
+        self._count += 1
+        watched.last = info
+        if watched._inspection is not None:
+            watched._is_open = True
+            watched._inspection.take(batch, info)
+        return marked(batch, info)
+
+    def _which(self) -> tuple[int, int | None]:
+        """Return the number of the batch among those asked for, and its worker."""
+        if self._tasks is not None and self._tasks.last is not None:
+            return self._tasks.last
+        if self._recorder is not None and getattr(self._batches, "_num_workers", 1) == 0:
+            return self._recorder.count - 1, None
+        return self._count, None  # an iterator of the loader's own: in order, as far as is known
+
+
+def size_of(batch: Any) -> int | None:
+    """Return the number of samples of a batch: the length of the first tensor or array in it, else of the first list."""
+    if isinstance(batch, torch.Tensor | np.ndarray):
+        return batch.shape[0] if batch.ndim else None
+    if isinstance(batch, dict):
+        parts = list(batch.values())
+    elif isinstance(batch, list | tuple):
+        parts = list(batch)
+    else:
+        parts = list(getattr(batch, "__dict__", {}).values())
+    sizes = [found for found in map(size_of, parts) if found is not None]
+    if sizes:
+        return sizes[0]
+    return len(batch) if isinstance(batch, list | tuple) else None

@@ -1,0 +1,102 @@
+"""Reading another split, without training's noticing: what it has of inputs, and what of these is known already."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from ..core.columns import Ints
+from ..detectors.fingerprint_kernel import Keys
+from .duplicates import Read
+from .inspection import Inspection
+from .parts import parts
+
+_ROWS: Final = 512  # read at a time; chosen
+
+
+def reader(loader: DataLoader[Any], look: Inspection) -> Read | None:
+    """Return what reads inputs of a loader's data set by sample; None where samples have no numbers."""
+    data: Any = loader.dataset
+    if isinstance(data, IterableDataset) or loader.batch_sampler is None:
+        return None
+
+    def read(samples: Ints) -> NDArray[Any] | None:
+        with same_randomness():
+            batch = loader.collate_fn([data[int(k)] for k in samples])
+        x, _ = parts(batch, look.inputs, look.labels)
+        if x is None or len(x) != len(samples):
+            return None
+        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+
+    return read
+
+
+def rows_of(split: Any, look: Inspection, read: Read | None = None) -> tuple[Keys, Ints]:
+    """Return of the rows of a split their (n,) exact keys and the places in `look.contents` that they nearly equal.
+
+    Random numbers are afterwards as they were before.
+    """
+    with same_randomness():
+        chunks = list(_inputs(split, look))
+        if not chunks:
+            return np.empty(0, np.uint64), np.empty(0, np.int64)
+        if len({c.shape[1:] for c in chunks}) == 1:
+            chunks = [np.concatenate(chunks)]
+        found = [_matches(look, chunk, read) for chunk in chunks]
+    return np.concatenate([k for k, _ in found]), np.concatenate([p for _, p in found])
+
+
+def _matches(look: Inspection, x: NDArray[Any], read: Read | None) -> tuple[Keys, Ints]:
+    keys, near = look.contents.matches(x)
+    rows = np.flatnonzero((near >= 0) & ~np.isin(keys, look.contents.exact))
+    for first in range(0, len(rows) if read is not None else 0, _ROWS):
+        part = rows[first : first + _ROWS]
+        z = None if read is None else read(look.contents.samples[near[part]])
+        if z is not None and z.shape == x[part].shape:
+            near[part[~look.contents.is_near(x[part], z)]] = -1
+    return keys, near
+
+
+def _inputs(split: Any, look: Inspection) -> Iterator[NDArray[Any]]:
+    """Yield the inputs of a split, some rows at a time."""
+    inner = getattr(
+        split, "loader", None
+    )  # of a watched loader; image folders have one of another kind
+    split = inner if isinstance(inner, DataLoader) else split
+    collate: Any = default_collate
+    if isinstance(split, DataLoader):
+        collate, split = split.collate_fn, split.dataset
+    if isinstance(split, torch.Tensor | np.ndarray):
+        yield torch.as_tensor(split).detach().cpu().numpy()
+        return
+    if isinstance(split, IterableDataset) or not hasattr(split, "__getitem__"):
+        raise ValueError(
+            f"expected a data set with numbered samples or a tensor of inputs as a reference, got {type(split).__name__}"
+        )
+    for first in range(0, len(split), _ROWS):
+        samples = [split[k] for k in range(first, min(first + _ROWS, len(split)))]
+        x, _ = parts(collate(samples), look.inputs, look.labels)
+        if x is None or len(x) != len(samples):
+            raise ValueError(
+                "found no inputs in a reference, or not one row for each sample; say where they are with inputs="
+            )
+        yield (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+
+
+@contextmanager
+def same_randomness() -> Generator[None, None, None]:
+    """Leave the generators of Python, numpy and torch as they were."""
+    state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(state[0])
+            np.random.set_state(state[1])  # noqa: NPY002
