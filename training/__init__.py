@@ -1,5 +1,9 @@
 """The training loop: monitors, checkpoints and watched data loaders."""
 
+from .alerts import TrainingAlerts
+from .gradients import GradientMonitor
+from .loss import LossMonitor
 from .monitor import BaseMonitor, Monitor
+from .monitors import Monitors
 
-__all__ = ["BaseMonitor", "Monitor"]
+__all__ = ["BaseMonitor", "GradientMonitor", "LossMonitor", "Monitor", "Monitors", "TrainingAlerts"]
