@@ -5,5 +5,14 @@ from .gradients import GradientMonitor
 from .loss import LossMonitor
 from .monitor import BaseMonitor, Monitor
 from .monitors import Monitors
+from .performance import PerformanceMonitor
 
-__all__ = ["BaseMonitor", "GradientMonitor", "LossMonitor", "Monitor", "Monitors", "TrainingAlerts"]
+__all__ = [
+    "BaseMonitor",
+    "GradientMonitor",
+    "LossMonitor",
+    "Monitor",
+    "Monitors",
+    "PerformanceMonitor",
+    "TrainingAlerts",
+]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..detectors.loss_curve import LossCurve
 from .alerts import TrainingAlerts
-from .hooks import Hook
-from .loop import Loop, Place, logits_of, loss_of, targets_of
+from .criterion import BatchLoss
+from .loop import Loop, Place
 from .monitor import BaseMonitor
 from .readings import Readings
 
@@ -55,11 +54,9 @@ class LossMonitor(BaseMonitor):
         self.alerts = alerts
         self.history: list[tuple[int, float]] = []
         self._curve = LossCurve(plateau_steps)
-        self._criterion: Callable[..., Any] | None = None
         self._loop = Loop()
-        self._seen: list[torch.Tensor] = []
         self._readings: Readings[Place] = Readings()
-        self._handles: list[Any] = []
+        self._loss = BatchLoss(None, lambda: False, self._failed)
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
@@ -71,11 +68,8 @@ class LossMonitor(BaseMonitor):
         self._loop = Loop()
         self._curve = LossCurve(self._curve.plateau_steps)
         self.history = []
-        self._criterion = criterion
         self._error: Exception | None = None
-        if isinstance(criterion, nn.Module):
-            hook = Hook(lambda: self._loop.step % self.every == 0, self._see, self._failed)
-            self._handles.append(criterion.register_forward_hook(hook))
+        self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Send the batch's loss off, and judge those that have come."""
@@ -83,13 +77,10 @@ class LossMonitor(BaseMonitor):
             raise self._error
         sampled = self._loop.step % self.every == 0
         place = self._loop.end_batch(batch)
-        seen, self._seen = self._seen, []
         if sampled:
-            if not seen:
-                loss = self._computed(outputs, batch)
-                seen = [] if loss is None else [loss]
-            if seen:
-                self._readings.put(place, [seen[0] if len(seen) == 1 else torch.stack(seen).mean()])
+            loss = self._loss.take(outputs, batch)
+            if loss is not None:
+                self._readings.put(place, [loss])
         self._judge(self._readings.ready())
         if self.alerts is not None:
             self.alerts.end_batch(place)
@@ -100,28 +91,11 @@ class LossMonitor(BaseMonitor):
 
     def close(self) -> None:
         """Judge what is on its way, and remove the hook."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._seen = []
+        self._loss.close()
         self._judge(self._readings.ready(wait=True))
-
-    def _see(self, loss: Any) -> None:
-        if isinstance(loss, torch.Tensor):
-            self._seen.append(loss.detach().float().mean())
 
     def _failed(self, error: Exception) -> None:
         self._error = error  # raised where it can be caught, not in the criterion
-
-    def _computed(self, outputs: Any, batch: Any) -> torch.Tensor | None:
-        loss = loss_of(outputs)
-        logits, targets = logits_of(outputs), targets_of(batch)
-        if loss is None and self._criterion is not None and logits is not None:
-            if targets is None:
-                return None
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                loss = self._criterion(logits.detach(), targets.to(logits.device))
-        return None if not isinstance(loss, torch.Tensor) else loss.detach().float().mean()
 
     def _judge(self, numbers: list[tuple[Place, list[float]]]) -> None:
         for place, (loss,) in numbers:
