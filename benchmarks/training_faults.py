@@ -123,16 +123,17 @@ def spoiled(step: int, _model: nn.Module, _optimizer: object, inputs: torch.Tens
 def dying(step: int, model: nn.Module, _optimizer: object, _inputs: object) -> None:
     """Let no unit of the first layer be above zero again."""
     if step == _FAULT_AT:
-        layer = next(m for m in model if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)))  # type: ignore[attr-defined]
+        layer: Any = model.get_submodule(before_relu(model))
         with torch.no_grad():
             layer.bias.fill_(-100.0)
             layer.weight.fill_(0.0)
 
 
-def first_layer(model: nn.Module) -> str:
-    """Return the name of the layer that `dying` has planted in."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)
-    return next(name for name, m in model.named_modules() if isinstance(m, kinds))
+def before_relu(model: nn.Module) -> str:
+    """Return the name of the layer that the first rectifier follows."""
+    names = [name for name, _ in model.named_children()]
+    first = next(k for k, m in enumerate(model.children()) if isinstance(m, nn.ReLU))
+    return names[first - 1]
 
 
 def deep(seed: int, width: int) -> nn.Sequential:
@@ -216,7 +217,7 @@ def main() -> None:
     data = {"digits": digits(), "mnist": mnist()}
     healthy(figures, args.seeds, args.steps, data)
     learning_rate(figures, args.seeds, data)
-    named(figures, "dead layer", args.seeds, data, "dead", dying, layer=first_layer)
+    named(figures, "dead layer", args.seeds, data, "dead", dying, layer=before_relu)
     named(
         figures, "vanishing gradient", args.seeds, data, "vanishing", nothing, deep, lambda _: "0"
     )

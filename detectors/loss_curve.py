@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,11 @@ _LEARNT: Final = 0.5
 """A loss that has come below this share of what it began with has learnt something: then rest is not a plateau."""
 _STILL: Final = 0.01
 """A fall of less than this share of the beginning is none."""
+
+
+_WORSE: Final = 1.5
+"""Times what a loss began with: of one that had learnt, a single batch so far up is a spike."""
+_LEVEL: Final = 32  # losses whose median is the level
 
 
 class LossCurve:
@@ -53,6 +59,8 @@ class LossCurve:
         self._surges = Surges()
         self._recent: list[float] = []
         self._first = FirstClaims()
+        self._latest: deque[float] = deque(maxlen=_LEVEL)
+        self._has_learnt = False
 
     def update(self, step: int, loss: float) -> list[Verdict]:
         """Take the loss of batch number `step` in; return what is wrong with it."""
@@ -67,7 +75,24 @@ class LossCurve:
                 step, change, surge.statistic, surge.threshold, "robust scales of log loss", evidence,
                 Summary(count=self._surges.count, mean=surge.usual), Summary(count=1, mean=loss),
             )  # fmt: skip
-        return found + self._plateau(step, loss)
+        return found + self._undone(step, loss) + self._plateau(step, loss)
+
+    def _undone(self, step: int, loss: float) -> list[Verdict]:
+        """Return whether a loss that had learnt is where it began: while it falls, its own scale is too wide to tell that."""
+        start = self._surges.start or 0.0
+        self._latest.append(loss)
+        if start > 0.0 and not self._has_learnt and len(self._latest) == _LEVEL:
+            self._has_learnt = bool(np.median(self._latest) < _LEARNT * start)
+        if not self._has_learnt or loss < start:
+            return []
+        back = sum(value >= start for value in list(self._latest)[-5:]) >= 3
+        if not back and loss < _WORSE * start:
+            return []
+        return self._once(
+            step, "divergence" if back else "spike", loss / start, 1.0 if back else _WORSE, "times the first losses",
+            f"{loss:.4g}, began at {start:.4g} and had come below half of that",
+            Summary(count=5, mean=start), Summary(count=1, mean=loss),
+        )  # fmt: skip
 
     def _plateau(self, step: int, loss: float) -> list[Verdict]:
         self._recent.append(loss)

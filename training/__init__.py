@@ -1,5 +1,6 @@
 """The training loop: monitors, checkpoints and watched data loaders."""
 
+from .activations import ActivationMonitor
 from .alerts import TrainingAlerts
 from .gradients import GradientMonitor
 from .loss import LossMonitor
@@ -8,6 +9,7 @@ from .monitors import Monitors
 from .performance import PerformanceMonitor
 
 __all__ = [
+    "ActivationMonitor",
     "BaseMonitor",
     "GradientMonitor",
     "LossMonitor",
