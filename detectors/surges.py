@@ -17,7 +17,7 @@ BEGIN: Final = 5
 SPIKE: Final = 8.0
 """Of scales above the median. Logarithms whose tail is exponential come so far once in 800,000 values (0.5 exp(-8 log 5))."""
 RISE: Final = 4.0
-"""Of scales above the median, for three of the last five values: once in about 200 million where values are independent."""
+"""Of scales above the median, for three of the last five values: once in 300 million where values are independent."""
 _FLOOR: Final = 0.05
 """The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
 _WILD: Final = 5.0
