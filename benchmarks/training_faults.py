@@ -25,8 +25,8 @@ from .common import Figures
 _DATA: Final = Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data"))
 _FAULT_AT: Final = 150  # steps
 _DIVERGED: Final = 1.5
-"""Times the loss at the start that a loss is which has diverged, or it is no number: then the clock of the detection begins. It is also from
-where on one loss is a spike to `LossCurve`, so what this finds late are losses that are set aside, not ones that rise by less."""
+"""Times the loss at the start that a loss is which has diverged, or it is no number: then the clock of the detection begins. `LossCurve` has a
+rule of its own at the same number, so a delay of 0 is no surprise; runs whose loss rises by less are not counted here."""
 
 Spoil = Callable[[int, nn.Module, torch.optim.Optimizer, torch.Tensor], None]
 
