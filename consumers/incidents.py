@@ -24,7 +24,10 @@ _MEMBERS: Final = 50  # streams listed in an alert
 _SEVERITY: Final[dict[str, alerts.Severity]] = {
     "data drift": "warning", "prediction drift": "warning", "concept drift": "critical",
     "bias": "warning", "leakage": "warning", "adversarial input": "critical", "pipeline": "critical",
+    "training": "warning",
 }  # fmt: skip
+_WORST_IN_TRAINING: Final = frozenset(["non-finite", "divergence", "exploding"])
+"""Changes after which what is learnt is of no use any more."""
 _RANK: Final = ("info", "warning", "critical")
 _WORST: Final = ("unsettled", "gone", "new regime", "returned")
 _DRIFTS: Final = frozenset(["data drift", "prediction drift", "concept drift"])
@@ -82,7 +85,7 @@ class Moment(NamedTuple):
 
 
 Group = tuple[str, str]
-"""What may merge: drifts of all kinds; claims about one client; claims of one other kind."""
+"""What may merge: drifts of all kinds; claims about one client; claims of one monitor of training; claims of one other kind."""
 
 
 class Incident(msgspec.Struct):
@@ -175,7 +178,11 @@ class Incidents:
         v = claim.verdict
         group = (
             "drift" if claim.kind in _DRIFTS else claim.kind,
-            v.subject if claim.kind == "adversarial input" else "",
+            v.subject
+            if claim.kind == "adversarial input"
+            else v.detector
+            if claim.kind == "training"
+            else "",
         )
         number = self._merging_of(group).add(claim.clock, v)
         if number is None:
@@ -392,6 +399,8 @@ def _severity(claim: Claim) -> alerts.Severity:
     is_better = (
         v.subject == "error" and v.change.endswith(" down") and not v.change.startswith("scale")
     )
+    if claim.kind == "training" and v.change in _WORST_IN_TRAINING:
+        return "critical"
     return "info" if is_better else _SEVERITY[claim.kind]
 
 

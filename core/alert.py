@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "leakage",
     "adversarial input",
     "pipeline",
+    "training",
 ]
 
 

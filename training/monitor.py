@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+if TYPE_CHECKING:
+    from .alerts import TrainingAlerts
+
 
 class BaseMonitor:
-    """Watches a training loop. A monitor of one's own overrides what it needs; none of the three needs to call this one's.
+    """Watches a training loop. A monitor of one's own overrides what it needs; none of these needs to call this one's.
+
+    Attributes
+    ----------
+    alerts
+        Where claims go; None until given, by `Monitors` or by hand.
 
     Notes
     -----
@@ -26,6 +34,8 @@ class BaseMonitor:
     ...     def on_batch_end(self, outputs, batch):
     ...         self.largest = max(self.largest, float(outputs.detach().abs().max()))
     """
+
+    alerts: TrainingAlerts | None = None
 
     def initialize(
         self,
@@ -50,6 +60,9 @@ class BaseMonitor:
 
     def on_epoch_end(self, epoch: int) -> None:
         """Take note of the end of an epoch, counted from 0."""
+
+    def close(self) -> None:
+        """End: take away what was hung on the model; may be called twice."""
 
 
 class Monitor(BaseMonitor):

@@ -1,0 +1,148 @@
+"""What is wrong with gradients as they come: explosion, layers that get none or next to none, updates as large as the weights, no numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from ..core.columns import Floats, Ints
+from ..core.verdict import Summary, Verdict
+from .first_claims import FirstClaims
+from .surges import RISE, Surges
+
+NAME: Final = "gradient_flow"
+_STEPS: Final = 10
+"""Steps in a row that make a layer dead, and of which a layer's median share is taken; chosen."""
+VANISHED: Final = 1e-5
+"""Of the largest layer's root mean square; chosen. Healthy nets on digits and MNIST raise nothing, ten sigmoid layers do (`bench training-faults`)."""
+_LARGE_UPDATE: Final = 1.0
+"""Of a layer's weights, in three of the last five looks. About 0.001 is usual."""
+_FLOOR: Final = math.log(10.0) / RISE
+"""The least scale of the norm's logarithm: an explosion is to ten times the usual at least. A run that leaves a saddle rises too, by less and not at
+once."""
+_WILD: Final = 100.0  # times the norms of the first steps, while there are no others; chosen
+_REST: Final = 50  # steps
+
+
+class GradientFlow:
+    """Watches the gradients of one model.
+
+    Parameters
+    ----------
+    names
+        Of the layers, in the order of the forward pass.
+    sizes
+        (layers,) int64: how many parameters each has.
+
+    Notes
+    -----
+    A layer that is frozen, or was not part of a step, has -1 in place of each number, and is not judged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tocsin.detectors.gradient_flow import GradientFlow
+    >>> flow = GradientFlow(["first", "last"], np.array([100, 100]))
+    >>> found = [v for step in range(10) for v in flow.update(step, np.array([0.0, 1.0]))]
+    >>> [(v.offset, v.change, v.subject) for v in found]
+    [(9, 'dead', 'gradient:first')]
+    """
+
+    def __init__(self, names: Sequence[str], sizes: Ints) -> None:
+        self.names = list(names)
+        self._roots = np.sqrt(np.maximum(sizes, 1))
+        self._surges = Surges(_FLOOR, _WILD)
+        self._zeros = np.zeros(len(self.names), np.int64)
+        self._shares: deque[Floats] = deque(maxlen=_STEPS)
+        self._updates: deque[Floats] = deque(maxlen=5)
+        self._first = FirstClaims()
+
+    def update(self, step: int, norms: Floats) -> list[Verdict]:
+        """Take the (layers,) norms of a step's gradients in; return what is wrong with them."""
+        known = ~(norms < 0)
+        broken = np.flatnonzero(known & ~np.isfinite(norms))
+        if len(broken):
+            return self.not_finite(step, self.names[broken[-1]], "backward pass")
+        if not known.any():
+            return []
+        largest = float(np.sqrt((norms[known] ** 2).sum()))
+        if largest == 0.0:
+            return []
+        return [*self._explosion(step, norms, largest), *self._loss_of_flow(step, norms, known)]
+
+    def not_finite(self, step: int, layer: str, where: str) -> list[Verdict]:
+        """Return the claim that a layer is the first whose numbers are none, unless it is more of the last one."""
+        text = f"{layer} is the first layer of the {where} that is not finite"
+        return self._claims(step, "non-finite", layer, 1.0, 1.0, "layers that are not finite", text)
+
+    def updated(self, step: int, ratios: Floats) -> list[Verdict]:
+        """Take the (layers,) norms of a step's updates by those of the weights in; return what is wrong with them."""
+        self._updates.append(ratios)
+        large = (np.array(self._updates) > _LARGE_UPDATE).sum(axis=0)
+        if large.max() < 3:
+            return []
+        worst = int(np.argmax(large * 1e6 + np.minimum(ratios, 1e5)))
+        return self._claims(
+            step, "update", self.names[worst], float(ratios[worst]), _LARGE_UPDATE,
+            "norm of the update by that of the weights",
+            f"the update of {self.names[worst]} is {ratios[worst]:.3g} times its weights, about 0.001 is usual",
+        )  # fmt: skip
+
+    def _explosion(self, step: int, norms: Floats, largest: float) -> list[Verdict]:
+        surge = self._surges.update(largest)
+        if surge is None or surge.kind == "spike":  # one step is what clipping is for
+            return []
+        layer = self.names[int(np.argmax(norms))]
+        return self._claims(
+            step, "exploding", layer, surge.statistic, surge.threshold, "robust scales of log norm",
+            f"the norm is {largest:.3g}, {surge.statistic:.1f} scales above {surge.usual:.3g}, most of it in {layer}",
+            Summary(count=self._surges.count, mean=surge.usual), Summary(count=1, mean=largest),
+        )  # fmt: skip
+
+    def _loss_of_flow(self, step: int, norms: Floats, known: np.ndarray) -> list[Verdict]:
+        """Return which layers get no gradient, or next to none, while others do."""
+        self._zeros = np.where(known & (norms == 0.0), self._zeros + 1, 0)
+        found: list[Verdict] = []
+        dead = np.flatnonzero(self._zeros >= _STEPS)
+        if len(dead):
+            layer = self.names[dead[-1]]
+            more = f", nor do {len(dead) - 1} before it" if len(dead) > 1 else ""
+            found += self._claims(
+                step, "dead", layer, float(len(dead)), 1.0, "layers without a gradient",
+                f"{layer} gets no gradient for {_STEPS} steps{more}",
+            )  # fmt: skip
+        size = np.where(known, norms / self._roots, np.nan)
+        share = size / np.nanmax(size)
+        share[share == 0.0] = np.nan  # those are dead, not faint
+        self._shares.append(share)
+        if len(self._shares) == _STEPS:
+            shares = np.array(self._shares)
+            whole = ~np.isnan(shares).any(axis=0)
+            faint = np.flatnonzero(whole & (np.median(shares, axis=0) < VANISHED))
+            if len(faint):
+                middle = np.median(shares[:, faint], axis=0)
+                layer, least = self.names[faint[np.argmin(middle)]], float(middle.min())
+                found += self._claims(
+                    step, "vanishing", layer, least, VANISHED, "share of the largest layer's gradient",
+                    f"the gradient of {layer} is {least:.1e} of the largest layer's, as root mean square, and {len(faint)} of "
+                    f"{int(known.sum())} layers are below {VANISHED:g}",
+                )  # fmt: skip
+        return found
+
+    def _claims(
+        self, step: int, change: str, layer: str, statistic: float, threshold: float, unit: str, evidence: str,
+        reference: Summary | None = None, current: Summary | None = None,
+    ) -> list[Verdict]:  # fmt: skip
+        if not self._first.is_first(change, step, _REST):
+            return []
+        return [
+            Verdict(
+                detector=NAME, subject=f"gradient:{layer}", offset=step, row=0, statistic=statistic,
+                threshold=threshold, unit=unit, change=change, evidence=evidence,
+                reference=reference, current=current,
+            )
+        ]  # fmt: skip

@@ -1,0 +1,131 @@
+"""What is wrong with a loss as it comes, batch by batch: spikes, divergence, a plateau, numbers that are none."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from ..core.verdict import Summary, Verdict
+from .first_claims import FirstClaims
+from .surges import Surges
+
+NAME: Final = "loss_curve"
+_LEARNT: Final = 0.5
+"""A loss that has come below this share of what it began with has learnt something: then rest is not a plateau."""
+_STILL: Final = 0.01
+"""A fall of less than this share of the beginning is none."""
+
+
+_WORSE: Final = 1.5
+"""Times what a loss began with: of one that had learnt, a single batch so far up is a spike."""
+_LEVEL: Final = 32  # losses whose median is the level
+
+
+class LossCurve:
+    """Watches one loss.
+
+    Parameters
+    ----------
+    plateau_steps
+        A plateau is so many batches without a fall of the mean, against as many before, of a loss that is still above half of what it began
+        with. A loss that has learnt and rests is no plateau, as it is how training ends.
+
+    Raises
+    ------
+    ValueError
+        `plateau_steps` is below 20.
+
+    Notes
+    -----
+    Of a change that lasts only its beginning is claimed, until 20 batches were without it.
+
+    Examples
+    --------
+    >>> from tocsin.detectors.loss_curve import LossCurve
+    >>> curve = LossCurve()
+    >>> [v.change for step in range(100) for v in curve.update(step, 2.3 * 0.97**step)]
+    []
+    >>> [v.change for v in curve.update(100, float("nan"))]
+    ['non-finite']
+    """
+
+    def __init__(self, plateau_steps: int = 300) -> None:
+        if plateau_steps < 20:
+            raise ValueError(f"plateau_steps must be 20 batches or more, got {plateau_steps}")
+        self.plateau_steps = plateau_steps
+        self._surges = Surges()
+        self._recent: list[float] = []
+        self._first = FirstClaims()
+        self._latest: deque[float] = deque(maxlen=_LEVEL)
+        self._has_learnt = False
+
+    def update(self, step: int, loss: float) -> list[Verdict]:
+        """Take the loss of batch number `step` in; return what is wrong with it."""
+        if not math.isfinite(loss):
+            return self._once(step, "non-finite", loss, math.inf, "a loss", f"the loss is {loss}")
+        found: list[Verdict] = []
+        surge = self._surges.update(loss)
+        if surge is not None:
+            change = "spike" if surge.kind == "spike" else "divergence"
+            evidence = f"{loss:.4g}, {surge.statistic:.1f} scales above {surge.usual:.4g}"
+            found += self._once(
+                step, change, surge.statistic, surge.threshold, "robust scales of log loss", evidence,
+                Summary(count=self._surges.count, mean=surge.usual), Summary(count=1, mean=loss),
+            )  # fmt: skip
+        return found + self._undone(step, loss) + self._plateau(step, loss)
+
+    def _undone(self, step: int, loss: float) -> list[Verdict]:
+        """Return whether a loss that had learnt is where it began: while it falls, its own scale is too wide to tell that."""
+        start = self._surges.start or 0.0
+        self._latest.append(loss)
+        if start > 0.0 and not self._has_learnt and len(self._latest) == _LEVEL:
+            self._has_learnt = bool(np.median(self._latest) < _LEARNT * start)
+        if not self._has_learnt or loss < start:
+            return []
+        back = sum(value >= start for value in list(self._latest)[-5:]) >= 3
+        if not back and loss < _WORSE * start:
+            return []
+        return self._once(
+            step, "divergence" if back else "spike", loss / start, 1.0 if back else _WORSE, "times the first losses",
+            f"{loss:.4g}, began at {start:.4g} and had come below half of that",
+            Summary(count=5, mean=start), Summary(count=1, mean=loss),
+        )  # fmt: skip
+
+    def _plateau(self, step: int, loss: float) -> list[Verdict]:
+        self._recent.append(loss)
+        if len(self._recent) < 2 * self.plateau_steps:
+            return []
+        before = np.array(self._recent[: self.plateau_steps])
+        now = np.array(self._recent[self.plateau_steps :])
+        del self._recent[: self.plateau_steps // 4]  # looked at four times in `plateau_steps`
+        start = self._surges.start or 0.0
+        fall = float(before.mean() - now.mean())
+        error = math.sqrt((before.var() + now.var()) / self.plateau_steps)
+        level = float(np.median(now))
+        if start <= 0.0 or level < _LEARNT * start or fall > max(2 * error, _STILL * start):
+            return []
+        return self._once(
+            step, "plateau", fall, max(2 * error, _STILL * start), "fall of the mean loss",
+            f"{level:.4g}, began at {start:.4g}, no fall in {self.plateau_steps} batches",
+            Summary(count=len(before), mean=float(before.mean()), std=float(before.std())),
+            Summary(count=len(now), mean=float(now.mean()), std=float(now.std())),
+        )  # fmt: skip
+
+    def _once(
+        self, step: int, change: str, statistic: float, threshold: float, unit: str, evidence: str,
+        reference: Summary | None = None, current: Summary | None = None,
+    ) -> list[Verdict]:  # fmt: skip
+        """Return a claim, unless it is more of the last one."""
+        rest = self.plateau_steps if change == "plateau" else 20
+        if not self._first.is_first(change, step, rest):
+            return []
+        return [
+            Verdict(
+                detector=NAME, subject="loss", offset=step, row=0, statistic=statistic,
+                threshold=threshold, unit=unit, change=change, evidence=evidence,
+                reference=reference, current=current,
+            )
+        ]  # fmt: skip

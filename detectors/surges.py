@@ -1,0 +1,117 @@
+"""Whether a number that changes by factors, as a loss or a gradient's norm does, is far above what it was: in robust scales."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+WINDOW: Final = 128
+"""Values that say what is usual; chosen: a few hundred steps are what the shortest runs have."""
+LEAST: Final = 20
+"""Values before the first comparison with a window."""
+BEGIN: Final = 5
+"""Values that say where a run began."""
+SPIKE: Final = 8.0
+"""Of scales above the median. Logarithms whose tail is exponential come so far once in 800,000 values (0.5 exp(-8 log 5))."""
+RISE: Final = 4.0
+"""Of scales above the median, for three of the last five values: once in 300 million where values are independent."""
+_FLOOR: Final = 0.05
+"""The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
+_WILD: Final = 5.0
+"""Times the values of the beginning, for three of the last five values, before there is a window."""
+
+
+class Surge(NamedTuple):
+    """A value far above the usual: how many scales, of how many allowed, and what is usual."""
+
+    kind: Literal["spike", "rise"]
+    statistic: float
+    threshold: float
+    usual: float
+
+
+class Surges:
+    """Tells spikes and lasting rises of one sequence of numbers.
+
+    Logarithms are compared where no number of the window is 0 or negative, numbers otherwise. The scale is the distance from the median to the
+    0.9 quantile of the last 128, so that a tail to the right, or a fall within the window, makes it larger, and single outliers do not.
+    A rise is three of the last five values. Before there is a window, of 20, values are compared with the median of the first five.
+
+    Parameters
+    ----------
+    floor
+        The least scale of a logarithm; of other numbers, as a share of the window's largest.
+    wild
+        A rise before there is a window is to so many times the values of the beginning.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tocsin.detectors.surges import Surges
+    >>> surges = Surges()
+    >>> usual = np.exp(np.random.default_rng(0).normal(0, 0.1, 200))
+    >>> [surges.update(x) for x in usual] == [None] * 200
+    True
+    >>> surges.update(30.0).kind, surges.update(30.0).kind, surges.update(30.0).kind
+    ('spike', 'spike', 'rise')
+    """
+
+    def __init__(self, floor: float = _FLOOR, wild: float = _WILD) -> None:
+        self._floor = floor
+        self._wild = math.log(wild)
+        self._values: deque[float] = deque(maxlen=WINDOW)
+        self._far: deque[float] = deque(maxlen=5)
+        self.start: float | None = None
+        """The median of the first values; None before there are five."""
+        self.count = 0
+
+    @property
+    def level(self) -> float:
+        """The median of the window; NaN before there is one."""
+        return float(np.median(self._values)) if self._values else math.nan
+
+    def update(self, value: float) -> Surge | None:
+        """Compare a finite value with those before it, and take it in."""
+        self.count += 1
+        found = self._compared(value)
+        self._values.append(value)
+        if self.start is None and len(self._values) == BEGIN:
+            self.start = float(np.median(self._values))
+        return found
+
+    def _compared(self, value: float) -> Surge | None:
+        if self.count <= LEAST:
+            return self._early(value)
+        window = np.array(self._values)
+        low = float(window.min())
+        if low > 0.0 and value > 0.0:
+            window, x = np.log(window), math.log(value)
+            floor = self._floor
+        else:
+            x, floor = value, self._floor * float(np.abs(window).max())
+        middle, high = len(window) // 2, (9 * len(window)) // 10
+        ordered = np.partition(window, (middle, high))
+        usual = float(ordered[middle])
+        scale = max(float(ordered[high]) - usual, floor, 1e-300)
+        statistic = (x - usual) / scale
+        was = math.exp(usual) if low > 0.0 and value > 0.0 else usual
+        self._far.append(statistic)
+        if sum(far >= RISE for far in self._far) >= 3 and statistic >= RISE:
+            return Surge("rise", statistic, RISE, was)
+        return Surge("spike", statistic, SPIKE, was) if statistic >= SPIKE else None
+
+    def _early(self, value: float) -> Surge | None:
+        """Compare with what a run began with."""
+        if not self._values:
+            return None
+        first = self.start if self.start is not None else min(self._values)
+        if not (first > 0.0 and value > 0.0):
+            return None
+        above = math.log(value / first) / self._wild
+        self._far.append(RISE * above)
+        if above >= 1.0 and sum(far >= RISE for far in self._far) >= 3:
+            return Surge("rise", RISE * above, RISE, first)
+        return None

@@ -1,0 +1,22 @@
+"""The page on monitors of training: its loop runs, and prints what the page shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+TEXT = (Path(__file__).parents[2] / "docs/training_monitors.md").read_text()
+
+
+def test_the_loop_runs_and_prints_what_the_page_shows() -> None:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    (code,) = [text for language, text in blocks if language == "python"]
+    (shown,) = [text for language, text in blocks if not language]
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == shown

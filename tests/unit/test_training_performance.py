@@ -1,0 +1,80 @@
+"""The metrics of an epoch are those of scikit-learn on its pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from torch import nn
+
+from tocsin.training import PerformanceMonitor, TrainingAlerts
+
+RNG = np.random.default_rng(5)
+
+
+def epoch(
+    monitor: PerformanceMonitor, number: int, logits: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    for part in np.array_split(np.arange(len(labels)), 7):
+        outputs = torch.tensor(logits[part])
+        batch = (outputs, torch.tensor(labels[part]))
+        monitor.on_batch_end(outputs, batch)
+    monitor.on_epoch_end(number)
+    return monitor.history[-1]
+
+
+def begun(criterion: nn.Module | None) -> PerformanceMonitor:
+    monitor = PerformanceMonitor(alerts=TrainingAlerts(show=False))
+    monitor.initialize(nn.Identity(), [], criterion)
+    return monitor
+
+
+def test_several_classes_without_labels_that_are_none() -> None:
+    logits, labels = RNG.normal(size=(700, 4)), RNG.integers(0, 4, 700)
+    logits[np.arange(700), labels] += 1.0
+    said = logits.argmax(1)
+    labels[::50] = -100
+    there = labels >= 0
+    row = epoch(begun(nn.CrossEntropyLoss()), 0, logits, labels)
+    assert row["accuracy"] == pytest.approx(accuracy_score(labels[there], said[there]))
+    assert row["f1:macro"] == pytest.approx(f1_score(labels[there], said[there], average="macro"))
+    assert row["recall:3"] == pytest.approx(
+        recall_score(labels[there], said[there], average=None)[3]
+    )
+    p = torch.tensor(logits).softmax(1).max(1).values.numpy()[there]
+    hits = (labels == said)[there]
+    bins = np.minimum((p * 15).astype(int), 14)
+    error = sum(abs((hits - p)[bins == b].sum()) for b in range(15)) / there.sum()
+    assert row["calibration_error"] == pytest.approx(error, abs=1e-6)
+    losses = [
+        float(nn.functional.cross_entropy(torch.tensor(logits[k]), torch.tensor(labels[k])))
+        for k in np.array_split(np.arange(700), 7)
+    ]
+    assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(300,), (300, 1)])
+def test_two_classes_of_one_output(shape: tuple[int, ...]) -> None:
+    logits, labels = RNG.normal(size=shape), RNG.integers(0, 2, shape).astype(float)
+    row = epoch(begun(nn.BCEWithLogitsLoss()), 0, logits, labels)
+    assert row["accuracy"] == pytest.approx(accuracy_score(labels.ravel(), (logits > 0).ravel()))
+
+
+def test_numbers_have_a_loss_alone() -> None:
+    row = epoch(begun(nn.MSELoss()), 2, RNG.normal(size=(50, 1)), RNG.normal(size=(50, 1)))
+    assert set(row) == {"epoch", "loss"}
+
+
+def test_an_epoch_that_has_forgotten_is_claimed_and_one_by_chance_below_is_not() -> None:
+    monitor = begun(nn.CrossEntropyLoss())
+    labels = RNG.integers(0, 3, 900)
+    alerts = []
+    for number, right in enumerate((0.5, 0.8, 0.78, 0.5)):
+        logits = RNG.normal(size=(900, 3))
+        logits[np.arange(900), labels] = np.where(RNG.random(900) < right, 9.0, -9.0)
+        epoch(monitor, number, logits, labels)
+        assert monitor.alerts is not None
+        alerts.append(len(monitor.alerts.alerts))
+    assert alerts == [0, 0, 0, 1]
+    assert "accuracy of epoch 3" in monitor.alerts.alerts[0].summary

@@ -1,0 +1,64 @@
+"""The loss of each batch: what the criterion gave in the loop, else what it gives for outputs and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .hooks import Hook
+from .loop import logits_of, loss_of, targets_of
+
+
+class BatchLoss:
+    """Sees the loss of each batch.
+
+    Parameters
+    ----------
+    criterion
+        Of outputs and targets; of a module a forward hook takes what it gives, so under AMP it is not scaled and with accumulation not
+        divided.
+    wants
+        Whether this batch is looked at.
+    failed
+        Given what went wrong in the hook.
+    """
+
+    def __init__(
+        self,
+        criterion: Callable[..., Any] | None,
+        wants: Callable[[], bool],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._criterion = criterion
+        self._seen: list[torch.Tensor] = []
+        self._handles: list[Any] = []
+        if isinstance(criterion, nn.Module):
+            self._handles = [criterion.register_forward_hook(Hook(wants, self._see, failed))]
+
+    def take(self, outputs: Any, batch: Any) -> torch.Tensor | None:
+        """Return the loss of the batch that ends, a number on its device; None if there is no way to know it."""
+        seen, self._seen = self._seen, []
+        if seen:
+            return seen[0] if len(seen) == 1 else torch.stack(seen).mean()
+        loss, logits, targets = loss_of(outputs), logits_of(outputs), targets_of(batch)
+        if loss is None and self._criterion and logits is not None and targets is not None:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                loss = self._criterion(logits.detach(), targets.to(logits.device))
+        return loss.detach().float().mean() if isinstance(loss, torch.Tensor) else None
+
+    def forget(self) -> None:
+        """Let go of what was seen."""
+        self._seen = []
+
+    def close(self) -> None:
+        """Remove the hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _see(self, loss: Any) -> None:
+        if isinstance(loss, torch.Tensor):
+            self._seen.append(loss.detach().float().mean())

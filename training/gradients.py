@@ -1,0 +1,266 @@
+"""The monitor of gradients: vanishing, exploding, dead layers, updates as large as the weights, the first layer that is not finite."""
+
+# torch has no public name for its sums over lists of tensors, which its own optimizers use:
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from ..core.columns import Floats
+from ..core.verdict import Verdict
+from ..detectors.gradient_flow import GradientFlow
+from .alerts import TrainingAlerts
+from .layers import finite_hooks, layers_of
+from .loop import Loop, Place
+from .monitor import BaseMonitor
+from .readings import Readings
+
+_SMALLEST: Final = 1e-12
+
+
+class _Sent(NamedTuple):
+    """What the numbers of a step are: of forward passes by layer, then of gradients, updates and weights by parameter."""
+
+    place: Place
+    passes: list[str]
+    parameters: list[int]
+    looked: list[int]  # parameters whose updates follow
+    scaled: bool  # then the scale of the loss and whether it overflowed come last
+
+
+class GradientMonitor(BaseMonitor):
+    """Watches what the optimizer is given, and what it makes of the weights.
+
+    Parameters
+    ----------
+    every
+        The ratio of updates to weights, which takes a copy of the weights, is looked at in one step of so many.
+    finite_every
+        So are the norms of gradients and the finiteness of what each layer gives: with 1 the first layer that is not finite can be named
+        whenever that happens.
+    alerts
+        Where claims go; `Monitors` gives its own.
+
+    Attributes
+    ----------
+    history
+        (batch of the run, norm of all gradients together) of each step looked at.
+
+    Raises
+    ------
+    ValueError
+        `every` or `finite_every` is below 1.
+
+    Notes
+    -----
+    Gradients are read when an optimizer of torch steps that has parameters of the model: after accumulation, clipping and the unscaling of
+    AMP, and before they are set to zero. A step that AMP leaves out, since its scale was too large, is not looked at. A layer is a module that
+    has parameters of its own. Within what `torch.compile` has compiled the forward pass is not looked at, the gradients are.
+    """
+
+    def __init__(
+        self, *, every: int = 10, finite_every: int = 1, alerts: TrainingAlerts | None = None
+    ) -> None:
+        if every < 1 or finite_every < 1:
+            raise ValueError(
+                f"every and finite_every must be 1 batch or more, got {every} and {finite_every}"
+            )
+        self.every = every
+        self.finite_every = finite_every
+        self.alerts = alerts
+        self.history: list[tuple[int, float]] = []
+        self._loop = Loop()
+        self._readings: Readings[_Sent] = Readings()
+        self._handles: list[Any] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._passes: list[tuple[str, torch.Tensor]] = []
+        self._norms: dict[int, torch.Tensor] = {}
+        self._ratios: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._before: dict[int, torch.Tensor] = {}
+        self._scale: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def initialize(
+        self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
+    ) -> None:
+        """Begin: hooks on the layers, and on the steps of optimizers."""
+        del dataloader, criterion
+        self.close()
+        self.alerts = self.alerts or TrainingAlerts()
+        self._loop = Loop()
+        self.history = []
+        self._error: Exception | None = None
+        self._optimizers: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+        self._layers = layers_of(model)
+        owned = [
+            (layer, p)
+            for layer, module in self._layers.items()
+            for p in module.parameters(recurse=False)
+        ]
+        self._layer_of: list[str] = [layer for layer, _ in owned]
+        self._parameters = [p for _, p in owned]
+        self._number = {id(p): k for k, p in enumerate(self._parameters)}
+        self._flow: GradientFlow | None = None
+        self._handles += finite_hooks(model, self._wants_passes, self._take_pass, self._failed)
+        self._handles += [
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+
+    def on_batch_end(self, outputs: Any, batch: Any) -> None:
+        """Send the step's numbers off, and judge those that have come."""
+        del outputs
+        if self._error is not None:
+            raise self._error
+        place = self._loop.end_batch(batch)
+        passes, norms, ratios, scale = self._passes, self._norms, self._ratios, self._scale
+        self._forget()
+        if passes or norms:
+            sent = _Sent(
+                place, [n for n, _ in passes], list(norms), list(ratios), scale is not None
+            )
+            numbers = [x for _, x in passes] + list(norms.values())
+            numbers += [x for pair in ratios.values() for x in pair]
+            self._readings.put(sent, [*numbers, *(scale or ())])
+        self._judge(wait=False)
+        if self.alerts is not None:
+            self.alerts.end_batch(place)
+
+    def on_epoch_end(self, epoch: int) -> None:
+        """Count the epoch."""
+        self._loop.end_epoch(epoch)
+
+    def close(self) -> None:
+        """Judge what is on its way, and remove all hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._forget()
+        self._judge(wait=True)
+
+    def _failed(self, error: Exception) -> None:
+        self._error = error  # raised where it can be caught, not in the model's pass
+
+    def _wants_passes(self) -> bool:
+        return self._error is None and self._loop.step % self.finite_every == 0
+
+    def _take_pass(self, layer: str, total: torch.Tensor) -> None:
+        self._passes.append((layer, total))
+
+    def _before_step(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+        try:
+            step = self._loop.step
+            looked = step % self.every == 0
+            if not (looked or self._wants_passes()) or self._error is not None:
+                return
+            if not self._is_ours(optimizer):
+                return
+            mine = [
+                (self._number[id(p)], p, p.grad)
+                for group in optimizer.param_groups
+                for p in group["params"]
+                if p.grad is not None and id(p) in self._number
+            ]
+            if not mine:
+                return
+            with torch.no_grad():
+                norms = torch._foreach_norm([_dense(grad) for _, _, grad in mine])
+                self._norms.update({k: norm for (k, _, _), norm in zip(mine, norms, strict=True)})
+                scale = getattr(optimizer, "grad_scale", None)  # AMP's, of a fused optimizer
+                if isinstance(scale, torch.Tensor):
+                    self._scale = scale.clone(), optimizer.found_inf.clone()  # type: ignore[attr-defined]
+                if looked:
+                    self._before = {k: p.detach().clone() for k, p, _ in mine}
+        except Exception as error:  # the optimizer's step must not fail for it
+            self._failed(error)
+
+    def _after_step(self, _optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+        before, self._before = self._before, {}
+        if not before:
+            return
+        try:
+            with torch.no_grad():
+                old = list(before.values())
+                new = [self._parameters[k].detach() for k in before]
+                changes = torch._foreach_norm(torch._foreach_sub(new, old))
+                weights = torch._foreach_norm(old)
+                pairs = zip(changes, weights, strict=True)
+                self._ratios.update(dict(zip(before, pairs, strict=True)))
+        except Exception as error:  # the optimizer's step must not fail for it
+            self._failed(error)
+
+    def _is_ours(self, optimizer: Optimizer) -> bool:
+        if not self._optimizers.get(optimizer, False):
+            self._optimizers[optimizer] = any(
+                id(p) in self._number for group in optimizer.param_groups for p in group["params"]
+            )
+        return self._optimizers[optimizer]
+
+    def _judge(self, *, wait: bool) -> None:
+        for sent, numbers in self._readings.ready(wait=wait):
+            for verdict in self._verdicts(sent, np.array(numbers)):
+                if self.alerts is not None:
+                    text = f"gradients: {verdict.change}, {verdict.evidence}"
+                    self.alerts.claim(verdict, text, sent.place)
+
+    def _verdicts(self, sent: _Sent, numbers: Floats) -> list[Verdict]:
+        flow = self._flow_of(sent.passes)
+        step, passed, seen = sent.place.step, len(sent.passes), len(sent.parameters)
+        broken = np.flatnonzero(~np.isfinite(numbers[:passed]))
+        if len(broken):
+            first = sent.passes[broken[0]]
+            where = "forward pass" if first else "forward pass, its input already,"
+            layer = first or next((name for name in sent.passes if name), "input")
+            return flow.not_finite(step, layer, where)
+        if sent.scaled and numbers[-1]:
+            return []
+        scale = numbers[-2] if sent.scaled else 1.0
+        norms = self._by_layer(flow, sent.parameters, numbers[passed : passed + seen] / scale)
+        known = norms[norms >= 0]
+        if seen:
+            self.history.append((step, float(np.sqrt((known**2).sum()))))
+        found = flow.update(step, norms)
+        if sent.looked:
+            pairs = numbers[passed + seen :][: 2 * len(sent.looked)].reshape(-1, 2)
+            change = self._by_layer(flow, sent.looked, pairs[:, 0])
+            weight = self._by_layer(flow, sent.looked, pairs[:, 1])
+            ratios = np.where(change >= 0, change / np.maximum(weight, _SMALLEST), -1.0)
+            found += flow.updated(step, ratios)
+        return found
+
+    def _flow_of(self, passes: list[str]) -> GradientFlow:
+        """Return the detector; the first pass says in which order the layers are."""
+        if self._flow is None:
+            order = {name: k for k, name in reversed(list(enumerate(passes)))}
+            names = sorted(self._layers, key=lambda name: order.get(name, -1))
+            sizes = dict.fromkeys(names, 0)
+            for layer, p in zip(self._layer_of, self._parameters, strict=True):
+                sizes[layer] += p.numel()
+            self._flow = GradientFlow(names, np.array(list(sizes.values()), np.int64))
+        return self._flow
+
+    def _by_layer(self, flow: GradientFlow, parameters: list[int], norms: Floats) -> Floats:
+        """Return (layers,) norms of those of parameters; -1 of a layer that has none among them."""
+        place = {name: k for k, name in enumerate(flow.names)}
+        squares = np.full(len(flow.names), -1.0)
+        for k, norm in zip(parameters, norms, strict=True):
+            at = place[self._layer_of[k]]
+            squares[at] = max(squares[at], 0.0) + float(norm) ** 2 if not np.isnan(norm) else np.nan
+        return np.where(squares < 0, -1.0, np.sqrt(np.abs(squares)))
+
+
+def _dense(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.detach()._values() if gradient.is_sparse else gradient.detach()

@@ -1,0 +1,82 @@
+"""Where a training loop is, and what its batches and outputs hold: plain, wrapped or in dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, Final, NamedTuple
+
+import torch
+
+_TARGETS: Final = ("labels", "label", "targets", "target", "y")
+_LOGITS: Final = ("logits", "output", "outputs", "prediction", "predictions")
+
+
+class Place(NamedTuple):
+    """A batch in a run: how many came before it, its epoch, and its number there."""
+
+    step: int
+    epoch: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} of epoch {self.epoch}"
+
+
+class Loop:
+    """Counts batches and epochs from 0; a batch that knows its own `index` is called by that."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.epoch = 0
+        self._begun = 0
+
+    @property
+    def place(self) -> Place:
+        """The batch that runs, by count: it has not been seen yet."""
+        return Place(self.step, self.epoch, self.step - self._begun)
+
+    def place_of(self, batch: Any) -> Place:
+        """Return the place of the batch that ends now."""
+        index = getattr(batch, "index", None)  # of a list, that is a method
+        place = self.place
+        return place._replace(batch=int(index)) if isinstance(index, Integral) else place
+
+    def end_batch(self, batch: Any) -> Place:
+        """Count a batch; return its place."""
+        place = self.place_of(batch)
+        self.step += 1
+        return place
+
+    def end_epoch(self, epoch: int) -> None:
+        """Begin the epoch after `epoch`."""
+        self.epoch = epoch + 1
+        self._begun = self.step
+
+
+def logits_of(outputs: Any) -> torch.Tensor | None:
+    """Return the tensor that a loss is made of: the outputs, their `logits`, or the first of several; None if there is none."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    if isinstance(outputs, Mapping):
+        found = [outputs[name] for name in _LOGITS if name in outputs]
+    else:
+        found = [getattr(outputs, name) for name in _LOGITS if hasattr(outputs, name)]
+        if not found and isinstance(outputs, Sequence):
+            found = list(outputs[:1])
+    return next((tensor for tensor in found if isinstance(tensor, torch.Tensor)), None)
+
+
+def loss_of(outputs: Any) -> torch.Tensor | None:
+    """Return the `loss` that a model gives with its outputs, as those of Hugging Face do; None if it gives none."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    return loss if isinstance(loss, torch.Tensor) else None
+
+
+def targets_of(batch: Any) -> torch.Tensor | None:
+    """Return the targets of a batch: what a dictionary calls so, or the last of a tuple or list; None if there are none."""
+    if isinstance(batch, Mapping):
+        found = [batch[name] for name in _TARGETS if name in batch]
+    else:
+        found = [batch[-1]] if isinstance(batch, Sequence) and len(batch) > 1 else []
+    return next((tensor for tensor in found if isinstance(tensor, torch.Tensor)), None)

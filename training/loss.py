@@ -1,0 +1,105 @@
+"""The monitor of the loss: spikes, divergence, a plateau, and the batch whose loss is no number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from ..detectors.loss_curve import LossCurve
+from .alerts import TrainingAlerts
+from .criterion import BatchLoss
+from .loop import Loop, Place
+from .monitor import BaseMonitor
+from .readings import Readings
+
+
+class LossMonitor(BaseMonitor):
+    """Watches the loss of each batch.
+
+    Parameters
+    ----------
+    every
+        One batch in so many is looked at.
+    plateau_steps
+        See `LossCurve`, in batches looked at.
+    alerts
+        Where claims go; `Monitors` gives its own.
+
+    Attributes
+    ----------
+    history
+        (batch of the run, loss) of each batch looked at, as far as they have come from the device.
+
+    Raises
+    ------
+    ValueError
+        `every` is below 1.
+
+    Notes
+    -----
+    The loss is what a criterion that is a module gives in the loop, seen by a forward hook, so under AMP it is not scaled and with
+    gradient accumulation not divided. Of a criterion that is a function, or that is called within what `torch.compile` has compiled, it is
+    the `loss` of the outputs, or is computed once more of outputs and targets, without a graph. Losses under `torch.no_grad`, of validation,
+    are not taken.
+    """
+
+    def __init__(
+        self, *, every: int = 1, plateau_steps: int = 300, alerts: TrainingAlerts | None = None
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every must be 1 batch or more, got {every}")
+        self.every = every
+        self.alerts = alerts
+        self.history: list[tuple[int, float]] = []
+        self._curve = LossCurve(plateau_steps)
+        self._loop = Loop()
+        self._readings: Readings[Place] = Readings()
+        self._loss = BatchLoss(None, lambda: False, self._failed)
+
+    def initialize(
+        self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
+    ) -> None:
+        """Begin: the hook on the criterion."""
+        del model, dataloader
+        self.close()
+        self.alerts = self.alerts or TrainingAlerts()
+        self._loop = Loop()
+        self._curve = LossCurve(self._curve.plateau_steps)
+        self.history = []
+        self._error: Exception | None = None
+        self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
+
+    def on_batch_end(self, outputs: Any, batch: Any) -> None:
+        """Send the batch's loss off, and judge those that have come."""
+        if self._error is not None:
+            raise self._error
+        sampled = self._loop.step % self.every == 0
+        place = self._loop.end_batch(batch)
+        if sampled:
+            loss = self._loss.take(outputs, batch)
+            if loss is not None:
+                self._readings.put(place, [loss])
+        self._judge(self._readings.ready())
+        if self.alerts is not None:
+            self.alerts.end_batch(place)
+
+    def on_epoch_end(self, epoch: int) -> None:
+        """Count the epoch."""
+        self._loop.end_epoch(epoch)
+
+    def close(self) -> None:
+        """Judge what is on its way, and remove the hook."""
+        self._loss.close()
+        self._judge(self._readings.ready(wait=True))
+
+    def _failed(self, error: Exception) -> None:
+        self._error = error  # raised where it can be caught, not in the criterion
+
+    def _judge(self, numbers: list[tuple[Place, list[float]]]) -> None:
+        for place, (loss,) in numbers:
+            self.history.append((place.step, loss))
+            for verdict in self._curve.update(place.step, loss):
+                if self.alerts is not None:
+                    self.alerts.claim(verdict, f"loss: {verdict.change}, {verdict.evidence}", place)

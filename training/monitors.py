@@ -1,0 +1,151 @@
+"""Several monitors as one: each is called in turn, and one that fails is set aside, never the training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from torch import nn
+
+from ..detectors.base import last_words
+from .alerts import TrainingAlerts
+from .loop import Loop
+from .monitor import BaseMonitor
+
+_log = logging.getLogger(__name__)
+
+
+class Monitors(BaseMonitor):
+    """Monitors that are called as one.
+
+    Parameters
+    ----------
+    monitors
+        What is called, in this order; another `Monitors` may be among them.
+    every
+        A monitor without an `every` of its own is told of one batch in so many, the first included; the ready-made ones have one, and are
+        told of all.
+    alerts
+        Where the claims of those go that have no `alerts` of their own; None for ones that are printed.
+
+    Attributes
+    ----------
+    set_aside
+        The monitors that failed, by name, and with which error. An alert of kind `pipeline` says so, and the log has the traceback.
+
+    Raises
+    ------
+    ValueError
+        `every` is below 1.
+    TypeError
+        One of `monitors` is not a `BaseMonitor`.
+
+    Notes
+    -----
+    Guarantees: no exception of a monitor reaches the loop; after `close`, which leaving a `with` block calls, nothing hangs on the model.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from tocsin.training import LossMonitor, Monitors
+    >>> model = nn.Linear(2, 2)
+    >>> with Monitors([LossMonitor()]) as monitors:
+    ...     monitors.initialize(model, [], nn.CrossEntropyLoss())
+    """
+
+    def __init__(
+        self,
+        monitors: Iterable[BaseMonitor],
+        *,
+        every: int = 1,
+        alerts: TrainingAlerts | None = None,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every must be 1 batch or more, got {every}")
+        self.monitors = list(monitors)
+        for monitor in self.monitors:
+            if not isinstance(monitor, BaseMonitor):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(
+                    f"found {type(monitor).__name__} among the monitors, expected a BaseMonitor: derive its class from "
+                    "tocsin.training.Monitor"
+                )
+        self.every = every
+        self.alerts = alerts
+        self.set_aside: dict[str, Exception] = {}
+        self._failed: set[int] = set()
+        self._loop = Loop()
+
+    def initialize(
+        self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
+    ) -> None:
+        """Begin all."""
+        self.alerts = self.alerts or TrainingAlerts(model=_name_of(model))
+        self._loop = Loop()
+        for number, monitor in enumerate(self.monitors):
+            if monitor.alerts is None:
+                monitor.alerts = self.alerts
+            self._call(number, lambda m: m.initialize(model, dataloader, criterion))
+
+    def on_batch_end(self, outputs: Any, batch: Any) -> None:
+        """Tell all of a batch."""
+        sampled = self._loop.step % self.every == 0
+        for number, monitor in enumerate(self.monitors):
+            if sampled or getattr(monitor, "every", None) is not None:
+                self._call(number, lambda m: m.on_batch_end(outputs, batch))
+        self._loop.end_batch(batch)
+
+    def on_epoch_end(self, epoch: int) -> None:
+        """Tell all of an epoch."""
+        for number in range(len(self.monitors)):
+            self._call(number, lambda m: m.on_epoch_end(epoch))
+        self._loop.end_epoch(epoch)
+
+    def close(self) -> None:
+        """End all."""
+        for number in range(len(self.monitors)):
+            if number not in self._failed:  # those have been closed
+                self._call(number, lambda m: m.close())
+        if self.alerts is not None:
+            self.alerts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _call(self, number: int, call: Callable[[BaseMonitor], None]) -> None:
+        """Call one, unless it has failed."""
+        if number in self._failed:
+            return
+        monitor = self.monitors[number]
+        try:
+            call(monitor)
+        except Exception as error:  # whatever a monitor raises must not end the training
+            self._failed.add(number)
+            self._say(f"{type(monitor).__name__}" + (f" {number}" if number else ""), error)
+            try:
+                monitor.close()
+            except Exception:  # the same monitor, already said
+                _log.exception("close of a monitor that was set aside failed")
+
+    def _say(self, name: str, error: Exception) -> None:
+        self.set_aside[name] = error
+        _log.error("monitor %s set aside, training goes on", name, exc_info=error)
+        try:
+            if self.alerts is not None:
+                self.alerts.claim(
+                    last_words(name, error, self._loop.step, 0),
+                    f"monitor {name} set aside: {type(error).__name__}",
+                    self._loop.place,
+                    kind="pipeline",
+                )
+        except Exception:  # a user's callback, say
+            _log.exception("the alert that monitor %s was set aside failed", name)
+
+
+def _name_of(model: nn.Module) -> str:
+    """Return the name of the model's class, behind what wraps it."""
+    inner = getattr(model, "_orig_mod", getattr(model, "module", model))
+    return type(inner).__name__
