@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,7 +14,8 @@ from torch import nn
 
 from ..core.errors import ConfigError, NonFiniteError
 from . import checkpoint_file, random_states
-from .checkpoint_file import SUFFIX, Record, Role
+from .checkpoint_file import Record
+from .kept_files import KeptFiles, newest_training
 from .saved_checkpoint import SavedCheckpoint, load_weights
 from .template import file_name
 from .threshold import Action, Crossing, Threshold, actions
@@ -140,7 +139,6 @@ class ModelCheckpoint:
         self.global_step = 0
         self.crossings: list[Crossing] = []
         self._filename = filename or "{epoch}-{step}"
-        self._save_last = save_last
         self._every = every_n_train_steps
         self._weights_only = save_weights_only
         self._nan = nan
@@ -148,11 +146,8 @@ class ModelCheckpoint:
         self._threshold = Threshold(monitor or "", min_value, max_value)
         self._actions = actions(action)
         self._on_alert = on_alert
-        self._ranking: TopK | Newest = (
-            Newest(save_top_k) if monitor is None else TopK(save_top_k, mode)
-        )
-        self._last = ""
-        self._run, self._order = uuid.uuid4().hex, 0
+        ranking = Newest(save_top_k) if monitor is None else TopK(save_top_k, mode)
+        self._files = KeptFiles(self.dirpath, ranking, save_last)
         self._waiting: list[tuple[int, int, torch.Tensor]] = []
         self._model: nn.Module | None = None
         self._states: dict[str, HasState] = {}
@@ -181,27 +176,30 @@ class ModelCheckpoint:
     @property
     def kept(self) -> list[Path]:
         """The files of the best, in the order in which they were saved."""
-        return [self.dirpath / name for name in self._ranking.scores]
+        return [self.dirpath / name for name in self._files.ranking.scores]
 
     @property
     def best_k_models(self) -> dict[str, float]:
         """Path and score of each of the best."""
-        return {str(self.dirpath / name): score for name, score in self._ranking.scores.items()}
+        return {
+            str(self.dirpath / name): score for name, score in self._files.ranking.scores.items()
+        }
 
     @property
     def best_model_path(self) -> str:
         """Path of the best; empty where there is none."""
-        return str(self.dirpath / self._ranking.best) if self._ranking.best else ""
+        best = self._files.ranking.best
+        return str(self.dirpath / best) if best else ""
 
     @property
     def best_model_score(self) -> float | None:
         """Score of the best."""
-        return self._ranking.scores.get(self._ranking.best)
+        return self._files.ranking.scores.get(self._files.ranking.best)
 
     @property
     def last_model_path(self) -> str:
         """Path of the last, of `save_last`; empty where there is none."""
-        return str(self.dirpath / self._last) if self._last else ""
+        return str(self.dirpath / self._files.last) if self._files.last else ""
 
     def step(
         self,
@@ -298,27 +296,14 @@ class ModelCheckpoint:
             The state beside the newest weights is missing or damaged.
         """
         folder = Path(dirpath).expanduser().absolute()
-        found, damaged = checkpoint_file.records(folder)
-        if damaged:
-            _log.warning(
-                "%s: no checkpoints of tocsin, or damaged, and passed over: %s",
-                folder,
-                ", ".join(damaged),
-            )
-        if not found:
-            raise ConfigError(
-                f"there is no checkpoint in {folder}; begin with ModelCheckpoint({str(dirpath)!r}, ...)"
-            )
-        run = next(reversed(found.values())).run
-        of_run = dict(
-            sorted(
-                ((n, r) for n, r in found.items() if r.run == run), key=lambda item: item[1].order
-            )
-        )
+        of_run, found = newest_training(folder)
         name, newest = next(reversed(of_run.items()))
         checkpoint = cls(folder, **{**newest.settings, **settings})
-        checkpoint._take_up(of_run, newest)
         checkpoint_file.sweep(folder, found)
+        checkpoint._files.take_up(of_run)
+        checkpoint.next_epoch = newest.epoch + (checkpoint._every is None)
+        checkpoint.global_step = newest.step
+        checkpoint._threshold.outside = newest.outside
         if model is not None:
             checkpoint.attach(model, optimizer, scheduler, **(others or {}))
             load_weights(folder / name, newest, model)
@@ -413,34 +398,32 @@ class ModelCheckpoint:
             _log.warning("%s; it counts as the worst value", said)
         if not self._can_save():
             return None
-        saved: str | None = None
-        if due and self._ranking.takes(score):
-            saved = self._free(name, self._ranking.reusable)
-            leaving = self._ranking.leaving
-            self._write(saved, "best", epoch, step, score, metrics)
-            self._ranking.add(saved, score)
-            self._say(
-                f"{self.monitor or 'newest'} {'' if score is None else format(score, '.5f')}: saved {saved} (best: {self._ranking.best})",
-                epoch,
-            )
-        else:
-            leaving = ""
-            if due and self.monitor is not None and self._ranking.k:
-                self._say(
-                    f"{self.monitor} {score:.5f} is not among the best {self._ranking.k}", epoch
-                )
-        if due and self._save_last:
-            last = self._free("last", self._last)
-            if self._save_last == "link" and saved:
-                checkpoint_file.link(self.dirpath / last, self.dirpath / saved)
-            else:
-                self._write(last, "last", epoch, step, score, metrics)
-            self._last = last
-        if leaving and leaving != saved:
-            checkpoint_file.remove(self.dirpath / leaving)
+        assert self._model is not None
+        source = (self._model, self._state)
+        record = Record(
+            run="", order=0, saved_ns=0, role="best",  # the files' business
+            epoch=epoch, step=step, monitor=self.monitor, score=score, metrics=metrics,
+            outside=self._threshold.outside, settings=self._settings,
+        )  # fmt: skip
+        saved = self._files.save(name, record, source) if due else None
         if crossed and "save" in self._actions:
-            self._write(self._free(f"crossing-{name}", ""), "crossing", epoch, step, score, metrics)
+            self._files.save_crossing(name, record, source)
+        if due and self.verbose:
+            best = self._files.ranking.best
+            said = (
+                f"saved {saved} (best: {best})" if saved else f"not among the best (best: {best})"
+            )
+            value = "" if score is None else f"{self.monitor} {score:.5g}, "
+            # Printed, since it is asked for, and seen where no log is set up.
+            print(f"epoch {epoch}, step {step}: {value}{said}", flush=True)  # noqa: T201
         return self.dirpath / saved if saved else None
+
+    def _state(self) -> dict[str, Any] | None:
+        """Return what a training goes on from."""
+        if self._weights_only:
+            return None
+        states: dict[str, Any] = {name: one.state_dict() for name, one in self._states.items()}
+        return {**states, "random": random_states.taken()}
 
     def _can_save(self) -> bool:
         if self._model is None:
@@ -454,60 +437,6 @@ class ModelCheckpoint:
         return not (
             distributed.is_available() and distributed.is_initialized() and distributed.get_rank()
         )
-
-    def _free(self, stem: str, own: str) -> str:
-        """Return a name that no file has, or the one that is `own`, as Lightning numbers them."""
-        name, version = f"{stem}{SUFFIX}", 1
-        while os.path.lexists(self.dirpath / name) and name != own:
-            name = f"{stem}-v{version}{SUFFIX}"
-            version += 1
-        return name
-
-    def _write(
-        self,
-        name: str,
-        role: Role,
-        epoch: int,
-        step: int,
-        score: float | None,
-        metrics: dict[str, float],
-    ) -> None:
-        assert self._model is not None
-        state: dict[str, Any] | None = None
-        if not self._weights_only:
-            state = {name: one.state_dict() for name, one in self._states.items()}
-            state["random"] = random_states.taken()
-        self._order += 1
-        record = Record(
-            run=self._run, order=self._order, saved_ns=time.time_ns(), role=role, epoch=epoch, step=step,
-            monitor=self.monitor, score=score, metrics=metrics, outside=self._threshold.outside, settings=self._settings,
-        )  # fmt: skip
-        checkpoint_file.write(self.dirpath / name, self._model, record, state)
-
-    def _take_up(self, of_run: dict[str, Record], newest: Record) -> None:
-        """Be where the newest of a training's files says it was, and give up what it had decided to."""
-        self._run, self._order = newest.run, newest.order
-        self.next_epoch = newest.epoch + 1 if self._every is None else newest.epoch
-        self.global_step = newest.step
-        self._threshold.outside = newest.outside
-        k, self._ranking.k = self._ranking.k, -1
-        for name, record in of_run.items():
-            if record.role == "best":
-                self._ranking.add(name, record.score)
-            elif record.role == "last":
-                self._last = name
-        self._ranking.k = k
-        while 0 < k < len(self._ranking.scores):
-            gone = self._ranking.worst
-            self._ranking.scores.pop(gone)
-            checkpoint_file.remove(self.dirpath / gone)
-        links = [
-            p.name
-            for p in self.dirpath.glob(f"last*{SUFFIX}")
-            if p.is_symlink() and p.resolve().name in of_run
-        ]
-        if links:
-            self._last = max(links, key=lambda n: of_run[(self.dirpath / n).resolve().name].order)
 
     def _restore(self, path: Path, record: Record, *, random: bool) -> None:
         state = checkpoint_file.read_state(path, record)
@@ -531,10 +460,6 @@ class ModelCheckpoint:
                 _log.warning("threshold crossed: %s", crossing.summary)
                 if self._on_alert:
                     self._on_alert(crossing)
-
-    def _say(self, text: str, epoch: int) -> None:
-        if self.verbose:
-            print(f"epoch {epoch}: {text}", flush=True)  # noqa: T201 - asked for, and seen without a log set up
 
 
 def _number(name: str, value: Any) -> float:

@@ -16,13 +16,14 @@ from typing import Any, Literal
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from .. import __version__
 from ..core.errors import ConfigError, StateError, StorageError
 from .atomic_file import TEMPORARY, replacing
 from .plain_state import flatten, rebuild
+from .tensor_file import write_tensors
 
 SUFFIX = ".safetensors"
 STATE = re.compile(r"\.\d+\.state$")
@@ -118,21 +119,47 @@ def write(path: Path, model: nn.Module, record: Record, state: Mapping[str, Any]
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"dirpath {path.parent} cannot be made: {error.strerror}") from error
-    former = _own_state(path)
     weights, tied = _weights(bare(model))
+    kind = type(bare(model))
+    record = msgspec.structs.replace(
+        record, tied=tied, model_class=f"{kind.__module__}.{kind.__qualname__}"
+    )
+    return _commit(path, weights, record, state)
+
+
+def copy(path: Path, to: Path, record: Record) -> Record:
+    """Write a checkpoint of a folder once more, under another name and record.
+
+    Raises
+    ------
+    StateError
+        It is damaged.
+    StorageError
+        The disk is full, or refuses.
+    """
+    of = read_record(path)
+    state = read_state(path, of) if of.state else None
+    return _commit(to, load_file(path), record, state)
+
+
+def _commit(
+    path: Path,
+    weights: dict[str, torch.Tensor],
+    record: Record,
+    state: Mapping[str, Any] | None,
+) -> Record:
+    """Write the state, then the weights; then take away the state of the file that had the name."""
+    former = _own_state(path)
     beside = None
     if state is not None:
         beside = path.with_name(f"{path.stem}.{record.order}.state")
         tree, tensors = flatten(dict(state), "state")
         _save(beside, tensors, {"state": json.dumps(tree)})
-    kind = type(bare(model))
-    record = msgspec.structs.replace(
-        record, state=beside.name if beside else None, tied=tied,
-        model_class=f"{kind.__module__}.{kind.__qualname__}",
-    )  # fmt: skip
+    record = msgspec.structs.replace(record, state=beside.name if beside else None)
     metadata = {
         "format": "pt", "tocsin_version": __version__, "model_class": record.model_class,
-        "epoch": str(record.epoch), "step": str(record.step), "monitor": str(record.monitor), "metric": str(record.score),
+        "epoch": str(record.epoch), "step": str(record.step),
+        "monitor": str(record.monitor), "metric": str(record.score),
         "checkpoint": json.dumps(msgspec.to_builtins(record)),
     }  # fmt: skip
     try:
@@ -301,8 +328,4 @@ def _weights(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]
 
 def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:
-            # What Rust says of a full disk; anything else is said as it is.
-            raise OSError(0, str(error)) from error
+        write_tensors(temporary, tensors, metadata)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..core.errors import ConfigError
-from .checkpoint_file import Record, bare, read_record, read_state, read_weights, records
+from .checkpoint_file import Record, bare, read_record, read_state, read_weights
+from .kept_files import newest_training
 from .top_k import Newest, TopK
 
 
@@ -37,18 +38,7 @@ class SavedCheckpoint:
             return cls(path, read_record(path))
         if which not in {"best", "last"}:
             raise ConfigError(f"which={which!r} is not known; expected 'best' or 'last'")
-        found, damaged = records(path) if path.is_dir() else ({}, [])
-        if not found:
-            unread = f" ({', '.join(damaged)} cannot be read)" if damaged else ""
-            raise ConfigError(
-                f"there is no checkpoint in {path}{unread}; expected a folder that ModelCheckpoint wrote, or one of its files"
-            )
-        run = next(reversed(found.values())).run
-        of_run = dict(
-            sorted(
-                ((n, r) for n, r in found.items() if r.run == run), key=lambda item: item[1].order
-            )
-        )
+        of_run, _ = newest_training(path)
         name = _best(of_run) if which == "best" else next(reversed(of_run))
         return cls(path / name, of_run[name])
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_model
+from safetensors.torch import load_file, load_model
 from torch import nn
 
 from tocsin.core.errors import ConfigError, NonFiniteError, StateError, StorageError
 from tocsin.training import Crossing, ModelCheckpoint
 from tocsin.training.plain_state import flatten, rebuild
+from tocsin.training.tensor_file import write_tensors
 
 
 def names(folder: Path, suffix: str = ".safetensors") -> list[str]:
@@ -354,6 +355,25 @@ def test_what_a_killed_process_left_is_put_in_order(tmp_path: Path) -> None:
     assert names(tmp_path) == ["epoch=1", "epoch=2"]
     assert Path(resumed.best_model_path).name == "epoch=2.safetensors"
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_any_tensor_is_read_as_it_was_written(tmp_path: Path) -> None:
+    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn]  # fmt: skip
+    shapes: list[tuple[int, ...]] = [(), (0, 3), (3,), (2, 3)]
+    tensors = {
+        f"{kind}{shape}": torch.randint(0, 2, shape).to(kind) for kind in kinds for shape in shapes
+    } | {"across": torch.arange(6.0).reshape(2, 3).T}
+    write_tensors(tmp_path / "x", tensors, {"it": "is \u00e9 said"})
+    found = load_file(tmp_path / "x")
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].shape == tensor.shape
+        assert found[name].tolist() == tensor.tolist()
+    with safe_open(tmp_path / "x", framework="pt") as file:
+        assert file.metadata() == {"it": "is \u00e9 said"}
+    with pytest.raises(ConfigError, match="safetensors does not know"):
+        write_tensors(tmp_path / "y", {"a": torch.zeros(1, dtype=torch.complex128)}, {})
 
 
 def test_nested_state_comes_back_as_it_was() -> None:
