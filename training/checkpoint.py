@@ -464,7 +464,7 @@ class ModelCheckpoint:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
+        return float(value.detach() if isinstance(value, torch.Tensor) else value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"{name} is no number ({error}); step() takes numbers and tensors of one element"

@@ -249,7 +249,7 @@ def test_thresholds(tmp_path: Path) -> None:
         tmp_path, "{epoch}", "loss", save_top_k=0, min_value=0.1, max_value=1.0,
         action=("save", "stop", seen.append), model=nn.Linear(2, 1),
     )  # fmt: skip
-    checkpoint.step(0.5)
+    checkpoint.step(torch.tensor([0.5], requires_grad=True))  # the loss itself will do
     assert not checkpoint.should_stop
     for loss in (2.0, 3.0, 0.5, math.nan, 0.05):
         checkpoint.step(loss)
