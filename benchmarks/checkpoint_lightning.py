@@ -57,6 +57,7 @@ def ours(
                 checkpoint.step(metrics, epoch=epoch, step=epoch * batches + batch + 1)
         else:
             checkpoint.step(metrics, epoch=epoch, step=(epoch + 1) * batches)
+    checkpoint.finish()
     kept = {
         path.name.removesuffix(".safetensors"): (saved.epoch, saved.step)
         for path in folder.glob("*.safetensors")

@@ -15,7 +15,8 @@ from torch import nn
 from ..core.errors import ConfigError, NonFiniteError
 from . import checkpoint_file, random_states
 from .checkpoint_file import Record
-from .kept_files import KeptFiles, newest_training
+from .checkpoint_settings import check_settings
+from .kept_files import KeptFiles, Source, newest_training
 from .saved_checkpoint import SavedCheckpoint, load_weights
 from .template import file_name
 from .threshold import Action, Crossing, Threshold, actions
@@ -127,7 +128,7 @@ class ModelCheckpoint:
         optimizer: HasState | None = None,
         scheduler: HasState | None = None,
     ) -> None:
-        _check(monitor, mode, save_top_k, save_last, every_n_train_steps, nan)
+        check_settings(monitor, mode, save_top_k, save_last, every_n_train_steps, nan)
         if monitor is None and (max_value is not None or min_value is not None):
             raise ConfigError(
                 "max_value and min_value bound the monitored quantity, and monitor is None; name it"
@@ -148,6 +149,7 @@ class ModelCheckpoint:
         self._on_alert = on_alert
         ranking = Newest(save_top_k) if monitor is None else TopK(save_top_k, mode)
         self._files = KeptFiles(self.dirpath, ranking, save_last)
+        self._latest: tuple[int, int, dict[str, Any]] | None = None
         self._waiting: list[tuple[int, int, torch.Tensor]] = []
         self._model: nn.Module | None = None
         self._states: dict[str, HasState] = {}
@@ -248,6 +250,7 @@ class ModelCheckpoint:
             )
         self.next_epoch = number + 1 if self._every is None else number
         self.global_step = steps
+        self._latest = None if due else (number, steps, given)
         current = given.get(self.monitor) if self.monitor is not None else None
         if not due and (
             current is None or not self._threshold or self._waits(number, steps, current)
@@ -260,6 +263,20 @@ class ModelCheckpoint:
         finally:
             for crossing in crossed:
                 self._act(crossing)
+
+    def finish(self) -> None:
+        """End a training with `every_n_train_steps`: with `save_last`, steps since the last n-th are saved as `last`.
+
+        Raises
+        ------
+        StorageError
+            The disk is full, or refuses.
+        """
+        if self._latest is not None and self._can_save():
+            epoch, step, given = self._latest
+            metrics = {name: _number(name, one) for name, one in given.items()}
+            self._files.save_last(*self._saving(epoch, step, metrics))
+            self._latest = None
 
     @classmethod
     def resume(
@@ -398,13 +415,7 @@ class ModelCheckpoint:
             _log.warning("%s; it counts as the worst value", said)
         if not self._can_save():
             return None
-        assert self._model is not None
-        source = (self._model, self._state)
-        record = Record(
-            run="", order=0, saved_ns=0, role="best",  # the files' business
-            epoch=epoch, step=step, monitor=self.monitor, score=score, metrics=metrics,
-            outside=self._threshold.outside, settings=self._settings,
-        )  # fmt: skip
+        record, source = self._saving(epoch, step, metrics)
         saved = self._files.save(name, record, source) if due else None
         if crossed and "save" in self._actions:
             self._files.save_crossing(name, record, source)
@@ -417,6 +428,17 @@ class ModelCheckpoint:
             # Printed, since it is asked for, and seen where no log is set up.
             print(f"epoch {epoch}, step {step}: {value}{said}", flush=True)  # noqa: T201
         return self.dirpath / saved if saved else None
+
+    def _saving(self, epoch: int, step: int, metrics: dict[str, float]) -> tuple[Record, Source]:
+        """Return what is saved of a step: its record, as far as it is known here, and where the rest is from."""
+        assert self._model is not None
+        record = Record(
+            run="", order=0, saved_ns=0, role="best",  # the files' business
+            epoch=epoch, step=step, monitor=self.monitor, metrics=metrics,
+            score=metrics.get(self.monitor) if self.monitor is not None else None,
+            outside=self._threshold.outside, settings=self._settings,
+        )  # fmt: skip
+        return record, (self._model, self._state)
 
     def _state(self) -> dict[str, Any] | None:
         """Return what a training goes on from."""
@@ -469,26 +491,3 @@ def _number(name: str, value: Any) -> float:
         raise ConfigError(
             f"{name} is no number ({error}); step() takes numbers and tensors of one element"
         ) from error
-
-
-def _check(
-    monitor: str | None, mode: str, k: int, save_last: object, every: int | None, nan: str
-) -> None:
-    if mode not in {"min", "max"}:
-        raise ConfigError(f"mode={mode!r} is not known; expected 'min' or 'max'")
-    if k < -1:
-        raise ConfigError(
-            f"save_top_k={k} is too small; expected a number of models, 0 for none, or -1 for all"
-        )
-    if monitor is None and k not in {-1, 0, 1}:
-        raise ConfigError(
-            f"save_top_k={k} needs a quantity to rank models by; give monitor, or save_top_k -1, 0 or 1"
-        )
-    if save_last not in {None, True, False, "link"}:
-        raise ConfigError(f"save_last={save_last!r} is not known; expected True, False or 'link'")
-    if every is not None and every < 1:
-        raise ConfigError(
-            f"every_n_train_steps={every} is too small; expected 1 or more, or None to save at the end of epochs"
-        )
-    if nan not in {"worst", "raise"}:
-        raise ConfigError(f"nan={nan!r} is not known; expected 'worst' or 'raise'")

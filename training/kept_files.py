@@ -69,6 +69,11 @@ class KeptFiles:
                 checkpoint_file.remove(self.folder / leaving)
         return saved
 
+    def save_last(self, record: Record, source: Source) -> None:
+        """Save the last only, where it is asked for."""
+        if self._save_last:
+            self._write_last(None, record, source)
+
     def save_crossing(self, stem: str, record: Record, source: Source) -> None:
         """Save what is always kept."""
         self._write(self._free(f"crossing-{stem}", ""), "crossing", record, source)

@@ -200,6 +200,18 @@ def test_steps_of_training_are_counted(tmp_path: Path) -> None:
     assert (resumed.next_epoch, resumed.global_step) == (4, 6)
 
 
+def test_the_end_of_training_saves_the_steps_since_the_last_nth(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(
+        tmp_path, "{step}", "loss", every_n_train_steps=3, save_last=True, model=nn.Linear(2, 1)
+    )
+    for _ in range(5):
+        checkpoint.step(1.0)
+    assert ModelCheckpoint.load(tmp_path, which="last").step == 3
+    checkpoint.finish()
+    assert names(tmp_path) == ["last", "step=3"]
+    assert ModelCheckpoint.load(tmp_path, which="last").step == 5
+
+
 def test_what_the_metadata_says_anyone_can_read(tmp_path: Path) -> None:
     checkpoint = ModelCheckpoint(tmp_path, monitor="loss", model=Tied(), save_weights_only=True)
     path = checkpoint.step(0.5, accuracy=0.9)
