@@ -239,7 +239,7 @@ def against_lightning(figures: Figures, sequences: int) -> None:
     figures.report("sequences", sequences)
     figures.report("sequences_kept_unlike_lightning", differ, most=0)
     figures.report("sequences_last_is_not_the_last_step", wrong_last, most=0)
-    figures.report("sequences_lightnings_last_is_older", older)
+    figures.report("sequences_lightnings_last_is_another_step", older)
 
 
 if __name__ == "__main__":

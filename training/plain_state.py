@@ -32,7 +32,7 @@ def flatten(state: Any, where: str) -> tuple[Any, dict[str, torch.Tensor]]:
 
     Returns
     -------
-    What `json.dumps` takes, and the tensors by name, on the CPU, each with memory of its own.
+    What `json.dumps` takes, and the tensors by name, where they are.
 
     Raises
     ------
@@ -49,13 +49,22 @@ def flatten(state: Any, where: str) -> tuple[Any, dict[str, torch.Tensor]]:
         if isinstance(value, int | float):
             return value
         if isinstance(value, torch.Tensor | np.ndarray):
+            while path in tensors:  # of keys 1 and "1"
+                path += "'"
             array = isinstance(value, np.ndarray)
-            tensor = value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(value)
+            try:
+                tensor = (
+                    torch.from_numpy(value.copy())
+                    if isinstance(value, np.ndarray)
+                    else value.detach()
+                )
+            except TypeError as error:
+                raise ConfigError(f"{path} is an array that is not saved ({error})") from error
             if tensor.layout != torch.strided:
                 raise ConfigError(
                     f"{path} is a {tensor.layout} tensor, which safetensors cannot hold; save_weights_only=True leaves it out"
                 )
-            tensors[path] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+            tensors[path] = tensor
             return ["array" if array else "tensor", path]
         if type(value) in _MAPS:
             pairs = [[walk(k, path), walk(v, f"{path}.{k}")] for k, v in value.items()]

@@ -391,21 +391,25 @@ def test_any_tensor_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_nested_state_comes_back_as_it_was() -> None:
     from collections import Counter, OrderedDict
 
-    state = {
+    state: dict[Any, Any] = {
         0: {"step": torch.tensor(3.0), "betas": (0.9, 0.99), "none": None, "flag": True},
         "ordered": OrderedDict(a=[1, math.inf]), "counter": Counter({4: 2}),
         "array": np.arange(3, dtype=np.uint32), "half": torch.ones(2, 2, dtype=torch.bfloat16).T,
     }  # fmt: skip
+    state |= {1: torch.ones(1), "1": torch.zeros(1)}
     tree, tensors = flatten(state, "state")
     found = rebuild(tree, tensors)
     assert found["array"].tolist() == [0, 1, 2]
     assert found["array"].dtype == np.uint32
-    assert torch.equal(found["half"], state["half"])  # type: ignore[arg-type]
+    assert torch.equal(found["half"], state["half"])
     assert found[0]["step"] == 3
     assert (found[0]["betas"], found[0]["none"], found[0]["flag"]) == ((0.9, 0.99), None, True)
+    assert (found[1].item(), found["1"].item()) == (1, 0)
     assert found["ordered"] == state["ordered"]
     assert isinstance(found["counter"], Counter)
     with pytest.raises(ConfigError, match=r"state\.a is of type function"):
         flatten({"a": flatten}, "state")
+    with pytest.raises(ConfigError, match=r"state\.a is an array that is not saved"):
+        flatten({"a": np.array(["text"])}, "state")
     with pytest.raises(StateError, match="cannot be read"):
         rebuild(["tensor", "missing"], {})
