@@ -91,3 +91,10 @@ class FencedError(TransportError):
     """Another worker owns the partition, or the store was rolled back: drop memory, claim again."""
 
     reason = "fenced"
+
+
+class StorageError(TocsinError):
+    """The disk's: it is full, or refuses. What lay there before is as it was, so the same call can succeed once there is room."""
+
+    retriable = True
+    reason = "storage"

@@ -3,6 +3,7 @@
 from .activations import ActivationMonitor
 from .alerts import TrainingAlerts
 from .batch import BatchInfo
+from .checkpoint import ModelCheckpoint
 from .finding import Finding
 from .gradients import GradientMonitor
 from .loader import WatchedLoader
@@ -10,17 +11,22 @@ from .loss import LossMonitor
 from .monitor import BaseMonitor, Monitor
 from .monitors import Monitors
 from .performance import PerformanceMonitor
+from .saved_checkpoint import SavedCheckpoint
+from .threshold import Crossing
 
 __all__ = [
     "ActivationMonitor",
     "BaseMonitor",
     "BatchInfo",
+    "Crossing",
     "Finding",
     "GradientMonitor",
     "LossMonitor",
+    "ModelCheckpoint",
     "Monitor",
     "Monitors",
     "PerformanceMonitor",
+    "SavedCheckpoint",
     "TrainingAlerts",
     "WatchedLoader",
 ]

@@ -1,0 +1,493 @@
+"""Saves a model while it is trained: the best ones, the last one, and when a threshold is crossed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from ..core.errors import ConfigError, NonFiniteError
+from . import checkpoint_file, random_states
+from .checkpoint_file import Record
+from .checkpoint_settings import check_settings
+from .kept_files import KeptFiles, Source, newest_training
+from .saved_checkpoint import SavedCheckpoint, load_weights
+from .template import file_name
+from .threshold import Action, Crossing, Threshold, actions
+from .top_k import Mode, Newest, TopK
+
+_log = logging.getLogger(__name__)
+
+# Values on a GPU are read together; chosen, so that what waits stays small however seldom checkpoints are.
+_MOST_WAITING = 128
+
+
+class HasState(Protocol):
+    """An optimizer, a scheduler, a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it needs to go on."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> object:
+        """Go on from there."""
+        ...
+
+
+class ModelCheckpoint:
+    """Saves the best models by a monitored quantity, as Lightning's callback of this name does, and watches a threshold.
+
+    What is saved is there whole or not at all, at whatever moment the process is killed or the disk is full. A folder is all that `resume` needs. Nothing is pickled.
+    Training gives the same weights with and without it.
+
+    Parameters
+    ----------
+    dirpath
+        The folder; made when something is saved.
+    filename
+        Template of file names, as `best-{epoch:02d}-{val_loss:.2f}`: it knows `epoch`, `step`, the metrics given to `step`, and the monitored quantity
+        also with `val_` or `train_` before its name. None means `{epoch}-{step}`. Of equal names the later ones end in `-v1`, `-v2`.
+    monitor
+        The quantity that ranks models. None keeps the newest.
+    mode
+        Whether small ("min") or large values ("max") are good.
+    save_top_k
+        How many of the best are kept; -1 for all, 0 for none.
+    save_last
+        Whether `last.safetensors` always holds the last step at which something could be saved; "link" makes it a symbolic link where that step was kept anyway.
+    every_n_train_steps
+        None: each call of `step` is the end of an epoch, and may save. A number: each is a training step, and every n-th may save.
+    save_weights_only
+        Leave out optimizer, scheduler and random states; such a checkpoint is for serving, not to go on from.
+    max_value, min_value
+        Bounds of the monitored quantity. It is crossed where a value is out of them and the one before was not; NaN is out of all bounds.
+    action
+        What happens then, one or several: "alert" (a warning in the log, and `on_alert` is called), "save" (a checkpoint of its own,
+        `crossing-...`, that is always kept), "stop" (`should_stop` becomes true), or a function of the `Crossing`.
+    on_alert
+        Called with each `Crossing` of the action "alert".
+    nan
+        "worst" keeps a NaN only while there is room, as Lightning does, and says so in the log; "raise" refuses it.
+    verbose
+        Whether each decision is printed.
+    auto_insert_metric_name
+        Whether `{epoch}` becomes `epoch=3`, or `3`.
+    model, optimizer, scheduler
+        What is saved; `attach` gives it later. Without a model nothing is saved, and that is said once.
+
+    Raises
+    ------
+    ConfigError
+        An argument that is none of these.
+
+    Notes
+    -----
+    Which files are kept, by score, tie, NaN and name, is as in Lightning 2.6 (`bench checkpoint`). Lightning compares in 32-bit floats, this one in 64.
+    Lightning writes `last` only in steps that keep a file; here it is the last one always.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from torch import nn
+    >>> from tocsin.training import ModelCheckpoint
+    >>> folder = mkdtemp()
+    >>> checkpoint = ModelCheckpoint(folder, "{epoch}-{val_loss:.2f}", monitor="loss", save_top_k=2, model=nn.Linear(2, 1))
+    >>> for loss in (0.9, 0.5, 0.7):
+    ...     path = checkpoint.step(loss)
+    >>> sorted(path.name for path in checkpoint.kept)
+    ['epoch=1-val_loss=0.50.safetensors', 'epoch=2-val_loss=0.70.safetensors']
+    >>> ModelCheckpoint.resume(folder).next_epoch
+    3
+    """
+
+    def __init__(
+        self,
+        dirpath: str | os.PathLike[str] = "checkpoints",
+        filename: str | None = None,
+        monitor: str | None = None,
+        *,
+        mode: Mode = "min",
+        save_top_k: int = 1,
+        save_last: bool | Literal["link"] | None = None,
+        every_n_train_steps: int | None = None,
+        save_weights_only: bool = False,
+        max_value: float | None = None,
+        min_value: float | None = None,
+        action: Action | Sequence[Action] = "alert",
+        on_alert: Callable[[Crossing], object] | None = None,
+        nan: Literal["worst", "raise"] = "worst",
+        verbose: bool = False,
+        auto_insert_metric_name: bool = True,
+        model: nn.Module | None = None,
+        optimizer: HasState | None = None,
+        scheduler: HasState | None = None,
+    ) -> None:
+        check_settings(monitor, mode, save_top_k, save_last, every_n_train_steps, nan)
+        if monitor is None and (max_value is not None or min_value is not None):
+            raise ConfigError(
+                "max_value and min_value bound the monitored quantity, and monitor is None; name it"
+            )
+        self.dirpath = Path(dirpath).expanduser().absolute()
+        self.monitor, self.mode, self.verbose = monitor, mode, verbose
+        self.should_stop = False
+        self.next_epoch = 0
+        self.global_step = 0
+        self.crossings: list[Crossing] = []
+        self._filename = filename or "{epoch}-{step}"
+        self._every = every_n_train_steps
+        self._weights_only = save_weights_only
+        self._nan = nan
+        self._insert_names = auto_insert_metric_name
+        self._threshold = Threshold(monitor or "", min_value, max_value)
+        self._actions = actions(action)
+        self._on_alert = on_alert
+        ranking = Newest(save_top_k) if monitor is None else TopK(save_top_k, mode)
+        self._files = KeptFiles(self.dirpath, ranking, save_last)
+        self._latest: tuple[int, int, dict[str, Any]] | None = None
+        self._waiting: list[tuple[int, int, torch.Tensor]] = []
+        self._model: nn.Module | None = None
+        self._states: dict[str, HasState] = {}
+        self._warned = False
+        self._settings: dict[str, Any] = {
+            "filename": filename, "monitor": monitor, "mode": mode, "save_top_k": save_top_k, "save_last": save_last,
+            "every_n_train_steps": every_n_train_steps, "save_weights_only": save_weights_only,
+            "max_value": max_value, "min_value": min_value, "nan": nan, "auto_insert_metric_name": auto_insert_metric_name,
+            "verbose": verbose, "action": [one for one in self._actions if isinstance(one, str)],
+        }  # fmt: skip
+        if model is not None:
+            self.attach(model, optimizer, scheduler)
+
+    def attach(
+        self,
+        model: nn.Module,
+        optimizer: HasState | None = None,
+        scheduler: HasState | None = None,
+        **others: HasState,
+    ) -> None:
+        """Say what is saved; `others`, a gradient scaler say, are saved under their names."""
+        self._model = model
+        given = {"optimizer": optimizer, "scheduler": scheduler, **others}
+        self._states = {name: one for name, one in given.items() if one is not None}
+
+    @property
+    def kept(self) -> list[Path]:
+        """The files of the best, in the order in which they were saved."""
+        return [self.dirpath / name for name in self._files.ranking.scores]
+
+    @property
+    def best_k_models(self) -> dict[str, float]:
+        """Path and score of each of the best."""
+        return {
+            str(self.dirpath / name): score for name, score in self._files.ranking.scores.items()
+        }
+
+    @property
+    def best_model_path(self) -> str:
+        """Path of the best; empty where there is none."""
+        best = self._files.ranking.best
+        return str(self.dirpath / best) if best else ""
+
+    @property
+    def best_model_score(self) -> float | None:
+        """Score of the best."""
+        return self._files.ranking.scores.get(self._files.ranking.best)
+
+    @property
+    def last_model_path(self) -> str:
+        """Path of the last, of `save_last`; empty where there is none."""
+        return str(self.dirpath / self._files.last) if self._files.last else ""
+
+    def step(
+        self,
+        value: float | torch.Tensor | Mapping[str, Any] | None = None,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        **metrics: Any,
+    ) -> Path | None:
+        """Take the values of an epoch's end, or of a training step; save what is to be saved.
+
+        Parameters
+        ----------
+        value
+            The monitored quantity, or all metrics by name. Tensors have one element.
+        epoch
+            Number of the epoch; else they are counted from 0.
+        step
+            Number of training steps so far; else calls are counted.
+        metrics
+            More of them, by name.
+
+        Returns
+        -------
+        The file that was saved among the best, or None.
+
+        Raises
+        ------
+        ConfigError
+            The monitored quantity is missing; the template names a metric that was not given.
+        NonFiniteError
+            The quantity is NaN, with `nan="raise"`. Nothing was saved.
+        StorageError
+            The disk is full, or refuses. What was saved before is as it was, and training can go on.
+        """
+        given = self._given(value, metrics)
+        named_epoch, named_step = given.pop("epoch", epoch), given.pop("step", step)
+        number = self.next_epoch if named_epoch is None else int(named_epoch)
+        steps = self.global_step + 1 if named_step is None else int(named_step)
+        due = self._every is None or steps % self._every == 0
+        missing = self.monitor is not None and self.monitor not in given
+        if missing and (due or given):
+            found = ", ".join(given) or "none"
+            raise ConfigError(
+                f"monitor={self.monitor!r} is not among the metrics given ({found}); give step() its value, or name one that is"
+            )
+        self.next_epoch = number + 1 if self._every is None else number
+        self.global_step = steps
+        self._latest = None if due else (number, steps, given)
+        current = given.get(self.monitor) if self.monitor is not None else None
+        if not due and (
+            current is None or not self._threshold or self._waits(number, steps, current)
+        ):
+            return None
+        crossed = self._watch(number, steps, current)
+        numbers = {name: _number(name, one) for name, one in given.items()}
+        try:
+            return self._save(number, steps, numbers, crossed, due=due)
+        finally:
+            for crossing in crossed:
+                self._act(crossing)
+
+    def finish(self) -> None:
+        """End a training with `every_n_train_steps`: with `save_last`, steps since the last n-th are saved as `last`.
+
+        Raises
+        ------
+        StorageError
+            The disk is full, or refuses.
+        """
+        if self._latest is not None and self._can_save():
+            epoch, step, given = self._latest
+            metrics = {name: _number(name, one) for name, one in given.items()}
+            self._files.save_last(*self._saving(epoch, step, metrics))
+            self._latest = None
+
+    @classmethod
+    def resume(
+        cls,
+        dirpath: str | os.PathLike[str],
+        model: nn.Module | None = None,
+        optimizer: HasState | None = None,
+        scheduler: HasState | None = None,
+        *,
+        random: bool = True,
+        others: Mapping[str, HasState] | None = None,
+        **settings: Any,
+    ) -> ModelCheckpoint:
+        """Go on where the newest training of a folder stopped, or was killed.
+
+        Puts the folder in order first: what a killed process left half done is finished or taken away.
+
+        Parameters
+        ----------
+        dirpath
+            The folder. Of several trainings in it the newest is taken.
+        model, optimizer, scheduler, others
+            Get the newest state, where given. A loop goes on with `range(checkpoint.next_epoch, epochs)`.
+        random
+            Whether the random states of Python, numpy and torch are set as they were; only where a model is given.
+        settings
+            Arguments of the constructor to change; the others are as they were. Functions given as `action` or `on_alert` must be given again.
+
+        Raises
+        ------
+        ConfigError
+            There is no checkpoint in the folder, or the model is another one.
+        StateError
+            The state beside the newest weights is missing or damaged.
+        """
+        folder = Path(dirpath).expanduser().absolute()
+        of_run, found = newest_training(folder)
+        name, newest = next(reversed(of_run.items()))
+        checkpoint = cls(folder, **{**newest.settings, **settings})
+        checkpoint_file.sweep(folder, found)
+        checkpoint._files.take_up(of_run)
+        checkpoint.next_epoch = newest.epoch + (checkpoint._every is None)
+        checkpoint.global_step = newest.step
+        checkpoint._threshold.outside = newest.outside
+        if model is not None:
+            checkpoint.attach(model, optimizer, scheduler, **(others or {}))
+            load_weights(folder / name, newest, model)
+            checkpoint._restore(folder / name, newest, random=random)
+        return checkpoint
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str],
+        model: nn.Module | None = None,
+        *,
+        which: Literal["best", "last"] = "best",
+    ) -> SavedCheckpoint:
+        """Read a checkpoint: a file, or the best or the last one of a folder. The folder is left as it is.
+
+        Parameters
+        ----------
+        path
+            A file, or a folder. Of several trainings in it the newest is taken.
+        model
+            Gets the weights, where given.
+        which
+            Of a folder, the best one, or the newest.
+
+        Raises
+        ------
+        ConfigError
+            There is no checkpoint, or the model is another one.
+        StateError
+            The file is no checkpoint of tocsin, or damaged.
+        """
+        saved = SavedCheckpoint.find(Path(path), which)
+        if model is not None:
+            load_weights(saved.path, saved.record, model)
+        return saved
+
+    def _given(self, value: Any, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return the metrics by name, the monitored one first."""
+        if isinstance(value, Mapping):
+            return {**value, **metrics}
+        if value is None:
+            return metrics
+        if self.monitor is None:
+            raise ConfigError(
+                "step() got a number, and monitor is None: pass it by name, as step(loss=...), or name it in monitor"
+            )
+        return {self.monitor: value, **metrics}
+
+    def _waits(self, epoch: int, step: int, value: Any) -> bool:
+        """Whether a value is left on its device to be read with others."""
+        if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
+            return False
+        self._waiting.append((epoch, step, value.detach()))
+        return len(self._waiting) < _MOST_WAITING
+
+    def _watch(self, epoch: int, step: int, current: Any) -> list[Crossing]:
+        """Compare all values that came since with the bounds."""
+        if not self._threshold or current is None:
+            return []
+        waiting, self._waiting = self._waiting, []
+        if waiting and waiting[-1][1] == step:
+            waiting.pop()
+        read = torch.stack([v.reshape(()) for _, _, v in waiting]).tolist() if waiting else []
+        values = [(e, s, float(v)) for (e, s, _), v in zip(waiting, read, strict=True)]
+        values.append((epoch, step, _number(self.monitor or "", current)))
+        found = [self._threshold.crossed(v, e, s) for e, s, v in values]
+        return [one for one in found if one is not None]
+
+    def _save(
+        self,
+        epoch: int,
+        step: int,
+        metrics: dict[str, float],
+        crossed: list[Crossing],
+        *,
+        due: bool,
+    ) -> Path | None:
+        """Save what is to be saved; what is in memory changes only when it is on the disk."""
+        score = metrics.get(self.monitor) if self.monitor is not None else None
+        names: dict[str, float] = {**metrics, "epoch": epoch, "step": step}
+        if score is not None:
+            for prefix in ("val_", "train_"):
+                names.setdefault(f"{prefix}{self.monitor}", score)
+        name = file_name(self._filename, names, insert_names=self._insert_names)
+        if score is not None and math.isnan(score) and due:
+            said = f"{self.monitor} is NaN at epoch {epoch}, step {step}: the loss diverged, or a batch is broken"
+            if self._nan == "raise":
+                raise NonFiniteError(
+                    f"{said}; nothing was saved. nan='worst' counts it as the worst value",
+                    self.monitor or "",
+                )
+            _log.warning("%s; it counts as the worst value", said)
+        if not self._can_save():
+            return None
+        record, source = self._saving(epoch, step, metrics)
+        saved = self._files.save(name, record, source) if due else None
+        if crossed and "save" in self._actions:
+            self._files.save_crossing(name, record, source)
+        if due and self.verbose:
+            best = self._files.ranking.best
+            said = (
+                f"saved {saved} (best: {best})" if saved else f"not among the best (best: {best})"
+            )
+            value = "" if score is None else f"{self.monitor} {score:.5g}, "
+            # Printed, since it is asked for, and seen where no log is set up.
+            print(f"epoch {epoch}, step {step}: {value}{said}", flush=True)  # noqa: T201
+        return self.dirpath / saved if saved else None
+
+    def _saving(self, epoch: int, step: int, metrics: dict[str, float]) -> tuple[Record, Source]:
+        """Return what is saved of a step: its record, as far as it is known here, and where the rest is from."""
+        assert self._model is not None
+        record = Record(
+            run="", order=0, saved_ns=0, role="best",  # the files' business
+            epoch=epoch, step=step, monitor=self.monitor, metrics=metrics,
+            score=metrics.get(self.monitor) if self.monitor is not None else None,
+            outside=self._threshold.outside, settings=self._settings,
+        )  # fmt: skip
+        return record, (self._model, self._state)
+
+    def _state(self) -> dict[str, Any] | None:
+        """Return what a training goes on from."""
+        if self._weights_only:
+            return None
+        states: dict[str, Any] = {name: one.state_dict() for name, one in self._states.items()}
+        return {**states, "random": random_states.taken()}
+
+    def _can_save(self) -> bool:
+        if self._model is None:
+            if not self._warned:
+                _log.warning(
+                    "ModelCheckpoint has no model, so nothing is saved; give it model=, or call attach(model, optimizer)"
+                )
+                self._warned = True
+            return False
+        distributed = torch.distributed
+        return not (
+            distributed.is_available() and distributed.is_initialized() and distributed.get_rank()
+        )
+
+    def _restore(self, path: Path, record: Record, *, random: bool) -> None:
+        state = checkpoint_file.read_state(path, record)
+        for name, one in self._states.items():
+            if name not in state:
+                raise ConfigError(
+                    f"{path.name} holds no state of the {name}: it was saved without. Leave it out of resume(), or begin anew with save_weights_only=False"
+                )
+            one.load_state_dict(state[name])
+        if random and "random" in state:
+            random_states.restore(state["random"])
+
+    def _act(self, crossing: Crossing) -> None:
+        self.crossings.append(crossing)
+        for action in self._actions:
+            if callable(action):
+                action(crossing)
+            elif action == "stop":
+                self.should_stop = True
+            elif action == "alert":
+                _log.warning("threshold crossed: %s", crossing.summary)
+                if self._on_alert:
+                    self._on_alert(crossing)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{name} is no number ({error}); step() takes numbers and tensors of one element"
+        ) from error

@@ -1,0 +1,92 @@
+"""Reading checkpoints: which one of a folder, its weights, and those of a model that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ..core.errors import ConfigError
+from .checkpoint_file import Record, bare, read_record, read_state, read_weights
+from .kept_files import newest_training
+from .top_k import Newest, TopK
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """A checkpoint on the disk; weights and state are read when they are asked for.
+
+    Parameters
+    ----------
+    path
+        The file of the weights.
+    record
+        What its metadata says.
+    """
+
+    path: Path
+    record: Record
+
+    @classmethod
+    def find(cls, path: Path, which: Literal["best", "last"]) -> SavedCheckpoint:
+        """Return that of a file, or the best or the newest one of a folder's newest training."""
+        path = path.expanduser().absolute()
+        if path.is_file():
+            return cls(path, read_record(path))
+        if which not in {"best", "last"}:
+            raise ConfigError(f"which={which!r} is not known; expected 'best' or 'last'")
+        of_run, _ = newest_training(path)
+        name = _best(of_run) if which == "best" else next(reversed(of_run))
+        return cls(path / name, of_run[name])
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that had ended, from 0."""
+        return self.record.epoch
+
+    @property
+    def step(self) -> int:
+        """The number of training steps so far."""
+        return self.record.step
+
+    @property
+    def score(self) -> float | None:
+        """The monitored quantity."""
+        return self.record.score
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights by name, on the CPU; tied ones under each of their names."""
+        return read_weights(self.path, self.record)
+
+    def state(self) -> dict[str, Any]:
+        """Return the states of optimizer, scheduler and random numbers, by these names."""
+        return read_state(self.path, self.record)
+
+
+def load_weights(path: Path, record: Record, model: nn.Module) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises
+    ------
+    ConfigError
+        They are another model's.
+    """
+    try:
+        bare(model).load_state_dict(read_weights(path, record))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path.name} holds weights of {record.model_class}, which do not fit {type(bare(model)).__qualname__}: {error}"
+        ) from error
+
+
+def _best(of_run: dict[str, Record]) -> str:
+    """Return the name of the best of a training's files, oldest first; of the newest where none is ranked."""
+    newest = next(reversed(of_run.values()))
+    ranking = Newest(-1) if newest.monitor is None else TopK(-1, newest.settings["mode"])
+    for name, record in of_run.items():
+        if record.role == "best":
+            ranking.add(name, record.score)
+    return ranking.best or next(reversed(of_run))
