@@ -72,8 +72,8 @@ def lightnings(
     """Return what Lightning's callback keeps in a run of its Trainer, and the name of the best."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     os.environ["LIGHTNING_DISABLE_TIPS"] = "1"
-    import lightning.pytorch as pl
-    from lightning.pytorch import callbacks
+    import lightning.pytorch as pl  # pyright: ignore[reportMissingImports]
+    from lightning.pytorch import callbacks  # pyright: ignore[reportMissingImports]
 
     class Module(pl.LightningModule):
         def __init__(self) -> None:
