@@ -176,14 +176,8 @@ class Incidents:
         """Take a claim in; return the alert, if it opens an incident or makes one more severe."""
         self.changes += 1
         v = claim.verdict
-        group = (
-            "drift" if claim.kind in _DRIFTS else claim.kind,
-            v.subject
-            if claim.kind == "adversarial input"
-            else v.detector
-            if claim.kind == "training"
-            else "",
-        )
+        apart = {"adversarial input": v.subject, "training": v.detector}
+        group = "drift" if claim.kind in _DRIFTS else claim.kind, apart.get(claim.kind, "")
         number = self._merging_of(group).add(claim.clock, v)
         if number is None:
             return None

@@ -20,6 +20,8 @@ from ..detectors.merging import JOIN, PAUSE
 
 ENVIRONMENT: Final = "environment"
 """The segment that says which environment an event is from."""
+RUNBOOK: Final = "docs/runbooks.md#{kind}"
+"""Where people read what an alert of a kind means, unless settings say so."""
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -357,7 +359,7 @@ class ModelSettings(Group):
     task: Literal["auto", "classification", "regression"] = "auto"
     features: Literal["all", "none"] | list[str] = "all"
     performance_window: int = Field(default=1000, gt=0)
-    runbook: str = "docs/runbooks.md#{kind}"
+    runbook: str = RUNBOOK
     drift: DriftSettings = DriftSettings()
     attack: AttackSettings = AttackSettings()
     labels: LabelSettings = LabelSettings()

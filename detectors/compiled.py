@@ -19,7 +19,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` at its first call with given types; later processes load it from disk.
 
     Floating-point arithmetic stays IEEE 754 in source order (no fastmath), so that a kernel gives
-    the same bits on every machine of one architecture and at any batch cut.
+    the same bits on every machine of one architecture and at any batch cut. A division by zero is infinite or NaN, as numpy's is:
+    an exception would be a branch, which keeps loops of divisions from becoming vectors.
     """
     return cast(
         Callable[P, R],

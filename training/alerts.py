@@ -13,6 +13,7 @@ from typing import Final
 from uuid import uuid4
 
 from ..consumers.incidents import Claim, Incidents, Moment, Onset
+from ..consumers.model_settings import RUNBOOK
 from ..consumers.records import Partition
 from ..consumers.redis_store import RedisStore, connect
 from ..consumers.store import Commit
@@ -24,7 +25,6 @@ from .loop import Place
 
 _log = logging.getLogger(__name__)
 
-_RUNBOOK: Final = "docs/runbooks.md#{kind}"
 _KEPT: Final = (
     1000  # alerts that `alerts` and the way to Redis hold; a run that fails raises some ten
 )
@@ -83,7 +83,7 @@ class TrainingAlerts:
     ) -> None:
         self.alerts: deque[Alert] = deque(maxlen=_KEPT)
         self._incidents = Incidents(
-            model, environment, 0, merge_events=merge_steps, resolve_events=resolve_steps, runbook=_RUNBOOK,
+            model, environment, 0, merge_events=merge_steps, resolve_events=resolve_steps, runbook=RUNBOOK,
         )  # fmt: skip
         self._version = version
         self._callbacks = [on_alert] if callable(on_alert) else list(on_alert)

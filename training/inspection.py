@@ -86,7 +86,7 @@ class Inspection:
         self._ordered(samples)
         if (
             x is None
-            or not len(x)
+            or not x.numel()
             or len(x) != len(samples)
             or samples.min() < 0
             or samples.max() >= _MOST
@@ -94,21 +94,15 @@ class Inspection:
             self.unread += 1
             return
         flat = x.reshape(len(x), -1)
-        if not flat.shape[1]:
-            self.unread += 1
-            return
         if not flat.is_floating_point() or flat.dtype in (torch.float16, torch.bfloat16):
             flat = flat.float()
         if x.ndim == 2 and x.shape[1] <= 64:
             low = high = mean = flat  # each column is looked at for itself
-            square = flat * flat
         else:
             low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-            mean = flat.mean(1, keepdim=True)
-            square = torch.linalg.vector_norm(flat, dim=1, keepdim=True) / flat.shape[1] ** 0.5
-            mean = torch.cat([mean, square], 1)
-            square = mean * mean
-        self._pending.append(_Look(info, low, high, mean, square, y))
+            size = torch.linalg.vector_norm(flat, dim=1, keepdim=True) / flat.shape[1] ** 0.5
+            mean = torch.cat([flat.mean(1, keepdim=True), size], 1)
+        self._pending.append(_Look(info, low, high, mean, mean * mean, y))
         if x.device.type == "cpu":
             self._content(x, info)
             if len(self._pending) >= _PENDING:

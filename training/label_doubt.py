@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from ..core.columns import Floats, Ints
 from .finding import LABEL, Finding
+from .loop import logits_of
 
 _PENDING: Final = 64  # batches, read in one go; chosen
 _LEAST: Final = 2  # samples of a class, whose usual probability is then known; chosen
@@ -47,8 +47,13 @@ class LabelDoubt:
     def take(self, outputs: Any, labels: torch.Tensor, samples: Ints) -> None:
         """Take what a model gave for n samples: (n, k) logits."""
         logits = logits_of(outputs)
-        if logits is None or len(logits) != len(labels) or len(labels) != len(samples):
-            found = None if logits is None else tuple(logits.shape)
+        found = None if logits is None else tuple(logits.shape)
+        if (
+            logits is None
+            or logits.ndim != 2
+            or logits.shape[1] < 2
+            or not len(logits) == len(labels) == len(samples)
+        ):
             raise ValueError(
                 f"expected (n, k) logits of {len(samples)} samples and a label for each, got {found} and "
                 f"{len(labels)} labels"
@@ -116,14 +121,3 @@ class LabelDoubt:
             self._other[at] = one.other.cpu().numpy()[fine]
             self._label[at] = one.labels.cpu().numpy()[fine]
         self._pending = []
-
-
-def logits_of(outputs: Any) -> torch.Tensor | None:
-    """Return the (n, k) logits among a model's outputs: they themselves, `logits`, or the first of several; None if there are none."""
-    if isinstance(outputs, Mapping):
-        outputs = outputs.get("logits")
-    elif isinstance(outputs, list | tuple) and outputs and not hasattr(outputs, "logits"):
-        outputs = outputs[0]
-    outputs = getattr(outputs, "logits", outputs)
-    is_logits = isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1
-    return outputs if is_logits else None

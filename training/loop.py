@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-_TARGETS: Final = ("labels", "label", "targets", "target", "y")
+from .parts import LABELS
+
 _LOGITS: Final = ("logits", "output", "outputs", "prediction", "predictions")
 
 
@@ -76,7 +77,7 @@ def loss_of(outputs: Any) -> torch.Tensor | None:
 def targets_of(batch: Any) -> torch.Tensor | None:
     """Return the targets of a batch: what a dictionary calls so, or the last of a tuple or list; None if there are none."""
     if isinstance(batch, Mapping):
-        found = [batch[name] for name in _TARGETS if name in batch]
+        found = [batch[name] for name in LABELS if name in batch]
     else:
         found = [batch[-1]] if isinstance(batch, Sequence) and len(batch) > 1 else []
     return next((tensor for tensor in found if isinstance(tensor, torch.Tensor)), None)
