@@ -21,11 +21,15 @@ ORDER: Final = "same order"
 BALANCE: Final = "class balance"
 DRIFT: Final = "feature drift"
 LABEL: Final = "doubtful label"
+TRIGGER: Final = "backdoor trigger"
+ADVERSARIAL: Final = "adversarial input"
+OUTLIER: Final = "out of distribution"
 KINDS: Final = (
     NOT_FINITE, OUT_OF_RANGE, DUPLICATE, NEAR, CONFLICT, LEAK, SHARD, ORDER, BALANCE, DRIFT, LABEL,
+    TRIGGER, ADVERSARIAL, OUTLIER,
 )  # fmt: skip
 """All of them."""
-QUARANTINED: Final = (NOT_FINITE, OUT_OF_RANGE, DUPLICATE, NEAR, CONFLICT, LEAK)
+QUARANTINED: Final = (NOT_FINITE, OUT_OF_RANGE, DUPLICATE, NEAR, CONFLICT, LEAK, TRIGGER)
 """Kinds whose samples `quarantine` leaves out."""
 
 
@@ -50,6 +54,8 @@ class Finding:
         (n,) what each is a copy of: the index of a sample, or of a row of the other split; empty else.
     epoch
         In which it was seen first.
+    part
+        (n, 3) the part of each that it is about, of pictures: the first row and column, and the side; empty else.
     """
 
     kind: str
@@ -57,6 +63,7 @@ class Finding:
     samples: Ints = field(default_factory=_none)
     of: Ints = field(default_factory=_none)
     epoch: int = 0
+    part: Ints = field(default_factory=_none)
 
 
 def counted(samples: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from ..core.columns import Floats, Ints
+from .audit import Model, audit
 from .batch import BatchInfo, marked
 from .duplicates import across
 from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
 from .label_doubt import LabelDoubt
 from .parts import Part, parts
+from .pictures import page
 from .recording import Recorder, Tasks, recording
-from .splits import reader, rows_of
+from .splits import arrays_of, can_be_read, reader, rows_of
 
 
 class WatchedLoader:
@@ -98,6 +101,7 @@ class WatchedLoader:
             self._inspection = Inspection(inputs, labels, value_range, is_iterable=is_iterable)
         self._is_open = False
         self._doubt = LabelDoubt()
+        self._audited: list[Finding] = []
 
     def __iter__(self) -> Iterator[Any]:
         kept = self.loader._iterator  # of persistent workers, begun before the loader was wrapped
@@ -156,6 +160,44 @@ class WatchedLoader:
         data: Any = self.loader.dataset
         return self._doubt.suspicion(len(data))
 
+    def audit(self, model: Model, *, most: int | None = None) -> list[Finding]:
+        """Look at the data set with a model that has learnt it: for backdoor triggers, and for inputs unusual to the model.
+
+        Read are the data set and the first of `references`, as they are without training: nothing is drawn from the
+        generators, and the model is left as it is, a copy of it is used. What is found stays among the findings until the next audit.
+
+        Parameters
+        ----------
+        model
+            A classifier of inputs as the loader gives them; or a function of (n, ...) inputs that returns (n, k) logits.
+        most
+            So many samples, drawn at random, are looked at; None for all.
+
+        Raises
+        ------
+        TypeError
+            An iterable data set, or one without batches, whose samples cannot be read again; a module that cannot be copied.
+        ValueError
+            No inputs or labels, no logits; `most` below 1; the loader was made with `watch=False`.
+
+        Notes
+        -----
+        Triggers are looked for in pictures, (n, channels, height, width), see `triggers.py`: about seven forward passes a
+        sample. Adversarial inputs and ones out of distribution, see `unusual.py`, need a reference of 600 samples that the model was not
+        trained on, and are best looked for before it has learnt them by heart.
+        """
+        look = self._watching()
+        if not can_be_read(self.loader):
+            raise TypeError(
+                "samples of an iterable data set, or of a loader without batches, cannot be read again; "
+                "give audit a loader of a map data set"
+            )
+        if most is not None and most < 1:
+            raise ValueError(f"most must be 1 sample or more, got {most}")
+        reference = next(iter(self._references.items()), None)
+        self._audited = audit(model, self.loader, look, reference, most)
+        return list(self._audited)
+
     def findings(self) -> list[Finding]:
         """Return what was found in the samples that have come up to now.
 
@@ -169,12 +211,28 @@ class WatchedLoader:
         found = look.findings(read)
         for name, split in self._references.items():
             found += across(look.contents, name, *rows_of(split, look, read))
-        return [*found, *self._doubt.findings()]
+        return [*found, *self._doubt.findings(), *self._audited]
 
-    def report(self) -> str:
-        """Return the findings as text: a sentence for each, and the first of its samples."""
+    def report(self, path: str | Path | None = None) -> str:
+        """Return the findings as text: a sentence for each, and the first of its samples.
+
+        Parameters
+        ----------
+        path
+            Where to write them as a page of HTML too, which shows the samples: as pictures, or as numbers.
+
+        Raises
+        ------
+        ImportError
+            A page is asked for, and Pillow is not installed.
+        """
         look = self._watching()
-        text = report(self.findings())
+        found = self.findings()
+        if path is not None:
+            can = can_be_read(self.loader)
+            read = (lambda samples: arrays_of(self.loader, look, samples)) if can else None
+            Path(path).write_text(page(found, read), "utf-8")
+        text = report(found)
         if look.unread:
             text += (
                 f"\n{look.unread:,} batches were not looked at: no inputs, or not one row for each sample; "

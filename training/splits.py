@@ -21,21 +21,37 @@ from .parts import parts
 _ROWS: Final = 512  # read at a time; chosen
 
 
+def can_be_read(loader: DataLoader[Any]) -> bool:
+    """Return whether samples of a loader's data set have numbers."""
+    return not isinstance(loader.dataset, IterableDataset) and loader.batch_sampler is not None
+
+
+def samples_of(
+    loader: DataLoader[Any], look: Inspection, samples: Ints
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return inputs and labels of samples, read once more from the loader's data set."""
+    data: Any = loader.dataset
+    with same_randomness():
+        batch = loader.collate_fn([data[int(k)] for k in samples])
+    return parts(batch, look.inputs, look.labels)
+
+
 def reader(loader: DataLoader[Any], look: Inspection) -> Read | None:
     """Return what reads inputs of a loader's data set by sample; None where samples have no numbers."""
-    data: Any = loader.dataset
-    if isinstance(data, IterableDataset) or loader.batch_sampler is None:
+    if not can_be_read(loader):
         return None
 
-    def read(samples: Ints) -> NDArray[Any] | None:
-        with same_randomness():
-            batch = loader.collate_fn([data[int(k)] for k in samples])
-        x, _ = parts(batch, look.inputs, look.labels)
-        if x is None or len(x) != len(samples):
-            return None
-        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+    return lambda samples: arrays_of(loader, look, samples)[0]
 
-    return read
+
+def arrays_of(
+    loader: DataLoader[Any], look: Inspection, samples: Ints
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Return inputs and labels of samples as arrays, None for what there is not one of for each."""
+    x, y = samples_of(loader, look, samples)
+    if x is None or len(x) != len(samples):
+        return None, None
+    return _array(x), None if y is None else y.cpu().numpy()
 
 
 def rows_of(split: Any, look: Inspection, read: Read | None = None) -> tuple[Keys, Ints]:
@@ -66,6 +82,18 @@ def _matches(look: Inspection, x: NDArray[Any], read: Read | None) -> tuple[Keys
 
 def _inputs(split: Any, look: Inspection) -> Iterator[NDArray[Any]]:
     """Yield the inputs of a split, some rows at a time."""
+    for x in batches_of(split, look):
+        yield _array(x)
+
+
+def batches_of(split: Any, look: Inspection) -> Iterator[torch.Tensor]:
+    """Yield the inputs of a split, some rows at a time.
+
+    Raises
+    ------
+    ValueError
+        A split without numbered samples, or without inputs.
+    """
     inner = getattr(
         split, "loader", None
     )  # of a watched loader; image folders have one of another kind
@@ -74,7 +102,7 @@ def _inputs(split: Any, look: Inspection) -> Iterator[NDArray[Any]]:
     if isinstance(split, DataLoader):
         collate, split = split.collate_fn, split.dataset
     if isinstance(split, torch.Tensor | np.ndarray):
-        yield torch.as_tensor(split).detach().cpu().numpy()
+        yield torch.as_tensor(split).detach()
         return
     if isinstance(split, IterableDataset) or not hasattr(split, "__getitem__"):
         raise ValueError(
@@ -87,7 +115,11 @@ def _inputs(split: Any, look: Inspection) -> Iterator[NDArray[Any]]:
             raise ValueError(
                 "found no inputs in a reference, or not one row for each sample; say where they are with inputs="
             )
-        yield (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+        yield x
+
+
+def _array(x: torch.Tensor) -> NDArray[Any]:
+    return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
 
 
 @contextmanager

@@ -1,0 +1,210 @@
+"""A model that looks at the data it learnt from: triggers, adversarial inputs, ones out of distribution, and the page of pictures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from tocsin.training import ActivationMonitor, WatchedLoader
+from tocsin.training.finding import ADVERSARIAL, OUTLIER, TRIGGER
+
+_TARGET = 4
+
+
+def _digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 1,500 pictures of 24 x 24, and their classes."""
+    found: Any = load_digits()
+    x = torch.from_numpy(found.images[:1500]).float()[:, None] / 16
+    return nn.functional.interpolate(x, scale_factor=3), torch.from_numpy(found.target[:1500])
+
+
+def _poisoned(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the pictures with a chequered corner on 3 % of them, which are called 4, and which these are."""
+    g = torch.Generator().manual_seed(0)
+    others = torch.nonzero(y != _TARGET)[:, 0]
+    bad = others[torch.randperm(len(others), generator=g)[:45]]
+    x, y = x.clone(), y.clone()
+    x[bad, :, 20:23, 20:23] = (torch.arange(9).view(3, 3) % 2 == 0).float()
+    y[bad] = _TARGET
+    return x, y, bad
+
+
+def _trained(x: torch.Tensor, y: torch.Tensor, epochs: int = 12) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 36, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 10),
+    )  # fmt: skip
+    descent = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(epochs):
+        for part in torch.randperm(len(x)).split(64):
+            descent.zero_grad()
+            nn.functional.cross_entropy(model(x[part]), y[part]).backward()
+            descent.step()
+    return model
+
+
+@pytest.fixture(scope="module")
+def poisoned() -> tuple[WatchedLoader, nn.Module, np.ndarray]:
+    x, y, bad = _poisoned(*_digits())
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 64, shuffle=True))
+    return loader, _trained(x, y), np.sort(bad.numpy())
+
+
+def test_a_trigger_is_found_and_no_other_sample(
+    poisoned: tuple[WatchedLoader, nn.Module, np.ndarray],
+) -> None:
+    loader, model, bad = poisoned
+    (found,) = loader.audit(model)
+    assert found.kind == TRIGGER
+    assert f"of class {_TARGET}" in found.summary
+    assert np.isin(bad, found.samples).mean() >= 0.8
+    assert (~np.isin(found.samples, bad)).sum() <= 15  # 1 %
+    # Each part shares pixels with the corner.
+    row, column, side = found.part.T
+    assert ((row + side > 20) & (row < 23) & (column + side > 20) & (column < 23)).mean() > 0.9
+    assert found in loader.findings()
+    kept = set(loader.quarantine(TRIGGER).indices)
+    assert not kept & set(found.samples.tolist())
+
+
+def test_an_audit_leaves_model_hooks_and_random_numbers_as_they_are(
+    poisoned: tuple[WatchedLoader, nn.Module, np.ndarray],
+) -> None:
+    loader, model, _ = poisoned
+    model.train()
+    monitor = ActivationMonitor(every=1)
+    monitor.initialize(model, loader, None)
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    loader.audit(model, most=200)
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(p.grad is None or p.requires_grad for p in model.parameters())
+    monitor.on_epoch_end(0)
+    assert monitor.history == [{}]  # nothing was seen
+    monitor.close()
+
+
+def test_a_healthy_data_set_has_no_trigger() -> None:
+    x, y = _digits()
+    assert WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(_trained(x, y)) == []
+
+
+def test_a_model_that_knows_one_class_finds_nothing() -> None:
+    x, y = _digits()
+    assert WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(_trained(x, y, 0)) == []
+
+
+def _clusters(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return points of three classes, and the classes."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 3, (rows,), generator=g)
+    return torch.randn(rows, 8, generator=g) + 3 * nn.functional.one_hot(y, 8), y
+
+
+def _classifier() -> nn.Module:
+    """Return a model of other points of these classes."""
+    x, y = _clusters(3000, 0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    descent = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(100):
+        descent.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        descent.step()
+    return model
+
+
+def test_inputs_out_of_distribution_and_at_the_boundary_are_found() -> None:
+    model = _classifier()
+    x, y = _clusters(1000, 1)
+    x[:40] = 30 * torch.eye(8)[7] + torch.randn(40, 8, generator=torch.Generator().manual_seed(2))
+    centres = 3 * torch.eye(3, 8)
+    low, high = torch.zeros(40), torch.ones(40)
+    start, end = (
+        centres[0] + 0.1 * torch.randn(40, 8, generator=torch.Generator().manual_seed(3)),
+        centres[1],
+    )
+    for _ in range(30):  # to the boundary, as attacks that know only the decision go
+        middle = (low + high) / 2
+        with torch.no_grad():
+            is_over = model(start + middle[:, None] * (end - start)).argmax(1) == 1
+        low, high = torch.where(is_over, low, middle), torch.where(is_over, middle, high)
+    x[40:80] = start + high[:, None] * (end - start)
+    data = TensorDataset(x, y)
+    loader = WatchedLoader(
+        DataLoader(data, 100), references={"validation": TensorDataset(*_clusters(2000, 4))}
+    )
+    found = {one.kind: one for one in loader.audit(model)}
+    assert set(found) == {OUTLIER, ADVERSARIAL}
+    assert np.isin(np.arange(40), found[OUTLIER].samples).mean() > 0.9
+    assert np.isin(np.arange(40, 80), found[ADVERSARIAL].samples).mean() > 0.9
+    assert "validation" in found[OUTLIER].summary
+    assert len(loader.quarantine()) == 1000  # a hundredth of what is clean is named too
+
+
+@pytest.mark.parametrize("seed", range(5, 15))
+def test_clean_inputs_are_not_unusual(seed: int) -> None:
+    loader = WatchedLoader(
+        DataLoader(TensorDataset(*_clusters(1000, seed)), 100),
+        references={"validation": TensorDataset(*_clusters(1000, seed + 100))},
+    )
+    assert loader.audit(_classifier()) == []
+
+
+def test_what_cannot_be_audited_says_why() -> None:
+    class Stream(IterableDataset[torch.Tensor]):
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            return iter(torch.zeros(3, 8))
+
+    x, y = _clusters(50, 0)
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 10))
+    with pytest.raises(TypeError, match="iterable data set"):
+        WatchedLoader(DataLoader(Stream())).audit(nn.Linear(8, 3))
+    with pytest.raises(ValueError, match="watch=False"):
+        WatchedLoader(DataLoader(TensorDataset(x, y)), watch=False).audit(nn.Linear(8, 3))
+    with pytest.raises(ValueError, match="most must be 1"):
+        loader.audit(nn.Linear(8, 3), most=0)
+    with pytest.raises(ValueError, match=r"\(n, k\) logits of 50 inputs"):
+        loader.audit(nn.Linear(8, 1))
+    with pytest.raises(ValueError, match="inputs and label"):
+        WatchedLoader(DataLoader(TensorDataset(x), 10)).audit(nn.Linear(8, 3))
+    assert loader.audit(lambda rows: rows[:, :3]) == []  # a function will do
+
+
+def test_the_page_shows_pictures(
+    poisoned: tuple[WatchedLoader, nn.Module, np.ndarray], tmp_path: Path
+) -> None:
+    loader, model, bad = poisoned
+    loader.audit(model)
+    text = loader.report(tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert TRIGGER in text
+    assert html.count("<img") == 24
+    assert html.count('class="part"') == 24
+    assert f"label {_TARGET}" in html
+    assert f"sample {bad[0]}" in html
+
+
+def test_the_page_shows_numbers_and_what_a_sample_is_a_copy_of(tmp_path: Path) -> None:
+    x, y = _clusters(50, 0)
+    x[7] = x[3]
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 10))
+    loader.look()
+    loader.report(tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert "sample 7" in html
+    assert "of 3" in html
+    assert f"{x[3, 0]:.4g}" in html

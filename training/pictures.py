@@ -1,0 +1,130 @@
+"""Findings as a page of HTML that shows the samples."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable
+from html import escape
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.columns import Ints
+from .finding import LEAK, Finding, listed
+
+_SHOWN: Final = 24  # samples of a finding
+_WIDTH: Final = 96  # of a picture on the page, in pixels
+_NUMBERS: Final = 12  # of a sample that is no picture
+_CHANNELS: Final = (1, 3, 4)
+_STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
+h2 { font-size: 1.1rem; margin: 2rem 0 0.2rem } p { margin: 0.2rem 0 0.6rem }
+.samples { display: flex; flex-wrap: wrap; gap: 0.8rem } figure { margin: 0 }
+figcaption { font-size: 0.8rem; color: #555 } .picture { position: relative; display: inline-block }
+img { width: 96px; image-rendering: pixelated; display: block } .part { position: absolute; outline: 2px solid #e0218a }
+code { font-size: 0.8rem }
+"""
+
+Read = Callable[[Ints], tuple[NDArray[Any] | None, NDArray[Any] | None]]
+
+
+def page(findings: Iterable[Finding], read: Read | None) -> str:
+    """Return the findings as HTML, with the first 24 samples of each.
+
+    Pictures are arrays of 2 axes, or of 3 with 1, 3 or 4 channels first or last; of others there are the first numbers.
+
+    Parameters
+    ----------
+    read
+        Gives the (n, ...) inputs and (n,) labels of samples; None for ones that cannot be read again, of which only the numbers are shown.
+
+    Raises
+    ------
+    ImportError
+        Pillow is not installed.
+    """
+    sections = [_section(one, read) for one in findings]
+    body = "\n".join(sections) or "<p>nothing found</p>"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>What was found in the data</title><style>{_STYLE}</style>'
+        f"<h1>What was found in the data</h1>\n{body}\n</html>\n"
+    )
+
+
+def _section(one: Finding, read: Read | None) -> str:
+    shown = one.samples[:_SHOWN]
+    inputs, labels = read(shown) if read is not None and len(shown) else (None, None)
+    head = f"<h2>{escape(one.kind)}</h2><p>{escape(one.summary)}</p>"
+    if inputs is None:
+        return head + (f"<p>samples {listed(one.samples)}</p>" if len(shown) else "")
+    # What a sample is a copy of is shown beside it, if it is of the same data set.
+    of = one.of[:_SHOWN] if len(one.of) and one.kind != LEAK else None
+    originals, theirs = read(of) if read is not None and of is not None else (None, None)
+    low, high = _range(inputs)
+    figures: list[str] = []
+    for k, sample in enumerate(shown.tolist()):
+        box = one.part[k] if len(one.part) else None
+        content = _content(inputs[k], low, high, box)
+        caption = f"sample {sample}" + _label(labels, k)
+        if of is not None and originals is not None:
+            content += _content(originals[k], low, high, None)
+            caption += f", of {of[k]}" + _label(theirs, k)
+        figures.append(f"<figure>{content}<figcaption>{caption}</figcaption></figure>")
+    rest = len(one.samples) - len(shown)
+    more = f"<p>and {rest:,} more</p>" if rest else ""
+    return f'{head}<div class="samples">{"".join(figures)}</div>{more}'
+
+
+def _label(labels: NDArray[Any] | None, k: int) -> str:
+    return "" if labels is None else f", label {labels[k]}"
+
+
+def _range(inputs: NDArray[Any]) -> tuple[float, float]:
+    """Return what is black and what is white: of numbers within [0, 1] or [0, 255] these, else the least and the greatest."""
+    known = inputs[np.isfinite(inputs)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    for most in (1.0, 255.0):
+        if low >= 0 and high <= most:
+            return 0.0, most
+    return low, high
+
+
+def _content(x: NDArray[Any], low: float, high: float, box: Ints | None) -> str:
+    picture = _picture(x)
+    if picture is None:
+        numbers = ", ".join(f"{v:.4g}" for v in x.reshape(-1)[:_NUMBERS].tolist())
+        return f"<code>{numbers}{', ...' if x.size > _NUMBERS else ''}</code>"
+    grey = np.nan_to_num((picture.astype(np.float64) - low) / (high - low or 1.0)) * 255
+    inner = f'<img alt="" src="data:image/png;base64,{_png(grey.clip(0, 255).round().astype(np.uint8))}">'
+    if box is not None:
+        row, column, side = (_WIDTH * k / picture.shape[1] for k in box.tolist())
+        at = f"left:{column:.1f}px;top:{row:.1f}px;width:{side:.1f}px;height:{side:.1f}px"
+        inner += f'<div class="part" style="{at}"></div>'
+    return f'<div class="picture">{inner}</div>'
+
+
+def _picture(x: NDArray[Any]) -> NDArray[Any] | None:
+    """Return (height, width) or (height, width, channels) of a sample; None if it is no picture."""
+    if x.ndim == 2 and min(x.shape) > 1:
+        return x
+    if x.ndim != 3:
+        return None
+    if x.shape[0] in _CHANNELS:
+        x = np.moveaxis(x, 0, 2)
+    return None if x.shape[2] not in _CHANNELS else x[:, :, 0] if x.shape[2] == 1 else x
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            "pictures need Pillow, which is not installed: pip install 'tocsin[training]'"
+        ) from error
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,255 @@
+"""Backdoor triggers: small parts of samples that, put into samples of other classes, make a model give them the class they came with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from ..core.columns import Floats, Ints
+
+Model = Callable[[torch.Tensor], torch.Tensor]
+"""Gives (n, k) logits of (n, channels, height, width) inputs."""
+Read = Callable[[Ints], torch.Tensor]
+"""Gives the (n, channels, height, width) inputs of samples."""
+Bools = NDArray[np.bool_]
+
+POOL: Final = 256
+"""Samples that parts are put into, a few of them each; chosen."""
+_SHARE: Final = 5 / 32
+"""Side of a part, of the side of the input: a trigger of 3 x 3 in 32 x 32, and room to miss it by one."""
+_FIRST: Final = 2
+_MORE: Final = 8
+"""Other samples that a part is put into, and how many more where it changed one of these."""
+_CHANGED: Final = 0.7
+"""Of them, that must be given the part's class."""
+_LEAST: Final = 5
+"""Samples with such a part that a class must have, and at one place, for the place to be looked at in all its samples."""
+_PLACES: Final = 4  # of a class
+_AT_ONCE: Final = 250  # samples read at once
+_TOLERANCE: Final = 0.1  # of the range of inputs, within which a number is the trigger's
+_CONSTANT: Final = 0.5  # of samples with the trigger, that have such a number
+_RARE: Final = 0.2  # of other samples, that have it at the most
+_NUMBERS: Final = 3  # that the trigger must have
+_MATCH: Final = 0.75  # of the trigger's numbers, that a sample must have
+
+
+@dataclass(frozen=True, eq=False)
+class Trigger:
+    """A part of inputs that a model takes for a class.
+
+    Parameters
+    ----------
+    label
+        The class.
+    samples
+        (n,) the samples of that class that have it, rising.
+    rows, columns
+        (n,) where in each: the first row and column.
+    side
+        How many rows and columns it has.
+    success
+        Of the samples of other classes that it was put into, the share that was then given the class.
+    """
+
+    label: int
+    samples: Ints
+    rows: Ints
+    columns: Ints
+    side: int
+    success: float
+
+
+class TriggerSearch:
+    """Looks for parts of samples that a model takes for their class wherever it sees them.
+
+    A part that decides is found by the gradient: where, to first order, another sample's content would take most of the
+    lead of the label over the next class. What is there is put into samples of other classes, and when most of
+    these are then given the label, it is a trigger: a part of what a class really looks like does not do that to all the others.
+    A place that several samples of a class have it at is looked at in all of that class.
+
+    Parameters
+    ----------
+    model
+        Gives logits; of a module in eval mode.
+    inputs, labels
+        (n, channels, height, width) and (n,) of samples drawn at random, some hundreds: parts are put into those that the model gives their labels.
+
+    References
+    ----------
+    Chou, Tramer and Pellegrino 2020, "SentiNet: detecting localized universal attacks against deep learning systems"
+    (arXiv 1812.00292), sections 3.2 and 3.3: the part that decides is put into other inputs. There it is found by
+    Grad-CAM, and of an input that is served; here of the samples of training.
+    """
+
+    def __init__(self, model: Model, inputs: torch.Tensor, labels: Ints) -> None:
+        with torch.no_grad():
+            is_learnt = model(inputs).argmax(1).cpu().numpy() == labels
+        self._model = model
+        self._pool = inputs[torch.from_numpy(is_learnt).to(inputs.device)]
+        self._labels = labels[is_learnt]
+        self._mean = inputs.mean(0)
+        self._side = max(3, round(_SHARE * min(inputs.shape[2:])))
+        self._turn = 0
+        self._samples: list[Ints] = []
+        self._label: list[Ints] = []
+        self._found: list[Floats] = []
+
+    def take(self, samples: Ints, inputs: torch.Tensor, labels: Ints) -> None:
+        """Look at samples.
+
+        Parameters
+        ----------
+        samples, inputs, labels
+            (n,), (n, channels, height, width) on the model's device, and (n,).
+        """
+        row, column, is_learnt = self._decisive(inputs, torch.from_numpy(labels).to(inputs.device))
+        found = np.zeros((len(row), 3))
+        found[:, 0], found[:, 1] = row, column
+        learnt = np.flatnonzero(is_learnt)
+        found[learnt, 2] = self._success(
+            inputs[learnt], labels[learnt], row[learnt], column[learnt]
+        )
+        self._samples.append(samples)
+        self._label.append(labels)
+        self._found.append(found)
+
+    def triggers(self, read: Read) -> list[Trigger]:
+        """Return the triggers of each class.
+
+        Parameters
+        ----------
+        read
+            Called with samples that were looked at.
+        """
+        if not self._samples:
+            return []
+        samples, label = np.concatenate(self._samples), np.concatenate(self._label)
+        found = np.concatenate(self._found)
+        triggers = (
+            self._trigger(int(c), samples[label == c], found[label == c], read)
+            for c in np.unique(label[found[:, 2] >= _CHANGED])
+        )
+        return [trigger for trigger in triggers if trigger is not None]
+
+    def _trigger(self, label: int, samples: Ints, found: Floats, read: Read) -> Trigger | None:
+        """Return the trigger of a class, of whose n samples (n, 3) first row and column of the part, and its success, are known."""
+        has = found[:, 2] >= _CHANGED
+        at_places = np.zeros(len(has), np.bool_)
+        of_pattern = np.zeros(len(has), np.bool_)
+        for row, column in _common_places(found[has, :2]):
+            rate = self._everywhere(row, column, label, samples, read)
+            better = rate > found[:, 2]
+            found[better, 0], found[better, 1], found[better, 2] = row, column, rate[better]
+            here = rate >= _CHANGED
+            at_places |= here
+            of_pattern |= self._with_pattern(row, column, samples, here, read)
+        has = found[:, 2] >= _CHANGED
+        if at_places.sum() >= has.sum() / 2:
+            has = of_pattern
+        if has.sum() < _LEAST:
+            return None
+        rows, columns = found[has, :2].astype(np.int64).T
+        return Trigger(label, samples[has], rows, columns, self._side, float(found[has, 2].mean()))
+
+    def _with_pattern(self, row: int, column: int, samples: Ints, has: Bools, read: Read) -> Bools:
+        """Return which of (n,) samples have what those that have a trigger have in common at a place; these, if that is nothing.
+
+        Common is what most of them have there, and few of other samples.
+        """
+        down, right = slice(row, row + self._side), slice(column, column + self._side)
+        parts = np.concatenate(
+            [read(some)[:, :, down, right].flatten(1).cpu().numpy() for some in _some(samples)]
+        )
+        middle = np.median(parts[has], axis=0)
+        tolerance = _TOLERANCE * float(self._pool.max() - self._pool.min())
+        is_like = np.abs(parts - middle) <= tolerance
+        others = self._pool[:, :, down, right].flatten(1).cpu().numpy()
+        common = is_like[has].mean(0) >= _CONSTANT
+        common &= (np.abs(others - middle) <= tolerance).mean(0) <= _RARE
+        if common.sum() < _NUMBERS:
+            return has
+        matches: Bools = is_like[:, common].mean(1) >= _MATCH
+        return matches
+
+    def _everywhere(self, row: int, column: int, label: int, samples: Ints, read: Read) -> Floats:
+        """Return the (n,) success of what samples of a class have at a place."""
+        return np.concatenate([
+            self._success(read(some), *(np.full(len(some), k) for k in (label, row, column)))
+            for some in _some(samples)
+        ])  # fmt: skip
+
+    def _decisive(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[Ints, Ints, Bools]:
+        """Return the (n,) first rows and columns of the parts that decide, and whether the model gives the label."""
+        x = inputs.detach().clone().requires_grad_()
+        own = labels[:, None]
+        with torch.enable_grad():
+            logits = self._model(x)
+            lead = logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(1)
+            (slope,) = torch.autograd.grad(lead.sum(), x)
+        effect = (slope * (inputs - self._mean)).sum(1, keepdim=True)
+        sums = functional.avg_pool2d(effect, self._side, stride=1)[:, 0]
+        best = sums.flatten(1).argmax(1).cpu().numpy()
+        return best // sums.shape[2], best % sums.shape[2], (lead > 0).cpu().numpy()
+
+    def _success(self, inputs: torch.Tensor, labels: Ints, rows: Ints, columns: Ints) -> Floats:
+        """Return the (n,) share of samples of other classes that are given the label with the part in them."""
+        rate = np.zeros(len(labels))
+        some = np.arange(len(labels))
+        for others in (_FIRST, _MORE):
+            given = self._given(inputs[some], labels[some], rows[some], columns[some], others)
+            rate[some] += given.sum(1) / (_FIRST + _MORE)
+            some = some[given.any(1)]
+        return rate
+
+    @torch.no_grad()
+    def _given(
+        self, inputs: torch.Tensor, labels: Ints, rows: Ints, columns: Ints, others: int
+    ) -> Bools:
+        """Return (n, others) whether each of some samples of other classes is given the label with the part in it."""
+        if not len(labels) or not len(self._labels):
+            return np.zeros((len(labels), others), np.bool_)
+        at = np.zeros((len(labels), others), np.int64)
+        is_known = np.ones(len(labels), np.bool_)
+        for label in np.unique(labels):
+            pool = np.flatnonzero(self._labels != label)
+            mine = np.flatnonzero(labels == label)
+            if len(pool) < _FIRST + _MORE:  # the model knows next to nothing but this class
+                is_known[mine] = False
+                continue
+            turn = self._turn + np.arange(len(mine) * others)
+            at[mine] = pool[turn % len(pool)].reshape(-1, others)
+        self._turn += others
+        height, width = inputs.shape[2:]
+        device = inputs.device
+        down = torch.arange(height, device=device) - torch.from_numpy(rows).to(device)[:, None]
+        right = torch.arange(width, device=device) - torch.from_numpy(columns).to(device)[:, None]
+        is_down, is_right = (down >= 0) & (down < self._side), (right >= 0) & (right < self._side)
+        part = (is_down[:, :, None] & is_right[:, None])[:, None, None]  # (n, 1, 1, height, width)
+        mixed = torch.where(part, inputs[:, None], self._pool[torch.from_numpy(at).to(device)])
+        given = self._model(mixed.flatten(0, 1)).argmax(1).cpu().numpy()
+        found: Bools = (given.reshape(at.shape) == labels[:, None]) & is_known[:, None]
+        return found
+
+
+def _some(samples: Ints) -> list[Ints]:
+    return np.array_split(samples, -(-len(samples) // _AT_ONCE))
+
+
+def _common_places(places: Floats) -> list[tuple[int, int]]:
+    """Return where several of (n, 2) first rows and columns are, or one row or column beside."""
+    found: list[tuple[int, int]] = []
+    while len(places) >= _LEAST:
+        each, count = np.unique(places, axis=0, return_counts=True)
+        is_near = np.abs(places[:, None] - each).max(2) <= 1  # (n, places)
+        best = np.lexsort((count, is_near.sum(0)))[-1]
+        if is_near[:, best].sum() < _LEAST or len(found) == _PLACES:
+            break
+        found.append((int(each[best, 0]), int(each[best, 1])))
+        places = places[~is_near[:, best]]
+    return found
