@@ -173,7 +173,7 @@ def backtest(
 @app.command
 def reference(
     file: Path,
-    out: Path,
+    out: Path | None = None,
     *,
     label: str | None = None,
     prediction: str | None = None,
@@ -185,13 +185,14 @@ def reference(
     model: str | None = None,
     config: Config = None,
 ) -> int:
-    """Write what the streams of training data are like, for workers to compare with (drift.reference).
+    """Write what the streams of training data are like, for workers to compare with (drift.reference); with FILE.npz alone, show it.
 
     Parameters
     ----------
     file
         Ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet. Columns that no option names are
         features. Rows that the model was not fitted on are best: errors on others are too few.
+        Or, without OUT, a reference that is to be shown, ending in .npz.
     out
         Where to, ending in .npz: of each stream 2,048 values at most, in their order, and no rows but their fingerprints.
     label
@@ -212,8 +213,10 @@ def reference(
     config
         A YAML file; tocsin.yaml in this folder where there is one.
     """
-    from .reference import Columns, run
+    from .reference import Columns, run, show
 
+    if out is None:
+        return show(file)
     columns = Columns(label=label, prediction=prediction, id=id, time=time, scores=score or [])
     return run(
         file,

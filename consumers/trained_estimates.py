@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import zlib
-from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -233,7 +232,7 @@ class TrainedEstimates:
         return tuple(np.array(every)[there].tolist()), whole[:, there]
 
 
-@cache
+@training_reference.remembered
 def read(file: Path) -> Given | None:
     """Return what a reference file has of estimates; None if it has nothing.
 
