@@ -178,6 +178,7 @@ def reference(
     label: str | None = None,
     prediction: str | None = None,
     score: list[str] | None = None,
+    segment: list[str] | None = None,
     id: str | None = None,  # noqa: A002
     time: str | None = None,
     trained_on: Path | None = None,
@@ -201,6 +202,8 @@ def reference(
         The column with the model's answer.
     score
         Columns that hold scores; may be given several times.
+    segment
+        Columns by whose values performance in training is told, as sex; may be given several times.
     id, time
         The columns with the row's id and time, which are no features.
     trained_on
@@ -217,7 +220,9 @@ def reference(
 
     if out is None:
         return show(file)
-    columns = Columns(label=label, prediction=prediction, id=id, time=time, scores=score or [])
+    columns = Columns(
+        label=label, prediction=prediction, id=id, time=time, scores=score or [], segments=segment or []
+    )  # fmt: skip
     return run(
         file,
         out,

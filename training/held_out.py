@@ -321,10 +321,12 @@ def _plain(row: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 def _moved(value: Any, device: torch.device) -> Any:
     """Return a batch whose tensors are on a device."""
-    if isinstance(value, torch.Tensor):
+    if callable(getattr(value, "to", None)):  # tensors, and batches of libraries
         return value.to(device)
     if isinstance(value, Mapping):
         return {name: _moved(part, device) for name, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_moved(part, device) for part in value))
     if isinstance(value, list | tuple):
         return [_moved(part, device) for part in value]
     return value

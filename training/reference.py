@@ -84,10 +84,8 @@ class ReferenceMonitor(BaseMonitor):
     --------
     >>> import tempfile, torch
     >>> from tocsin.training import ReferenceMonitor
-    >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
-    <...>
-    >>> model, inputs = torch.nn.Linear(2, 2), torch.randn(2000, 2)
-    >>> held_out = [(inputs, (inputs[:, 0] > 0).long())]
+    >>> model, inputs = torch.nn.Linear(2, 2), torch.eye(2).repeat(1000, 1)
+    >>> held_out = [(inputs, inputs[:, 0].long())]
     >>> monitor = ReferenceMonitor(held_out, features=["x", "y"], version="7")
     >>> monitor.initialize(model, [], torch.nn.CrossEntropyLoss())
     >>> with tempfile.TemporaryDirectory() as folder:

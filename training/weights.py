@@ -31,7 +31,7 @@ def weights_sha256(model: nn.Module) -> str:
     >>> with torch.no_grad():
     ...     _ = model.weight.fill_(1.0), model.bias.fill_(0.0)
     >>> weights_sha256(model)[:16]
-    '?'
+    '430baded5bb022d8'
     """
     digest = sha256()
     for name, tensor in sorted(bare(model).state_dict().items()):
