@@ -169,9 +169,9 @@ class Series:
         return len(self._trained.samples) + len(self._served.samples) + vectors
 
     @property
-    def _of_vectors(self) -> list[Any] | None:
+    def _of_vectors(self) -> tuple[int, str] | None:
         """The checksum and the version of embeddings and logits in training; None where they are not known."""
-        return self._vectors and [self._vectors.checksum, self._vectors.version]
+        return self._vectors and (self._vectors.checksum, self._vectors.version)
 
     def observe(
         self, batch: EventBatch, predicted: Floats, met: Ints | None = None
@@ -408,6 +408,7 @@ class Series:
                 meta, _ = unpack("series", 1, fields["series"])
                 for key, kind in _META.items():
                     meta[key] = msgspec.convert(meta[key], kind)
+                before = msgspec.convert(meta.get("vectors"), tuple[int, str] | None)
         except StateError as error:
             return [f"series: {error}"]  # with its clocks all that is told by them
         self.is_regression = meta["is_regression"]
@@ -441,8 +442,8 @@ class Series:
         trained = self._trained and self._trained.checksum ^ self._served.checksum
         if meta.get("trained") != trained:
             lost.append("inputs and errors: drift.reference is another one than before")
-        before, now = meta.get("vectors"), self._of_vectors
-        renewed = {str(of[1]) for of in (before, now) if of and before != now}
+        now = self._of_vectors
+        renewed = {version for _, version in filter(None, (before, now)) if before != now}
         begins_anew = bool(renewed)
         for name, detector in _MONITORS:
             if detector in mended or meta.get("trained") != trained:

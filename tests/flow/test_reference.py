@@ -104,7 +104,7 @@ class Server:
             self._model(inputs)
         items = list(self._publisher._queues["shuttle"])
         self._publisher._queues["shuttle"].clear()
-        self._publisher._waiting_bytes = 0
+        self._publisher._waiting = self._publisher._bytes = 0
         return list(self._publisher._encoded(items))
 
     def close(self) -> None:
