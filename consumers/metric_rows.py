@@ -331,7 +331,6 @@ class MetricRows:
                 metrics=found,
                 estimated={f"gap:{key}": metric for key, metric in expected.items()},
                 too_small=small,
-                training=self._trained.get(name, {}),
                 counts=counts.encode(of_gaps),
             )
 

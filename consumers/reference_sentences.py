@@ -85,7 +85,7 @@ def _of_performance(file: Path) -> list[str]:
             f"  {name} {value:.4g}"
             + ("" if low is None or high is None else f" ({low:.4g} to {high:.4g})")
         )
-    groups = [group for group in performance if group and "|" not in group]
+    groups = [group for group in performance if group]
     if groups:
         more = len(groups) - _GROUPS
         said.append(

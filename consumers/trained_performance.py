@@ -36,9 +36,7 @@ class PerformanceCollector:
 
     def __init__(self, settings: ModelSettings) -> None:
         never = {"maturity": None, "unlabelled": "unknown"}  # all labels are there
-        self._performance = Performance(
-            settings.performance.model_copy(update=never), bias=settings.bias
-        )
+        self._performance = Performance(settings.performance.model_copy(update=never))
         self._rows = 0
 
     def add(

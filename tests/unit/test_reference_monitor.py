@@ -7,14 +7,14 @@ import random
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from tocsin import Publisher
 from tocsin.cli.commands import app
@@ -28,7 +28,13 @@ from tocsin.consumers import (
 )
 from tocsin.core.errors import ConfigError
 from tocsin.producers import watch
-from tocsin.training import BaseMonitor, Monitors, ReferenceMonitor, weights_sha256
+from tocsin.training import (
+    BaseMonitor,
+    Monitors,
+    ReferenceMonitor,
+    WatchedLoader,
+    weights_sha256,
+)
 
 pytestmark = pytest.mark.xdist_group("training reference")
 
@@ -318,6 +324,27 @@ def test_batches_may_be_dictionaries_and_outputs_too(tmp_path: Path) -> None:
     begun(model.body, batches()).reference(tmp_path / "plain.npz")
     plain = training_reference.read(tmp_path / "plain.npz")
     assert training_reference.read(file).checksum == plain.checksum
+
+
+def test_held_out_batches_may_be_those_of_a_watched_loader_and_named_tuples(tmp_path: Path) -> None:
+    class Pair(NamedTuple):
+        x: torch.Tensor
+        y: torch.Tensor
+
+    model = network().eval()
+    held_out = DataLoader(DATA, 250)
+    of_each = (
+        held_out,
+        WatchedLoader(held_out),
+        [Pair(*of) for of in held_out],
+        WatchedLoader(DataLoader(DATA, 250, collate_fn=lambda of: Pair(*default_collate(of)))),
+    )
+    checksums = set()
+    for number, data in enumerate(of_each):
+        file = tmp_path / f"{number}.npz"
+        begun(model, data, features=NAMES).reference(file)
+        checksums.add(training_reference.read(file).checksum)
+    assert len(checksums) == 1
 
 
 def test_features_may_be_what_the_server_says_of_a_batch(tmp_path: Path) -> None:
