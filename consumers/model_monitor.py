@@ -39,7 +39,6 @@ from .performance import Performance
 from .series import Fields, Series
 from .trained_estimates import given
 from .training_rows import read
-from .versions import names_of
 
 _log = logging.getLogger(__name__)
 
@@ -160,17 +159,16 @@ class ModelMonitor:
         return self._training.codes(batch)
 
     def _look_at_version(self, batch: EventBatch) -> None:
-        """Say once that events are of another version than training."""
-        if self._trained_version is None:
+        """Say once that events are of another version than training; one event of a batch is looked at."""
+        if self._trained_version is None or not len(batch):
             return
-        for version in names_of(batch.version):
-            if version != self._trained_version:
-                _log.warning(
-                    "events are of another version than drift.reference: their embeddings and logits are not compared with it, all else is",
-                    extra={"model": self.model, "expected": self._trained_version, "found": version},
-                )  # fmt: skip
-                self._trained_version = None
-                return
+        version = batch.version[0]
+        if version != self._trained_version:
+            _log.warning(
+                "events are of another version than drift.reference: their embeddings and logits are not compared with it, all else is",
+                extra={"model": self.model, "expected": self._trained_version, "found": version or "none"},
+            )  # fmt: skip
+            self._trained_version = None
 
     def _told(self) -> list[Series | EnvironmentGaps]:
         """Return all that has incidents."""

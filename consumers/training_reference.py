@@ -5,6 +5,7 @@ from __future__ import annotations
 import tokenize
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -146,7 +147,8 @@ def write(
             np.savez_compressed(out, **arrays)
         half.replace(file)  # a worker that starts meanwhile reads one or the other, whole
     except OSError as error:
-        half.unlink(missing_ok=True)
+        with suppress(OSError):
+            half.unlink()
         raise ConfigError(f"{file}: {error.strerror}") from None
     for forget in _forget:
         forget()

@@ -193,12 +193,6 @@ def escaped(key: str) -> str:
     return key.replace("%", "%25").replace("|", "%7C")
 
 
-def names_of(versions: Strings) -> list[str]:
-    """Return which versions there are, "" for none."""
-    names, codes = _numbered(versions)
-    return [names[code] for code in np.unique(codes).tolist()]
-
-
 def _numbered(versions: Strings) -> tuple[list[str], Ints]:
     """Return the versions, "" where there is none, and (n,) which of them each row has."""
     one = np.zeros(len(versions), np.int64)
