@@ -223,6 +223,21 @@ def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
 
 
+def test_the_command_tells_performance_by_columns_too(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), tmp_path / "rows.csv"
+    wrong = rng.random(3000) < 0.2
+    sex = np.where(wrong & (rng.random(3000) < 0.5), "F", "M")
+    lines = [f"{s},1,{int(not w)}" for s, w in zip(sex, wrong, strict=True)]
+    rows.write_text("\n".join(["sex,said,truth", *lines]))
+    options = ["--label", "truth", "--prediction", "said", "--segment", "sex"]
+    command = ["reference", str(rows), str(tmp_path / "m.npz"), *options]
+    assert app(command, result_action="return_value") == 0
+    found = trained_performance.read(tmp_path / "m.npz")
+    assert found["sex=F"]["accuracy"][0] == 0.0
+    assert found["sex=M"]["accuracy"][0] == pytest.approx(1 - wrong[sex == "M"].mean())
+    assert "category:sex" not in training_reference.read(tmp_path / "m.npz").samples
+
+
 def test_a_file_that_is_none_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rows.csv: expected a reference to show, ending in"):
         app(["reference", str(tmp_path / "rows.csv")], result_action="return_value")
