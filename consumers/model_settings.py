@@ -81,7 +81,7 @@ class DriftSettings(Group):
         `adapt`: what has settled at a new level has that as its reference. `keep`: an incident stays open
         until its streams are back where they were.
     reference
-        A file that `tocsin reference` wrote of training data: the streams in it are compared with training for
+        A file that `tocsin reference`, or `reference()` of a training loop's monitors, wrote of training data: the streams in it are compared with training for
         ever, and open until they are as in training again; others have their first values as a reference.
     learning
         Whether the model goes on learning while it serves: its errors are compared with the latest 5,000 or so, fewer
@@ -151,7 +151,8 @@ class DriftSettings(Group):
 class AttackSettings(Group):
     """Adversarial inputs; see `tocsin.detectors.adversarial.AdversarialInputs`.
 
-    `reference` names an .npz file with an array `logits` (n, classes) of clean inputs.
+    `reference` names an .npz file with an array `logits` (n, classes) of clean inputs; where it names none, `drift.reference` may
+    know what clean logits are like.
     """
 
     enabled: bool = True

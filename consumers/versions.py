@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -180,6 +180,12 @@ def parts(key: str) -> tuple[str, int]:
     """Return the version and the width of a key."""
     version, _, width = key.rpartition("/")
     return version, int(width)
+
+
+def check_known(key: str, renewed: Container[str]) -> None:
+    """Refuse the state of a version that begins anew; raises StateError."""
+    if parts(key)[0] in renewed:
+        raise StateError("drift.reference is another one than before")
 
 
 def escaped(key: str) -> str:

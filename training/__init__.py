@@ -11,8 +11,10 @@ from .loss import LossMonitor
 from .monitor import BaseMonitor, Monitor
 from .monitors import Monitors
 from .performance import PerformanceMonitor
+from .reference import ReferenceMonitor
 from .saved_checkpoint import SavedCheckpoint
 from .threshold import Crossing
+from .weights import weights_sha256
 
 __all__ = [
     "ActivationMonitor",
@@ -26,7 +28,9 @@ __all__ = [
     "Monitor",
     "Monitors",
     "PerformanceMonitor",
+    "ReferenceMonitor",
     "SavedCheckpoint",
     "TrainingAlerts",
     "WatchedLoader",
+    "weights_sha256",
 ]

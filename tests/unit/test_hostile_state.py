@@ -158,7 +158,7 @@ def damages(state: bytes, path: str = "") -> Iterator[tuple[str, Damage]]:
 
 MORE = events(6_000, 40)
 UNREAD: Final = re.compile(
-    r"(series\.(trained|embedding|logits)|stream_monitor\.extra) gone"  # as in state from before there were these
+    r"(series\.(trained|vectors|embedding|logits)|stream_monitor\.extra) gone"  # as in state from before there were these
     r"|performance\.size|vectors\w*\.blocks"  # nobody reads the first, and of logits the second
     r"|(adwin|e_detector):\w+ of another type"  # what is packed is unpacked into the right type
     r"|natural_size(:rows longer|\.finds another|:finder\.decides_at)"  # may be so

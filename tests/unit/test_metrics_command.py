@@ -72,6 +72,18 @@ def test_corrected_and_estimated_stand_beside_what_they_are_of() -> None:
     assert "0.750 0.700-0.800" in printed([more])
 
 
+def test_training_stands_beside_before_any_label_has_come() -> None:
+    of = {"recall": (0.9, 0.85, 0.95, 0.0)}
+    both = row(1, metrics={}, estimated={"recall": (0.8, 0.7, 0.9, 0.0)}, training=of)
+    assert _columns([both], []) == [Column("recall", "estimated"), Column("recall", "training")]
+    shown = printed([both])
+    assert "recall, estimated" in shown
+    assert "0.900 0.850-0.950" in shown
+    (point,) = over_time([both], "recall", "training")
+    assert point.value == 0.9
+    assert decode(encode(both)) == both
+
+
 def test_what_is_too_small_to_judge_is_said_in_words() -> None:
     gap = {"gap:recall": (0.1, -0.1, 0.3, 0.0), "gap:precision": (0.1, 0.05, 0.15, 0.0)}
     rows = [
