@@ -12,8 +12,10 @@ from ..core.columns import Floats
 NAME: Final = "activation_shift"
 TIMES: Final = 3.0
 """Of the largest of the latest moves; see `docs/training_monitors.md` for what healthy runs gave."""
-_KEPT: Final = 3  # moves that say what is usual; chosen
+_KEPT: Final = 5  # moves that say what is usual; chosen
 _LEAST: Final = 2  # of them, before a layer is judged: learning moves most in the first epochs
+_STILL: Final = 8
+"""By which the tolerance of the input is divided once it is known how much chance moves that: 0.03 then, of 0.25, is a twelfth of a standard deviation."""
 _FLOOR: Final = 1e-4
 """Of a layer's mean variance, which is added to that of each unit: what hardly ever differs from a constant must not count like the others."""
 
@@ -77,7 +79,8 @@ class ActivationShift:
     Notes
     -----
     A move is by how much a layer is further from its reference than in the epoch before. Claimed is one above `tolerance`, and above three times the
-    largest of the last three, from the third on; of the input, in which nothing is learnt, the first too.
+    largest of the last five, from the third on. In the input nothing is learnt: there the first move is judged too, and from the third on an eighth
+    of `tolerance` is enough.
     """
 
     def __init__(self, tolerance: float = 0.25, reference: int | None = None) -> None:
@@ -122,8 +125,10 @@ class ActivationShift:
     def _judged(self, layer: str, far: float, *, is_fixed: bool) -> Move | None:
         size, self._far[layer] = max(far - self._far[layer], 0.0), far
         moves = self._moves.setdefault(layer, deque(maxlen=_KEPT))
-        threshold = max(self.tolerance, TIMES * max(moves, default=0.0))
-        if size > threshold and (is_fixed or len(moves) >= _LEAST):
+        is_known = len(moves) >= _LEAST
+        tolerance = self.tolerance / _STILL if is_fixed and is_known else self.tolerance
+        threshold = max(tolerance, TIMES * max(moves, default=0.0))
+        if size > threshold and (is_fixed or is_known):
             return Move(layer, size, threshold)
         moves.append(size)
         return None

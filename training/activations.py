@@ -66,8 +66,8 @@ class ActivationMonitor(BaseMonitor):
     A unit is a column of a rectifier's output, or a channel: dimension 1; of a linear layer, and of one that normalises rows, the last. An epoch of fewer than
     ten passes that were looked at is not judged. Functions, such as `torch.relu`, and what is compiled are not seen.
 
-    A shift is judged from the third comparison of a layer on, and is claimed where it is three times the largest of the last three as well; of
-    the inputs, which do not learn, the first is. The claim names the first layer of the pass. Claimed as well is an epoch in all of which a layer
+    A shift is judged from the third comparison of a layer on, and is claimed where it is three times the largest of the last five as well; of
+    the inputs, which do not learn, the first is, and an eighth of `shift` is enough later. The claim names the first layer of the pass. Claimed as well is an epoch in all of which a layer
     of normalisation or dropout is in evaluation that was not before: a `model.train()` that was forgotten.
     """
 

@@ -1,0 +1,136 @@
+"""What an epoch unlike the others does to activations is claimed; what learning does is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from tocsin.detectors.activation_shift import ActivationShift, Units, distance
+from tocsin.training import ActivationMonitor, TrainingAlerts
+
+Change = Callable[[torch.Tensor, nn.Module], torch.Tensor]
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = load_digits(return_X_y=True)
+    return torch.tensor(x / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(y)
+
+
+def net(kind: str) -> nn.Sequential:
+    torch.manual_seed(0)
+    if kind == "dense":
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10))  # fmt: skip
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)
+    )  # fmt: skip
+
+
+def run(
+    kind: str, change: Change | None = None, *, at: int = 4, rate: float = 0.003, **settings: Any
+) -> tuple[ActivationMonitor, TrainingAlerts]:
+    model, alerts = net(kind), TrainingAlerts(show=False)
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    monitor = ActivationMonitor(every=2, alerts=alerts, **settings)
+    monitor.initialize(model, [], None)
+    x, y = digits()
+    for epoch in range(6):
+        for rows in torch.randperm(len(x)).split(64):
+            inputs = x[rows] if change is None or epoch < at else change(x[rows], model)
+            outputs = model(inputs)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(outputs, y[rows]).backward()
+            optimizer.step()
+            monitor.on_batch_end(outputs, (inputs, y[rows]))
+        monitor.on_epoch_end(epoch)
+    monitor.close()
+    return monitor, alerts
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+@pytest.mark.parametrize("rate", [0.001, 0.01])
+def test_learning_is_no_shift(kind: str, rate: float) -> None:
+    monitor, alerts = run(kind, rate=rate)
+    assert not alerts.alerts
+    shifts = [
+        value for row in monitor.history[3:] for k, value in row.items() if k.startswith("shift:")
+    ]
+    assert max(shifts) < 0.3
+    assert monitor.history[1]["shift:input"] < 0.01
+    assert monitor.history[1]["shift:1"] > 0.01
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+@pytest.mark.parametrize(
+    "change", [lambda x, _: 16 * x, lambda x, _: 2 * x, lambda x, _: 1 - x, lambda x, _: (x - 0.3) / 0.4]
+)  # fmt: skip
+def test_an_epoch_of_other_inputs_is_named(kind: str, change: Change) -> None:
+    _, alerts = run(kind, change)
+    (alert,) = (a for a in alerts.alerts if a.detector == "activation_shift")
+    assert (alert.subject, alert.change) == ("activation:input", "shift")
+    assert alert.prediction_id is not None
+    assert alert.prediction_id.endswith("of epoch 4")
+
+
+def test_a_layer_that_is_broken_is_named() -> None:
+    def double(x: torch.Tensor, model: nn.Module) -> torch.Tensor:
+        norm = model.get_submodule("1")
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.weight.data.fill_(30.0)
+        return x
+
+    monitor, alerts = run("convolutional", double)
+    first = next(a for a in alerts.alerts if a.detector == "activation_shift")
+    assert first.subject == "activation:1"
+    assert "of 4 layers did" in first.summary
+    assert monitor.history[4]["shift:0"] < 0.2
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+def test_a_model_left_in_evaluation_is_claimed(kind: str) -> None:
+    _, alerts = run(kind, lambda x, model: [model.eval(), x][1])  # type: ignore[arg-type]
+    (alert,) = (a for a in alerts.alerts if a.change == "evaluation")
+    assert alert.subject == {"dense": "activation:3", "convolutional": "activation:1"}[kind]
+    assert "was model.train() forgotten?" in alert.summary
+
+
+def test_a_reference_epoch_that_is_fixed_tells_how_far_layers_have_come() -> None:
+    monitor, alerts = run("dense", reference=1)
+    far = [row.get("shift:4") for row in monitor.history]
+    assert far[:2] == [None, None]
+    assert far[2:] == sorted(far[2:])  # type: ignore[type-var]
+    assert not alerts.alerts
+    _, alerts = run("dense", lambda x, _: 1 - x, at=5, reference=1)
+    assert "activation:input" in {a.subject for a in alerts.alerts}
+
+
+def test_the_distance_is_that_of_the_distributions() -> None:
+    rng = np.random.default_rng(0)
+    a = Units(rng.normal(size=5), rng.uniform(0.5, 2, 5))
+    b = Units(rng.normal(size=5), rng.uniform(0.5, 2, 5))
+    x = np.linspace(-30, 30, 200_001)
+    densities = [
+        np.exp(-((x - m) ** 2) / (2 * v)) / np.sqrt(2 * np.pi * v)
+        for u in (a, b)
+        for m, v in zip(*u, strict=True)
+    ]
+    squares = [
+        1 - np.trapezoid(np.sqrt(p * q), x)
+        for p, q in zip(densities[:5], densities[5:], strict=True)
+    ]
+    assert distance(a, b) == pytest.approx(np.sqrt(np.mean(squares)), abs=1e-3)
+    assert distance(a, a) < 1e-7
+    assert distance(a, Units(a.mean * np.nan, a.variance)) == 1.0
+    assert distance(a, Units(a.mean[:2], a.variance[:2])) == 0.0, "another width is not compared"
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match=r"shift within \(0, 1\)"):
+        ActivationMonitor(shift=1.0)
+    with pytest.raises(ValueError, match="reference of 0 or more"):
+        ActivationShift(reference=-1)
