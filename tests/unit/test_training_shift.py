@@ -11,8 +11,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from tocsin.detectors.activation_shift import ActivationShift, Units, distance
+from tocsin.detectors.activation_shift import ActivationShift, distance
+from tocsin.detectors.batch_means import BatchMeans
 from tocsin.training import ActivationMonitor, TrainingAlerts
+from tocsin.training.units import LayerUnits
 
 Change = Callable[[torch.Tensor, nn.Module], torch.Tensor]
 
@@ -109,10 +111,15 @@ def test_a_reference_epoch_that_is_fixed_tells_how_far_layers_have_come() -> Non
     assert "activation:input" in {a.subject for a in alerts.alerts}
 
 
+def units(mean: np.ndarray, variance: np.ndarray) -> BatchMeans:
+    found = BatchMeans(len(mean))
+    found.add(mean, variance + mean**2, 1000)
+    return found
+
+
 def test_the_distance_is_that_of_the_distributions() -> None:
     rng = np.random.default_rng(0)
-    a = Units(rng.normal(size=5), rng.uniform(0.5, 2, 5))
-    b = Units(rng.normal(size=5), rng.uniform(0.5, 2, 5))
+    a, b = ((rng.normal(size=5), rng.uniform(0.5, 2, 5)) for _ in range(2))
     x = np.linspace(-30, 30, 200_001)
     densities = [
         np.exp(-((x - m) ** 2) / (2 * v)) / np.sqrt(2 * np.pi * v)
@@ -123,10 +130,53 @@ def test_the_distance_is_that_of_the_distributions() -> None:
         1 - np.trapezoid(np.sqrt(p * q), x)
         for p, q in zip(densities[:5], densities[5:], strict=True)
     ]
-    assert distance(a, b) == pytest.approx(np.sqrt(np.mean(squares)), abs=1e-3)
-    assert distance(a, a) < 1e-7
-    assert distance(a, Units(a.mean * np.nan, a.variance)) == 1.0
-    assert distance(a, Units(a.mean[:2], a.variance[:2])) == 0.0, "another width is not compared"
+    assert distance(units(*a), units(*b)) == pytest.approx(np.sqrt(np.mean(squares)), abs=1e-3)
+    assert distance(units(*a), units(*a)) < 1e-7
+    assert distance(units(*a), units(a[0] * np.nan, a[1])) == 1.0
+    assert distance(units(*a), units(a[0][:2], a[1][:2])) == 0.0, "another width is not compared"
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 4, 4), (12, 7, 5)])
+def test_the_sums_are_those_of_all_values(shape: tuple[int, ...]) -> None:
+    layer = nn.Linear(5, 5) if len(shape) == 3 else nn.Identity()
+    layer.weight = nn.Parameter(torch.eye(5))  # so that it is a layer
+    if isinstance(layer, nn.Linear):
+        layer.bias.data.zero_()
+    found = LayerUnits()
+    handles = list(found.hooks(layer, lambda: True, lambda error: pytest.fail(str(error))))
+    torch.manual_seed(0)
+    passes = [torch.randn(rows, *shape[1:], dtype=torch.bfloat16).float() + 3 for rows in (12, 3)]
+    for x in passes:
+        layer(x)
+    for handle in handles:
+        handle.remove()
+    every = torch.cat([x.movedim(-1 if len(shape) == 3 else 1, -1).flatten(0, -2) for x in passes])
+    of = found.taken(2)["model"]
+    assert (of.batches, of.rows) == (2, 15)
+    assert of.mean == pytest.approx(every.mean(0).numpy(), abs=1e-5)
+    assert of.deviation == pytest.approx(every.std(0, correction=0).numpy(), abs=1e-4)
+    assert found.taken(0) == {}
+
+
+def test_channels_that_change_places_are_seen_in_the_input_and_chance_is_not() -> None:
+    def epochs(batch: int, swapped: int | None = None) -> list[int]:
+        rng = np.random.default_rng(batch)
+        shift, claimed = ActivationShift(), []
+        for epoch in range(30):
+            found = BatchMeans(3)
+            for _ in range(20):  # pictures differ in brightness, more than channels do
+                x = (
+                    rng.normal(size=(batch, 1)) * 0.5
+                    + rng.normal(size=(batch, 3)) * 0.2
+                    + [0.1, 0, -0.1]
+                )
+                x = x[:, ::-1] if swapped is not None and epoch >= swapped else x
+                found.add(x.mean(0), (x**2).mean(0) + 0.7, batch)
+            claimed += [epoch] * len(shift.update(epoch, {"input": found}, "input")[1])
+        return claimed
+
+    assert [epochs(batch) for batch in (4, 16, 128)] == [[], [], []]
+    assert epochs(128, swapped=9) == [9]
 
 
 def test_bad_input_is_named() -> None:
