@@ -132,6 +132,11 @@ class Monitors(BaseMonitor):
                 return found
         return None
 
+    def on_validation_batch_end(self, outputs: Any, batch: Any, name: str = "val") -> None:
+        """Tell all of a batch of other data."""
+        for number in range(len(self.monitors)):
+            self._call(number, lambda m: m.on_validation_batch_end(outputs, batch, name))
+
     def close(self) -> None:
         """End all."""
         for number in range(len(self.monitors)):
