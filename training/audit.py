@@ -15,8 +15,9 @@ from ..core.columns import Floats, Ints
 from .finding import TRIGGER, Finding, counted
 from .inspection import Inspection
 from .loop import logits_of
-from .splits import batches_of, same_randomness, samples_of
+from .splits import batches_of, samples_of
 from .triggers import POOL, TriggerSearch
+from .untouched import same_randomness
 from .unusual import LEAST, MOST, unusual
 
 Model = nn.Module | Callable[[torch.Tensor], Any]

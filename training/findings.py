@@ -10,12 +10,17 @@ from torch import nn
 from ..core.alert import Kind
 from ..core.verdict import Verdict
 from .alerts import TrainingAlerts
-from .finding import BALANCE, DRIFT, LABEL, LEAK, Finding
+from .finding import ADVERSARIAL, BALANCE, DRIFT, LABEL, LEAK, Finding
 from .loader import WatchedLoader
 from .loop import Loop, Place
 from .monitor import BaseMonitor
 
-_KINDS: Final[dict[str, Kind]] = {LEAK: "leakage", DRIFT: "data drift", BALANCE: "data drift"}
+_KINDS: Final[dict[str, Kind]] = {
+    LEAK: "leakage",
+    DRIFT: "data drift",
+    BALANCE: "data drift",
+    ADVERSARIAL: "adversarial input",
+}
 """Of alerts; of all others `training`."""
 _SAMPLES: Final = 10  # named in an alert
 
@@ -29,6 +34,8 @@ class FindingsMonitor(BaseMonitor):
         The loader; None for the one that `initialize` is given.
     epochs
         It is asked after the first epoch, and then after every so many: findings take a second or two.
+    audit
+        After so many epochs each the model looks at the data, as by `WatchedLoader.audit`: some seven passes; None for never.
     labels
         Whether the loader is given the outputs of each batch, so that doubtful labels are found, and claimed. In every run some are.
     alerts
@@ -42,7 +49,7 @@ class FindingsMonitor(BaseMonitor):
     Raises
     ------
     ValueError
-        `epochs` is below 1.
+        `epochs` or `audit` is below 1.
     TypeError
         In `initialize`: there is no watched loader.
 
@@ -58,16 +65,19 @@ class FindingsMonitor(BaseMonitor):
         loader: WatchedLoader | None = None,
         *,
         epochs: int = 1,
+        audit: int | None = None,
         labels: bool = False,
         alerts: TrainingAlerts | None = None,
     ) -> None:
-        if epochs < 1:
-            raise ValueError(f"epochs must be 1 or more, got {epochs}")
+        if epochs < 1 or (audit is not None and audit < 1):
+            raise ValueError(f"epochs and audit must be 1 or more, got {epochs} and {audit}")
         self.epochs = epochs
+        self.audit = audit
         self.labels = labels
         self.alerts = alerts
         self.history: list[dict[str, float]] = []
         self._given = self._loader = loader
+        self._model: nn.Module | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -80,7 +90,8 @@ class FindingsMonitor(BaseMonitor):
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
         """Begin."""
-        del model, criterion
+        del criterion
+        self._model = model
         self._loader = self._given
         if self._loader is None:
             if not isinstance(dataloader, WatchedLoader):
@@ -101,6 +112,9 @@ class FindingsMonitor(BaseMonitor):
         """Ask the loader, and claim what is new."""
         place = self._loop.last_of(epoch)
         row = {"epoch": float(epoch)}
+        is_due = self.audit is not None and (self._ended + 1) % self.audit == 0
+        if is_due and self._loader is not None and self._model is not None:
+            self._loader.audit(self._model)
         if self._loader is not None and self._ended % self.epochs == 0:
             for found in self._loader.findings():
                 if found.kind == LABEL and not self.labels:

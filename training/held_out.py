@@ -12,10 +12,10 @@ from torch import nn
 
 from ..core.errors import ConfigError
 from ..core.events import Prediction, Scalar
-from . import random_states
 from .checkpoint_file import bare
 from .loop import logits_of, targets_of
 from .parts import LABELS, parts
+from .untouched import untouched
 
 Features = Sequence[str] | Callable[[Any], Sequence[Mapping[str, Scalar]]] | None
 Segments = Callable[[Any], Sequence[Mapping[str, str]]] | None
@@ -95,7 +95,7 @@ def tell(
     of = bare(model)
     told = _Told(of, criterion, answers)
     device = next((t.device for t in (*of.parameters(), *of.buffers())), torch.device("cpu"))
-    with _undisturbed(of, data), told.watched():
+    with untouched(of, data), told.watched():
         for batch in data:
             take(told.events(_moved(batch, device)))
     return told.left_out
@@ -330,40 +330,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):
         return [_moved(part, device) for part in value]
     return value
-
-
-@contextmanager
-def _undisturbed(model: nn.Module, data: Iterable[Any]) -> Generator[None]:
-    """Evaluate within: nothing that training goes on from is another one afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    generators = [(generator, generator.get_state()) for generator in _generators(data)]
-    states = random_states.taken()
-    try:
-        model.eval()
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
-        with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
-        for generator, state in generators:
-            generator.set_state(state)
-        random_states.restore(states)
-
-
-def _generators(data: Iterable[Any]) -> list[torch.Generator]:
-    """Return the generators of random numbers that a loader and its samplers have of their own."""
-    samplers = [getattr(data, "sampler", None), getattr(data, "batch_sampler", None)]
-    holders = [data, *samplers, *(getattr(one, "sampler", None) for one in samplers)]
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

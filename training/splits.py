@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +15,7 @@ from ..detectors.fingerprint_kernel import Keys
 from .duplicates import Read
 from .inspection import Inspection
 from .parts import parts
+from .untouched import same_randomness
 
 _ROWS: Final = 512  # read at a time; chosen
 
@@ -120,15 +119,3 @@ def batches_of(split: Any, look: Inspection) -> Iterator[torch.Tensor]:
 
 def _array(x: torch.Tensor) -> NDArray[Any]:
     return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
-
-
-@contextmanager
-def same_randomness() -> Generator[None, None, None]:
-    """Leave the generators of Python, numpy and torch as they were."""
-    state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(state[0])
-            np.random.set_state(state[1])  # noqa: NPY002

@@ -93,7 +93,7 @@ def test_an_audit_leaves_model_hooks_and_random_numbers_as_they_are(
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.grad is None or p.requires_grad for p in model.parameters())
     monitor.on_epoch_end(0)
-    assert monitor.history == [{}]  # nothing was seen
+    assert monitor.history == [{"epoch": 0.0}]  # nothing was seen
     monitor.close()
 
 

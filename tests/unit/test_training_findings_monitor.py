@@ -67,9 +67,22 @@ def test_a_healthy_run_has_none_and_doubtful_labels_only_where_asked_for() -> No
     assert alert.subject == "samples:doubtful label"
 
 
+def test_what_the_model_finds_in_the_data_is_an_alert() -> None:
+    data = rows()
+    data.tensors[0][:60, 5] += 100 * torch.rand(60, generator=torch.Generator().manual_seed(1))
+    clean = TensorDataset(*(t[60:] for t in rows(760).tensors))
+    loader = WatchedLoader(DataLoader(data, 32), references={"validation": clean})
+    first = run(loader, FindingsMonitor(audit=2, labels=False), 2).alerts
+    assert [a.kind for a in first if a.subject == "samples:adversarial input"] == [
+        "adversarial input"
+    ]
+
+
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match="epochs must be 1 or more"):
+    with pytest.raises(ValueError, match="epochs and audit must be 1 or more"):
         FindingsMonitor(epochs=0)
+    with pytest.raises(ValueError, match="epochs and audit"):
+        FindingsMonitor(audit=0)
     with pytest.raises(TypeError, match="expected a WatchedLoader, got DataLoader"):
         FindingsMonitor().initialize(nn.Linear(1, 1), DataLoader(rows()), None)
 
