@@ -160,7 +160,25 @@ class GradientMonitor(BaseMonitor):
     def _take_pass(self, layer: str, total: torch.Tensor) -> None:
         self._passes.append((layer, total))
 
-    def _before_step(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Read what a step is given. One with a closure, as Lightning's, makes its gradients within: there they are read after it."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._read(optimizer)
+            return None
+
+        def then_read() -> Any:
+            found = closure()
+            self._read(optimizer)
+            return found
+
+        if len(args) > 1:
+            return (args[0], then_read, *args[2:]), kwargs
+        return args, {**kwargs, "closure": then_read}
+
+    def _read(self, optimizer: Optimizer) -> None:
         try:
             step = self._loop.step
             looked = step % self.every == 0
@@ -182,7 +200,7 @@ class GradientMonitor(BaseMonitor):
                 scale = getattr(optimizer, "grad_scale", None)  # AMP's, of a fused optimizer
                 if isinstance(scale, torch.Tensor):
                     self._scale = scale.clone(), optimizer.found_inf.clone()  # type: ignore[attr-defined]
-                if looked:
+                if looked and not self._before:  # the first call of a closure, of several
                     self._before = {k: p.detach().clone() for k, p, _ in mine}
         except Exception as error:  # the optimizer's step must not fail for it
             self._failed(error)

@@ -61,8 +61,41 @@ class BaseMonitor:
     def on_epoch_end(self, epoch: int) -> None:
         """Take note of the end of an epoch, counted from 0."""
 
+    def on_validation_batch_end(self, outputs: Any, batch: Any, name: str = "val") -> None:
+        """Take note of a batch of other data than training's: called, by `validate` or a loop, before the epoch's end.
+
+        Parameters
+        ----------
+        outputs, batch
+            What the model gave for it, without gradients.
+        name
+            Of the data set; its metrics are called so: `val_accuracy`.
+        """
+
     def close(self) -> None:
         """End: take away what was hung on the model; may be called twice."""
+
+    def plot(self) -> Any:
+        """Return a `matplotlib.figure.Figure` of what was seen, with what was claimed as red lines in it.
+
+        A monitor of one's own is plotted by its `history`: (batch, value) pairs, or a dictionary of numbers of each epoch.
+
+        Raises
+        ------
+        ImportError
+            matplotlib, the extra `plot`, is missing.
+        ValueError
+            There is nothing to plot yet.
+
+        Examples
+        --------
+        >>> from tocsin.training import LossMonitor
+        >>> monitor = LossMonitor()
+        >>> # after training: monitor.plot().savefig("loss.png")
+        """
+        from .plots import figure_of
+
+        return figure_of(self)
 
 
 class Monitor(BaseMonitor):
