@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..core.columns import Floats
+from .alerts import TrainingClaim
 from .monitor import BaseMonitor
 from .series import Panel, chosen, claims_of, is_by_epoch, leaves, series_of, shown_of
 
@@ -14,6 +15,8 @@ _POINTS: Final = 1000  # of a line: as many parts, each with its least and its g
 _PARTS: Final = 60  # of a trend
 _NAMED: Final = 8  # lines with a name; others are there, grey
 _MARKED: Final = 12  # claims in a plot, the first
+_FAR: Final = 20.0  # times the least value that the greatest is on a logarithmic axis
+_BESIDE: Final = 0.03  # of the width, which a text takes
 _RED: Final = "#c0392b"
 _GREY: Final = "#b0b0b0"
 
@@ -63,23 +66,34 @@ def _draw(axes: Any, monitor: BaseMonitor, panel: Panel, names: list[str]) -> No
             axes.plot(*_thinned(x, y), linewidth=0.7, alpha=0.5, **style)
             if len(x) >= 2 * _PARTS:
                 axes.plot(*_trend(x, y), linewidth=1.8, color=axes.lines[-1].get_color())
-    for claim in claims_of(monitor)[:_MARKED]:
-        at = claim.place.epoch if by_epoch else claim.place.step
-        axes.axvline(at, color=_RED, linewidth=0.8, linestyle="--")
-        axes.annotate(
-            claim.verdict.change, (at, 0.97), xycoords=axes.get_xaxis_transform(), rotation=90, va="top", ha="right",
-            fontsize=7, color=_RED,
-        )  # fmt: skip
+    _mark(axes, [(c.place.epoch if by_epoch else c.place.step, c) for c in claims_of(monitor)])
     axes.set_xlabel("epoch" if by_epoch else "batch")
     axes.set_ylabel(panel.unit)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if panel.log and any((series[name][1] > 0).any() for name in names):
+    values = np.concatenate([series[name][1] for name in names])
+    known = values[np.isfinite(values)]
+    if panel.log and len(known) and 0 < known.min() < known.max() / _FAR:
         axes.set_yscale("log")
     if len(names) > 1:
         axes.legend(fontsize=7)
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _mark(axes: Any, claims: list[tuple[int, TrainingClaim]]) -> None:
+    """Draw a line for each claim, with its change beside it: on the left, or where that is taken on the right."""
+    low, high = axes.get_xlim()
+    before, side = -np.inf, "right"
+    for at, claim in claims[:_MARKED]:
+        is_near = at - before < _BESIDE * (high - low)
+        side = "left" if is_near and side == "right" else "right"
+        before = at
+        axes.axvline(at, color=_RED, linewidth=0.8, linestyle="--")
+        axes.annotate(
+            claim.verdict.change, (at, 0.97), xycoords=axes.get_xaxis_transform(), rotation=90, va="top", ha=side,
+            fontsize=7, color=_RED,
+        )  # fmt: skip
 
 
 def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:

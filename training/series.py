@@ -29,7 +29,7 @@ class Panel(NamedTuple):
     names
         Of the series, as patterns; what the first one names is told in a progress bar, of several the largest.
     log
-        Whether they change by factors.
+        Whether they change by factors: the axis is logarithmic where they are positive and far from each other.
     """
 
     unit: str
@@ -56,7 +56,7 @@ class Shown(NamedTuple):
 
 
 _SHOWN: Final[Mapping[str, Shown]] = {
-    "LossMonitor": Shown("loss", (Panel("loss", ("batch",)),), ("loss_curve",)),
+    "LossMonitor": Shown("loss", (Panel("loss", ("batch",), log=True),), ("loss_curve",)),
     "GradientMonitor": Shown(
         "gradients", (Panel("norm of all gradients", ("norm",), log=True),), ("gradient_flow",)
     ),
