@@ -113,6 +113,8 @@ class Incidents:
     resolve_events
         An incident ends so many events after the last of its streams has settled, or after the last claim of a
         detector that only raises alarms.
+    run
+        Of a model that is trained which run that is: each counts its batches from 0. It is in the ids.
     keeps
         Whether streams stay open until they return, however long that takes (policy `keep`).
     runbook
@@ -132,6 +134,7 @@ class Incidents:
         merge_events: int,
         resolve_events: int,
         runbook: str,
+        run: str = "",
         keeps: bool = False,
     ) -> None:
         self.model = model
@@ -139,6 +142,7 @@ class Incidents:
         self.partition = partition
         self.merge_events = merge_events
         self.resolve_events = resolve_events
+        self.run = run
         self.keeps = keeps
         self.runbook = runbook
         self.changes = 0
@@ -222,9 +226,8 @@ class Incidents:
         return [self._resolved(incident, moment) for incident in over]
 
     def _name(self) -> str:
-        return (
-            self.model if self.environment == "production" else f"{self.model}@{self.environment}"
-        )
+        place = "" if self.environment == "production" else f"@{self.environment}"
+        return f"{self.model}{place}" + (f"/{self.run}" if self.run else "")
 
     def _id(self, detector: str, subject: str, offset: int, row: int) -> str:
         place = f"{offset}.{row}" if row else f"{offset}"

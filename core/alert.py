@@ -44,7 +44,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ----------
     id
         `model:detector:subject:partition:offset.row` of the state change, with `:resolved` at the end
-        of an incident; a replay gives the same.
+        of an incident; a replay gives the same. Other environments than production follow the model, as
+        `model@shadow`, and so does the run of a training, `model@training/run`.
     incident
         The id of the alert that opened the incident. An alert that is firing with another id says that the
         incident has become more severe.

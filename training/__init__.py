@@ -3,8 +3,12 @@
 from .activations import ActivationMonitor
 from .alerts import TrainingAlerts
 from .batch import BatchInfo
+from .bias import BiasMonitor
+from .calibration import CalibrationMonitor
 from .checkpoint import ModelCheckpoint
+from .events import TrainingEvents
 from .finding import Finding
+from .findings import FindingsMonitor
 from .gradients import GradientMonitor
 from .loader import WatchedLoader
 from .loss import LossMonitor
@@ -18,8 +22,11 @@ __all__ = [
     "ActivationMonitor",
     "BaseMonitor",
     "BatchInfo",
+    "BiasMonitor",
+    "CalibrationMonitor",
     "Crossing",
     "Finding",
+    "FindingsMonitor",
     "GradientMonitor",
     "LossMonitor",
     "ModelCheckpoint",
@@ -28,5 +35,6 @@ __all__ = [
     "PerformanceMonitor",
     "SavedCheckpoint",
     "TrainingAlerts",
+    "TrainingEvents",
     "WatchedLoader",
 ]

@@ -1,4 +1,4 @@
-"""The monitor of activations: units that are never above zero, or always at their bounds, by layer and epoch."""
+"""The monitor of activations: units that are never above zero, or always at their bounds, and layers whose distribution jumps, by epoch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import torch
 from torch import nn
 
 from ..core.verdict import Verdict
+from ..detectors import activation_shift
+from ..detectors.activation_shift import ActivationShift, Move
+from ..detectors.first_claims import FirstClaims
 from .alerts import TrainingAlerts
 from .hooks import Hook
 from .layers import name_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor
+from .units import INPUT, LayerUnits
 
 _RECTIFIERS: Final = (nn.ReLU, nn.ReLU6)
 _BOUNDS: Final[tuple[tuple[type[nn.Module], float, float], ...]] = (
@@ -24,8 +28,12 @@ _NEAR: Final = 0.01
 _LEAST: Final = 10  # passes looked at in an epoch before it is judged
 
 
+_MODAL: Final = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+"""Modules that do something else in evaluation."""
+
+
 class ActivationMonitor(BaseMonitor):
-    """Looks at what rectifiers, sigmoids and tanhs give.
+    """Looks at what rectifiers, sigmoids and tanhs give, and at the distribution of what each layer gives.
 
     Parameters
     ----------
@@ -33,28 +41,46 @@ class ActivationMonitor(BaseMonitor):
         The passes of one batch in so many are looked at.
     dead, saturated
         The share of a layer's units that never were above zero in an epoch, and of its values within 1 % of the bounds, from which on it is claimed.
+    shift
+        How far a layer's units may be further from those of the reference epoch than they were in the epoch before, within (0, 1): half a standard
+        deviation is 0.18, see `detectors.activation_shift.distance`.
+    reference
+        Number of the epoch that later ones are compared with; None for the one before each. Learning moves layers on and on, so a fixed one tells
+        how far they have come, and the one before best whether this epoch is unlike the others.
     alerts
         Where claims go; `Monitors` gives its own.
 
     Attributes
     ----------
     history
-        Of each epoch a dictionary, of each layer's name to its share of dead units or of saturated values.
+        Of each epoch a dictionary: `epoch`, and by layer the shares `dead:2` and `saturated:4`, and the distance from the reference `shift:0`;
+        the model's inputs are the layer `input`.
 
     Raises
     ------
     ValueError
-        `every` is below 1, or a share not within (0, 1].
+        `every` is below 1, a share not within (0, 1], `shift` not within (0, 1), or `reference` below 0.
 
     Notes
     -----
-    A unit is a column of a rectifier's output, or a channel: dimension 1. An epoch of fewer than ten passes that were looked at is not judged. Functions, such as
-    `torch.relu`, and what is compiled are not seen.
+    A unit is a column of a rectifier's output, or a channel: dimension 1; of a linear layer, and of one that normalises rows, the last. An epoch of fewer than
+    ten passes that were looked at is not judged. Functions, such as `torch.relu`, and what is compiled are not seen.
+
+    A shift is judged from the third comparison of a layer on, and is claimed where it is three times the largest of the last three as well; of
+    the inputs, which do not learn, the first is. The claim names the first layer of the pass. Claimed as well is an epoch in all of which a layer
+    of normalisation or dropout is in evaluation that was not before: a `model.train()` that was forgotten.
     """
 
     def __init__(
-        self, *, every: int = 10, dead: float = 0.9, saturated: float = 0.9, alerts: TrainingAlerts | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        every: int = 10,
+        dead: float = 0.9,
+        saturated: float = 0.9,
+        shift: float = 0.25,
+        reference: int | None = None,
+        alerts: TrainingAlerts | None = None,
+    ) -> None:
         if every < 1 or not 0 < dead <= 1 or not 0 < saturated <= 1:
             raise ValueError(
                 "every must be 1 batch or more, dead and saturated within (0, 1], got "
@@ -63,17 +89,28 @@ class ActivationMonitor(BaseMonitor):
         self.every = every
         self.dead = dead
         self.saturated = saturated
+        self.shift = shift
+        self.reference = reference
         self.alerts = alerts
         self.history: list[dict[str, float]] = []
         self._loop = Loop()
         self._handles: list[Any] = []
         self._error: Exception | None = None
+        self._begin()
         self._forget()
+
+    def _begin(self) -> None:
+        self._shift = ActivationShift(self.shift, self.reference)
+        self._claims = FirstClaims()
+        self._units = LayerUnits()
+        self._trained: set[str] = set()  # layers that were in training once
 
     def _forget(self) -> None:
         self._alive: dict[str, torch.Tensor] = {}
         self._shares: dict[str, torch.Tensor] = {}
         self._passes: dict[str, int] = {}
+        self._in_evaluation: dict[str, int] = {}
+        self._in_training: set[str] = set()
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
@@ -83,11 +120,13 @@ class ActivationMonitor(BaseMonitor):
         self.close()
         self.alerts = self.alerts or TrainingAlerts()
         self._loop, self.history, self._error = Loop(), [], None
+        self._begin()
         self._forget()
+        self._handles += self._units.hooks(model, self._wants, self._failed)
         for name, module in model.named_modules():
             look = self._look_of(name_of(name), module)
             if look is not None:
-                hook = Hook(lambda: self._loop.step % self.every == 0, look, self._failed)
+                hook = Hook(self._wants, look, self._failed)
                 self._handles.append(module.register_forward_hook(hook))
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
@@ -99,14 +138,18 @@ class ActivationMonitor(BaseMonitor):
 
     def on_epoch_end(self, epoch: int) -> None:
         """Read what was counted, and judge it."""
-        place = Place(self._loop.step, epoch, max(self._loop.place.batch - 1, 0))
-        row: dict[str, float] = {}
+        place = self._loop.last_of(epoch)
+        row = {"epoch": float(epoch)}
         for layer, alive in self._alive.items():
-            row[layer] = 1.0 - float(alive.float().mean())
-            self._judge(place, layer, row[layer], self.dead, "dead units", "units were never above zero")  # fmt: skip
+            share = row[f"dead:{layer}"] = 1.0 - float(alive.float().mean())
+            self._judge(place, layer, share, self.dead, "dead units", "units were never above zero")
         for layer, total in self._shares.items():
-            row[layer] = float(total) / self._passes[layer]
-            self._judge(place, layer, row[layer], self.saturated, "saturation", "values are at the bounds")  # fmt: skip
+            share = row[f"saturated:{layer}"] = float(total) / self._passes[layer]
+            self._judge(place, layer, share, self.saturated, "saturation", "values are at the bounds")  # fmt: skip
+        far, moves = self._shift.update(epoch, self._units.taken(_LEAST), INPUT)
+        row |= {f"shift:{layer}": size for layer, size in far.items()}
+        self._judge_moves(place, moves, len(far))
+        self._judge_modes(place)
         self.history.append(row)
         self._loop.end_epoch(epoch)
         self._forget()
@@ -116,6 +159,9 @@ class ActivationMonitor(BaseMonitor):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    def _wants(self) -> bool:
+        return self._loop.step % self.every == 0
 
     def _failed(self, error: Exception) -> None:
         self._error = error
@@ -127,7 +173,16 @@ class ActivationMonitor(BaseMonitor):
         for kind, low, high in _BOUNDS:
             if isinstance(module, kind):
                 return lambda output: self._take_bounded(layer, output.detach(), low, high)
+        if isinstance(module, _MODAL):
+            return lambda _: self._take_mode(layer, is_training=module.training)
         return None
+
+    def _take_mode(self, layer: str, *, is_training: bool) -> None:
+        if is_training:
+            self._trained.add(layer)
+            self._in_training.add(layer)
+        elif layer in self._trained:
+            self._in_evaluation[layer] = self._in_evaluation.get(layer, 0) + 1
 
     def _take_rectified(self, layer: str, output: torch.Tensor) -> None:
         units = output.transpose(0, 1).flatten(1) if output.ndim > 1 else output[None]
@@ -147,10 +202,38 @@ class ActivationMonitor(BaseMonitor):
     def _judge(
         self, place: Place, layer: str, share: float, most: float, change: str, what: str
     ) -> None:
-        if share < most or self._passes[layer] < _LEAST or self.alerts is None:
+        if share < most or self._passes[layer] < _LEAST:
             return
-        verdict = Verdict(
+        self._claim(place, Verdict(
             detector="activations", subject=f"activation:{layer}", offset=place.step, row=0, statistic=share,
             threshold=most, unit=f"share of {change}", change=change, evidence=f"{share:.0%} of its {what}",
-        )  # fmt: skip
-        self.alerts.claim(verdict, f"activations: {layer}, {verdict.evidence}", place)
+        ))  # fmt: skip
+
+    def _judge_moves(self, place: Place, moves: list[Move], layers: int) -> None:
+        if not moves:
+            return
+        first = moves[0]
+        self._claim(place, Verdict(
+            detector=activation_shift.NAME, subject=f"activation:{first.layer}", offset=place.step, row=0, statistic=first.size,
+            threshold=first.threshold, unit="Hellinger distance from the reference epoch, more than before", change="shift",
+            size=first.size, evidence=f"its distribution moved by {first.size:.2f} in an epoch, of {first.threshold:.2f} allowed; "
+            f"{len(moves)} of {layers} layers did",
+        ))  # fmt: skip
+
+    def _judge_modes(self, place: Place) -> None:
+        found = {k: n for k, n in self._in_evaluation.items() if k not in self._in_training}
+        if not found:
+            return
+        layer, passes = next(iter(found.items()))
+        self._claim(place, Verdict(
+            detector="activation_mode", subject=f"activation:{layer}", offset=place.step, row=0, statistic=passes,
+            threshold=0, unit="passes", change="evaluation", evidence=f"in evaluation in {passes} passes of training, and "
+            f"{len(found) - 1} other layers: was model.train() forgotten?",
+        ))  # fmt: skip
+
+    def _claim(self, place: Place, verdict: Verdict) -> None:
+        """Claim what was not there in the epoch before."""
+        is_first = self._claims.is_first(f"{verdict.change}:{verdict.subject}", place.epoch, 1)
+        if is_first and self.alerts is not None:
+            layer = verdict.subject.removeprefix("activation:")
+            self.alerts.claim(verdict, f"activations: {layer}, {verdict.evidence}", place)

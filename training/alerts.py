@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import isnan
 from typing import Final, NamedTuple
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from ..core.errors import FencedError, TransportError
 from ..core.keys import DEFAULT_TENANT, Keys
 from ..core.verdict import Verdict
 from .loop import Place
+from .threshold import Crossing
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,9 @@ class TrainingAlerts:
         Whose training it is.
     environment
         As in the alerts.
+    run
+        Names this run of the model, in the ids of its alerts: of two runs they differ. None for one that is drawn, past the generators of
+        training.
     on_alert
         Called with each `Alert`, in the thread that trains; one that raises is logged, and the training goes on.
     show
@@ -70,6 +75,8 @@ class TrainingAlerts:
         The latest 1,000.
     claims
         What they are made of, the latest 1,000: an alert may be of several, and a claim that joins an incident without making it worse has none.
+    run
+        The name of the run.
 
     Raises
     ------
@@ -83,6 +90,7 @@ class TrainingAlerts:
         *,
         version: str | None = None,
         environment: str = "training",
+        run: str | None = None,
         on_alert: Callable[[Alert], object] | Iterable[Callable[[Alert], object]] = (),
         show: bool = True,
         redis_url: str | None = None,
@@ -93,8 +101,11 @@ class TrainingAlerts:
     ) -> None:
         self.alerts: deque[Alert] = deque(maxlen=_KEPT)
         self.claims: deque[TrainingClaim] = deque(maxlen=_KEPT)
+        self.run = run or uuid4().hex[:12]
+        self._step = 0
         self._incidents = Incidents(
             model, environment, 0, merge_events=merge_steps, resolve_events=resolve_steps, runbook=RUNBOOK,
+            run=self.run,
         )  # fmt: skip
         self._version = version
         self._callbacks = [on_alert] if callable(on_alert) else list(on_alert)
@@ -128,8 +139,21 @@ class TrainingAlerts:
         if alert is not None:
             self._send(alert)
 
+    def crossed(self, crossing: Crossing) -> None:
+        """Take in that a quantity has left its bounds: `ModelCheckpoint(..., action="alert", on_alert=alerts.crossed)`."""
+        # Checkpoints may count epochs; alerts are of the batch that the monitors have come to.
+        place = Place(max(self._step, crossing.step), crossing.epoch, -1)
+        change = "above" if crossing.bound == "max_value" else "below"
+        verdict = Verdict(
+            detector="threshold", subject=crossing.monitor, offset=place.step, row=0, statistic=crossing.value,
+            threshold=crossing.limit, unit=crossing.bound, evidence=crossing.summary,
+            change="non-finite" if isnan(crossing.value) else change,
+        )  # fmt: skip
+        self.claim(verdict, crossing.summary, place)
+
     def end_batch(self, place: Place) -> None:
         """Resolve what is over by now."""
+        self._step = max(self._step, place.step)
         while (due := self._incidents.due(place.step)) is not None:
             for alert in self._incidents.end(due, Moment(place.step, 0, self._clock(), str(place))):
                 self._send(alert)

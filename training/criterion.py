@@ -43,6 +43,10 @@ class BatchLoss:
         seen, self._seen = self._seen, []
         if seen:
             return seen[0] if len(seen) == 1 else torch.stack(seen).mean()
+        return self.of(outputs, batch)
+
+    def of(self, outputs: Any, batch: Any) -> torch.Tensor | None:
+        """Return the loss that comes with outputs, or what the criterion gives for them and the targets; None if there is neither."""
         loss, logits, targets = loss_of(outputs), logits_of(outputs), targets_of(batch)
         if loss is None and self._criterion and logits is not None and targets is not None:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -22,6 +22,7 @@ from ..core.columns import Floats
 from ..core.verdict import Verdict
 from ..detectors.gradient_flow import GradientFlow
 from .alerts import TrainingAlerts
+from .curve import Curve
 from .layers import finite_hooks, layers_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor
@@ -56,7 +57,7 @@ class GradientMonitor(BaseMonitor):
     Attributes
     ----------
     history
-        (batch of the run, norm of all gradients together) of each step looked at.
+        (batch of the run, norm of all gradients together) of each step looked at; of more than 10,000 a part, see `Curve`.
 
     Raises
     ------
@@ -80,7 +81,7 @@ class GradientMonitor(BaseMonitor):
         self.every = every
         self.finite_every = finite_every
         self.alerts = alerts
-        self.history: list[tuple[int, float]] = []
+        self.history = Curve()
         self._loop = Loop()
         self._readings: Readings[_Sent] = Readings()
         self._handles: list[Any] = []
@@ -101,7 +102,7 @@ class GradientMonitor(BaseMonitor):
         self.close()
         self.alerts = self.alerts or TrainingAlerts()
         self._loop = Loop()
-        self.history = []
+        self.history = Curve()
         self._error: Exception | None = None
         self._optimizers: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
         self._layers = layers_of(model)
@@ -249,7 +250,7 @@ class GradientMonitor(BaseMonitor):
         norms = self._by_layer(flow, sent.parameters, numbers[passed : passed + seen] / scale)
         known = norms[norms >= 0]
         if seen:
-            self.history.append((step, float(np.sqrt((known**2).sum()))))
+            self.history.add(step, float(np.sqrt((known**2).sum())))
         found = flow.update(step, norms)
         if sent.looked:
             pairs = numbers[passed + seen :][: 2 * len(sent.looked)].reshape(-1, 2)

@@ -14,14 +14,15 @@ _LOGITS: Final = ("logits", "output", "outputs", "prediction", "predictions")
 
 
 class Place(NamedTuple):
-    """A batch in a run: how many came before it, its epoch, and its number there."""
+    """A batch in a run: how many came before it, its epoch, and its number there; -1 for the epoch as a whole."""
 
     step: int
     epoch: int
     batch: int
 
     def __str__(self) -> str:
-        return f"batch {self.batch} of epoch {self.epoch}"
+        epoch = f"epoch {self.epoch}"
+        return epoch if self.batch < 0 else f"batch {self.batch} of {epoch}"
 
 
 class Loop:
@@ -48,6 +49,10 @@ class Loop:
         place = self.place_of(batch)
         self.step += 1
         return place
+
+    def last_of(self, epoch: int) -> Place:
+        """Return the place of the last batch of the epoch that ends."""
+        return Place(self.step, epoch, max(self.place.batch - 1, 0))
 
     def end_epoch(self, epoch: int) -> None:
         """Begin the epoch after `epoch`."""

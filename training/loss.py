@@ -10,6 +10,7 @@ from torch import nn
 from ..detectors.loss_curve import LossCurve
 from .alerts import TrainingAlerts
 from .criterion import BatchLoss
+from .curve import Curve
 from .loop import Loop, Place
 from .monitor import BaseMonitor
 from .readings import Readings
@@ -30,7 +31,7 @@ class LossMonitor(BaseMonitor):
     Attributes
     ----------
     history
-        (batch of the run, loss) of each batch looked at, as far as they have come from the device.
+        (batch of the run, loss) of each batch looked at, as far as they have come from the device; of more than 10,000 a part, see `Curve`.
 
     Raises
     ------
@@ -52,7 +53,7 @@ class LossMonitor(BaseMonitor):
             raise ValueError(f"every must be 1 batch or more, got {every}")
         self.every = every
         self.alerts = alerts
-        self.history: list[tuple[int, float]] = []
+        self.history = Curve()
         self._curve = LossCurve(plateau_steps)
         self._loop = Loop()
         self._readings: Readings[Place] = Readings()
@@ -67,7 +68,7 @@ class LossMonitor(BaseMonitor):
         self.alerts = self.alerts or TrainingAlerts()
         self._loop = Loop()
         self._curve = LossCurve(self._curve.plateau_steps)
-        self.history = []
+        self.history = Curve()
         self._error: Exception | None = None
         self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
 
@@ -99,7 +100,7 @@ class LossMonitor(BaseMonitor):
 
     def _judge(self, numbers: list[tuple[Place, list[float]]]) -> None:
         for place, (loss,) in numbers:
-            self.history.append((place.step, loss))
+            self.history.add(place.step, loss)
             for verdict in self._curve.update(place.step, loss):
                 if self.alerts is not None:
                     self.alerts.claim(verdict, f"loss: {verdict.change}, {verdict.evidence}", place)

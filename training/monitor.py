@@ -1,11 +1,14 @@
-"""What every monitor of a training loop is: three calls that the loop makes."""
+"""What every monitor of a training loop is: three calls that the loop makes, and one more where it validates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+
+from .validation import Forward, answered
 
 if TYPE_CHECKING:
     from .alerts import TrainingAlerts
@@ -71,6 +74,39 @@ class BaseMonitor:
         name
             Of the data set; its metrics are called so: `val_accuracy`.
         """
+
+    def validate(
+        self,
+        model: nn.Module,
+        dataloader: Iterable[Any],
+        name: str = "val",
+        *,
+        forward: Forward | None = None,
+    ) -> None:
+        """Go through other data than training's; call it before `on_epoch_end`, once for each data set.
+
+        The model is in evaluation meanwhile, without gradients. Afterwards it is as it was, and so are all random numbers: training is the same
+        with and without.
+
+        Parameters
+        ----------
+        model
+            What is trained.
+        dataloader
+            The data, in batches with labels.
+        name
+            Of the data set, as `val`, `test`, `hospital_b` or `production`.
+        forward
+            Gives the outputs of a batch, where that is not `model(inputs)`: `lambda batch: model(**batch)`.
+
+        Raises
+        ------
+        ValueError
+            No inputs are found in a batch.
+        """
+        with closing(answered(model, dataloader, forward)) as passes:
+            for outputs, batch in passes:
+                self.on_validation_batch_end(outputs, batch, name)
 
     def close(self) -> None:
         """End: take away what was hung on the model; may be called twice."""

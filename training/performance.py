@@ -1,23 +1,37 @@
-"""The monitor of performance: the metrics of each epoch, counted on the device and read at its end."""
+"""The monitor of performance: the metrics of each epoch, of training and of what is validated on, counted on the device and read at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..core.verdict import Verdict
 from ..detectors import class_counts
+from ..detectors.confidence_error import confidence_error
 from .alerts import TrainingAlerts
+from .answers import Reader
+from .counts import Counts
 from .criterion import BatchLoss
-from .loop import Loop, Place, logits_of, targets_of
+from .loop import Loop, Place
 from .monitor import BaseMonitor
 
-_BINS: Final = 15  # of the calibration error; Guo et al. 2017, section 4.1
-_OF_TWO: Final = (nn.BCELoss, nn.BCEWithLogitsLoss)
+
+class _Epoch:
+    """An epoch of one data set: counts, and the sum of losses, each with its weight."""
+
+    def __init__(self) -> None:
+        self.counts: Counts | None = None
+        self.total: torch.Tensor | None = None
+        self.weight = 0
+
+    def add_loss(self, loss: torch.Tensor, weight: int) -> None:
+        """Take the loss of a batch in."""
+        loss = loss.double() * weight
+        self.total = loss if self.total is None else self.total + loss.to(self.total.device)
+        self.weight += weight
 
 
 class PerformanceMonitor(BaseMonitor):
@@ -26,9 +40,9 @@ class PerformanceMonitor(BaseMonitor):
     Parameters
     ----------
     every
-        One batch in so many is counted.
+        One batch of training in so many is counted; of validation all are.
     fall
-        An epoch whose accuracy is so much below the best one's, and below by more than chance, is claimed.
+        An epoch whose accuracy, in training or validation, is so much below the best one's, and below by more than chance, is claimed.
     alerts
         Where claims go; `Monitors` gives its own.
 
@@ -36,7 +50,8 @@ class PerformanceMonitor(BaseMonitor):
     ----------
     history
         Of each epoch a dictionary: `epoch`, `loss`, the mean over batches, and of a classifier `accuracy`, `precision:macro`, `recall:macro`,
-        `f1:macro`, each class's own as `recall:3`, and `calibration_error`.
+        `f1:macro`, each class's own as `recall:3`, and `calibration_error`. Those of a data set that is validated on begin with its name:
+        `val_accuracy`, and `val_loss`, the mean over its rows. So a row is what `ModelCheckpoint.step` takes.
 
     Raises
     ------
@@ -45,7 +60,7 @@ class PerformanceMonitor(BaseMonitor):
 
     Notes
     -----
-    These are numbers of training: each batch as the model was before its step, so the first epoch's are low. Labels that are no class, as
+    In training each batch is counted as the model was before its step, so the first epoch's numbers are low. Labels that are no class, as
     -100, are left out. Outputs of one column are about two classes where the criterion is binary cross-entropy, or labels are whole
     numbers; of other outputs with labels that are none there is only the loss.
 
@@ -68,14 +83,8 @@ class PerformanceMonitor(BaseMonitor):
         self._loop = Loop()
         self._loss = BatchLoss(None, lambda: False, self._failed)
         self._error: Exception | None = None
-        self._forget()
-
-    def _forget(self) -> None:
-        self._confusion: torch.Tensor | None = None
-        self._bins: torch.Tensor | None = None
-        self._classes = 0
-        self._total: torch.Tensor | None = None
-        self._batches = 0
+        self._reader = Reader()
+        self._epochs: dict[str, _Epoch] = {}
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
@@ -85,11 +94,10 @@ class PerformanceMonitor(BaseMonitor):
         self.close()
         self.alerts = self.alerts or TrainingAlerts()
         self._loop, self.history, self._error = Loop(), [], None
-        self._best: tuple[float, float] | None = None  # accuracy, and its lower limit
-        self._is_binary = isinstance(criterion, _OF_TWO)
-        self._gives_probabilities = isinstance(criterion, nn.BCELoss)
+        self._best: dict[str, tuple[float, float]] = {}  # accuracies, and their lower limits
+        self._reader = Reader(criterion)
         self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
-        self._forget()
+        self._epochs = {}
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Count a batch, on the device."""
@@ -97,37 +105,34 @@ class PerformanceMonitor(BaseMonitor):
             raise self._error
         sampled = self._loop.step % self.every == 0
         self._loop.end_batch(batch)
-        if not sampled:
-            return
+        if sampled:
+            with torch.no_grad():
+                self._take("", self._loss.take(outputs, batch), outputs, batch)
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, name: str = "val") -> None:
+        """Count a batch of another data set, on the device."""
         with torch.no_grad():
-            loss = self._loss.take(outputs, batch)
-            if loss is not None:
-                loss = loss.double()
-                self._total = loss if self._total is None else self._total + loss.to(self._total.device)  # fmt: skip
-                self._batches += 1
-            logits, targets = logits_of(outputs), targets_of(batch)
-            if logits is not None and targets is not None:
-                self._count(logits.detach(), targets.detach().to(logits.device))
+            self._take(f"{name}_", self._loss.of(outputs, batch), outputs, batch)
 
     def on_epoch_end(self, epoch: int) -> None:
         """Read the epoch's counts, and compare them with the best epoch's."""
         row: dict[str, float] = {"epoch": float(epoch)}
-        if self._total is not None:
-            row["loss"] = float(self._total) / self._batches
-        place = Place(self._loop.step, epoch, max(self._loop.place.batch - 1, 0))
-        if self._confusion is not None and self._bins is not None:
-            counts = self._confusion[:-1].cpu().numpy().reshape(self._classes, self._classes)
-            found = class_counts.metrics(counts)
-            row |= {name: metric.value for name, metric in found.items()}
-            count, hits, confidence = self._bins.cpu().numpy()
-            if count.sum():
-                row["calibration_error"] = float(np.abs(hits - confidence).sum() / count.sum())
+        place = self._loop.last_of(epoch)
+        for prefix, one in self._epochs.items():
+            if one.total is not None:
+                row[f"{prefix}loss"] = float(one.total) / one.weight
+            if one.counts is None:
+                continue
+            found = class_counts.metrics(one.counts.confusion)
+            row |= {f"{prefix}{name}": metric.value for name, metric in found.items()}
+            sure = confidence_error(one.counts.bins)
+            if sure is not None:
+                row[f"{prefix}calibration_error"] = sure.error.value
             if "accuracy" in found:
-                accuracy = found["accuracy"]
-                self._compare(place, accuracy.value, accuracy.low, accuracy.high)
+                self._compare(place, f"{prefix}accuracy", *found["accuracy"][:3])
         self.history.append(row)
         self._loop.end_epoch(epoch)
-        self._forget()
+        self._epochs = {}
 
     def close(self) -> None:
         """Remove the hook."""
@@ -136,45 +141,24 @@ class PerformanceMonitor(BaseMonitor):
     def _failed(self, error: Exception) -> None:
         self._error = error
 
-    def _count(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        if logits.ndim > 1 and logits.shape[1] == 1 and logits.ndim == targets.ndim + 1:
-            logits = logits.squeeze(1)
-        whole = not (targets.is_floating_point() or targets.is_complex())
-        if logits.shape == targets.shape and (self._is_binary or whole):
-            p = logits.float() if self._gives_probabilities else logits.float().sigmoid()
-            self._add(p > 0.5, torch.maximum(p, 1 - p), targets, 2)
-        elif whole and logits.ndim == targets.ndim + 1 and logits.shape[1] > 1:
-            confidence, predicted = logits.float().softmax(1).max(1)
-            self._add(predicted, confidence, targets, logits.shape[1])
+    def _take(self, prefix: str, loss: torch.Tensor | None, outputs: Any, batch: Any) -> None:
+        one = self._epochs.setdefault(prefix, _Epoch())
+        answers = self._reader.read(outputs, batch)
+        if loss is not None:
+            one.add_loss(loss, answers.rows if prefix and answers is not None else 1)
+        if answers is not None and answers.classes:
+            one.counts = one.counts or Counts(answers)
+            one.counts.add(answers)
 
-    def _add(
-        self, predicted: torch.Tensor, confidence: torch.Tensor, targets: torch.Tensor, classes: int
-    ) -> None:
-        """Add pairs to the confusion, the last cell of which is for labels that are no class, and to the bins of confidence."""
-        predicted, targets = predicted.long().flatten(), targets.long().flatten()
-        confidence = confidence.flatten()
-        if self._confusion is None or self._bins is None:
-            self._classes = classes
-            device = predicted.device
-            self._confusion = torch.zeros(classes**2 + 1, dtype=torch.int64, device=device)
-            self._bins = torch.zeros(3, _BINS, dtype=torch.float64, device=device)
-        valid = (targets >= 0) & (targets < classes) & confidence.isfinite()
-        cells = torch.where(valid, targets * classes + predicted, classes**2)
-        self._confusion.scatter_add_(0, cells, torch.ones_like(cells))
-        bins = (confidence.nan_to_num(0.0) * _BINS).long().clamp(0, _BINS - 1)
-        hits = valid & (predicted == targets)
-        for row, values in enumerate((valid, hits, confidence.nan_to_num(0.0) * valid)):
-            self._bins[row].scatter_add_(0, bins, values.double())
-
-    def _compare(self, place: Place, accuracy: float, low: float, high: float) -> None:
-        best = self._best
+    def _compare(self, place: Place, name: str, accuracy: float, low: float, high: float) -> None:
+        best = self._best.get(name)
         if best is None or accuracy > best[0]:
-            self._best = accuracy, low
+            self._best[name] = accuracy, low
         elif accuracy < best[0] - self.fall and high < best[1] and self.alerts is not None:
             verdict = Verdict(
-                detector="epoch_accuracy", subject="accuracy", offset=place.step, row=0,
+                detector="epoch_accuracy", subject=name, offset=place.step, row=0,
                 statistic=best[0] - accuracy, threshold=self.fall, unit="accuracy of the best epoch less this one's",
                 change="rate down", size=accuracy - best[0], evidence=f"{accuracy:.3f}, was {best[0]:.3f}",
             )  # fmt: skip
-            text = f"accuracy of epoch {place.epoch}: {accuracy:.3f}, the best was {best[0]:.3f}"
+            text = f"{name} of epoch {place.epoch}: {accuracy:.3f}, the best was {best[0]:.3f}"
             self.alerts.claim(verdict, text, place)

@@ -1,0 +1,91 @@
+"""What a model answered in a batch, row by row beside the labels, on the device: the start of every count by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import nn
+
+from .loop import logits_of, targets_of
+
+_OF_TWO: Final = (nn.BCELoss, nn.BCEWithLogitsLoss)
+_SMALLEST: Final = 1e-12  # a probability is taken to be at least so much, in a logarithm
+
+
+class Answers(NamedTuple):
+    """Of m places, which are rows, or the pixels of rows, row by row.
+
+    Parameters
+    ----------
+    rows
+        Of the batch.
+    classes
+        How many there are; 0 where labels are numbers.
+    predicted, labels
+        (m,) int64 classes; a label that is none, as -100, is -1. Of numbers empty.
+    confidence
+        (m,) the probability of the class that is predicted. Of numbers empty.
+    loss
+        (m,) log loss in nats, of numbers (rows,) squared errors; not finite where it is not known.
+    scores
+        (rows, classes, ...) logarithms of probabilities, of numbers (rows, ...) these.
+    """
+
+    rows: int
+    classes: int
+    predicted: torch.Tensor
+    labels: torch.Tensor
+    confidence: torch.Tensor
+    loss: torch.Tensor
+    scores: torch.Tensor
+
+
+class Reader:
+    """Reads outputs and batches as the criterion does.
+
+    Parameters
+    ----------
+    criterion
+        Of outputs and targets; one of binary cross-entropy says that a column is about two classes, and `BCELoss` that it holds
+        probabilities.
+    """
+
+    def __init__(self, criterion: Callable[..., Any] | None = None) -> None:
+        self._is_binary = isinstance(criterion, _OF_TWO)
+        self._gives_probabilities = isinstance(criterion, nn.BCELoss)
+
+    def read(self, outputs: Any, batch: Any) -> Answers | None:
+        """Return what outputs say of a batch's labels; None where shapes do not tell."""
+        logits, targets = logits_of(outputs), targets_of(batch)
+        if logits is None or targets is None or not logits.ndim:
+            return None
+        x, y = logits.detach(), targets.detach().to(logits.device)
+        if x.ndim > 1 and x.shape[1] == 1 and x.ndim == y.ndim + 1:
+            x = x.squeeze(1)
+        whole = not (y.is_floating_point() or y.is_complex())
+        if x.shape == y.shape and (self._is_binary or whole):
+            p = x.float() if self._gives_probabilities else x.float().sigmoid()
+            both = torch.stack([1 - p, p], 1).clamp(_SMALLEST)
+            return _of_classes(both.log(), y)
+        if whole and x.ndim == y.ndim + 1 and x.shape[1] > 1 and x[:, 0].shape == y.shape:
+            return _of_classes(x.float().log_softmax(1), y)
+        if x.shape == y.shape and x.is_floating_point() and y.is_floating_point():
+            errors = (x.float() - y.float()).square().reshape(len(x), -1).mean(1)
+            none = errors.new_empty(0)
+            return Answers(len(x), 0, none.long(), none.long(), none, errors, x)
+        return None
+
+
+def _of_classes(score: torch.Tensor, y: torch.Tensor) -> Answers:
+    """Return the answers of log probabilities, with classes as dimension 1."""
+    classes = score.shape[1]
+    best, predicted = score.max(1)
+    labels, best = y.long(), best.exp()
+    is_class = (labels >= 0) & (labels < classes) & best.isfinite()
+    labels = torch.where(is_class, labels, -1)
+    loss = -score.gather(1, labels.clamp(0).unsqueeze(1)).squeeze(1)
+    return Answers(
+        len(y), classes, predicted.flatten(), labels.flatten(), best.flatten(), loss.flatten(), score
+    )  # fmt: skip
