@@ -60,7 +60,7 @@ def _draw(axes: Any, monitor: BaseMonitor, panel: Panel, names: list[str]) -> No
     for name in sorted(names, key=lambda one: one in named):
         x, y = series[name]
         style: dict[str, Any] = {"label": name} if name in named else {"color": _GREY, "zorder": 1}
-        if by_epoch:
+        if by_epoch or len(x) == 1:
             axes.plot(x, y, marker="o", markersize=3, linewidth=1.2, **style)
         else:
             axes.plot(*_thinned(x, y), linewidth=0.7, alpha=0.5, **style)

@@ -109,10 +109,11 @@ class ProgressBar(BaseMonitor):
         """Return what is known of each monitor, in one line."""
         parts: list[Text] = []
         for monitor in leaves(self._told):
-            said = Text(headline(monitor) or shown_of(monitor).name)
-            change = state_of(monitor, self._loop.step)
+            number, change = headline(monitor), state_of(monitor, self._loop.step)
+            said = Text(number or shown_of(monitor).name)
             if change is not None:
                 said.append(f" {change}", style="bold red")
-            parts.append(said)
+            if number or change:
+                parts.append(said)
         parts += [Text(f"{name} set aside", style="red") for name in self._set_aside]
         return Text(", ").join(parts)

