@@ -72,27 +72,29 @@ def _draw(axes: Any, monitor: BaseMonitor, panel: Panel, names: list[str]) -> No
     axes.xaxis.get_major_locator().set_params(integer=True)
     values = np.concatenate([series[name][1] for name in names])
     known = values[np.isfinite(values)]
-    if panel.log and len(known) and 0 < known.min() < known.max() / _FAR:
+    above = known[known > 0]  # a norm of zero is where its line ends
+    if panel.log and (known >= 0).all() and len(above) and above.min() < above.max() / _FAR:
         axes.set_yscale("log")
-    if len(names) > 1:
-        axes.legend(fontsize=7)
+    if names != [panel.names[0]]:
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def _mark(axes: Any, claims: list[tuple[int, TrainingClaim]]) -> None:
-    """Draw a line for each claim, with its change beside it: on the left, or where that is taken on the right."""
+    """Draw a line for each claim, and its change on the left of it, or on the right where that is taken; once of the same in a row."""
     low, high = axes.get_xlim()
-    before, side = -np.inf, "right"
+    before, side, said = -np.inf, "right", ""
     for at, claim in claims[:_MARKED]:
+        axes.axvline(at, color=_RED, linewidth=0.8, linestyle="--")
+        if claim.verdict.change == said:
+            continue
         is_near = at - before < _BESIDE * (high - low)
         side = "left" if is_near and side == "right" else "right"
-        before = at
-        axes.axvline(at, color=_RED, linewidth=0.8, linestyle="--")
+        before, said = at, claim.verdict.change
         axes.annotate(
-            claim.verdict.change, (at, 0.97), xycoords=axes.get_xaxis_transform(), rotation=90, va="top", ha=side,
-            fontsize=7, color=_RED,
+            said, (at, 0.97), xycoords=axes.get_xaxis_transform(), rotation=90, va="top", ha=side, fontsize=7, color=_RED,
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:torch.utils.data"),  # pin_memory, without a GPU
 ]
 
+PAGE = (Path(__file__).parents[2] / "docs/training_monitors.md").read_text()
 SMALL = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -192,3 +194,13 @@ def test_what_is_compiled_is_watched_by_its_gradients(tmp_path: Path) -> None:
     assert monitors.set_aside == {}
     assert len(gradients.history) == 20
     assert performance.history == [{"epoch": 0.0}, {"epoch": 1.0}]
+
+
+def test_the_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "training.hugging_face" in block]
+    names: dict[str, Any] = {"model": bert(), "data": sentences()}
+    exec(code, names)
+    (loss, _) = names["callback"].monitors.monitors
+    assert len(loss.history) == 15, "three epochs of batches of eight"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,9 @@ pytestmark = [
 ]
 
 
+PAGE = (Path(__file__).parents[2] / "docs/training_monitors.md").read_text()
+
+
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     logger = logging.getLogger("lightning.pytorch")
@@ -72,6 +76,9 @@ class Module(pl.LightningModule):
         self.losses.append(float(loss.detach()))
         return loss
 
+    def val_dataloader(self) -> Any:
+        return DataLoader(data(), 64)
+
     def validation_step(self, batch: Any, _: int) -> torch.Tensor:
         return self.criterion(self(batch[0]), batch[1])
 
@@ -91,7 +98,7 @@ def fit(module: pl.LightningModule, folder: Path, *callbacks: Any, loader: Any =
     )  # fmt: skip
     torch.manual_seed(5)
     loader = loader or DataLoader(data(), 32, shuffle=True)
-    trainer.fit(module, loader, DataLoader(data(), 64))
+    trainer.fit(module, loader)
     return trainer
 
 
@@ -231,3 +238,13 @@ def test_a_monitor_that_fails_does_not_end_the_training(
     assert trainer.global_step == 12
     assert list(callback.monitors.set_aside) == ["Rude"]
     assert "set aside" in caplog.text
+
+
+def test_the_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "training.lightning" in block]
+    names: dict[str, Any] = {"module": (module := Module()), "loader": DataLoader(data(), 32)}
+    exec(code, names)
+    (loss, _) = names["callback"].monitors.monitors
+    assert [value for _, value in loss.history] == pytest.approx(module.losses)

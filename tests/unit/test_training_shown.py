@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -32,6 +33,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own imports
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
+
+
+PAGE = (Path(__file__).parents[2] / "docs/training_monitors.md").read_text()
 
 
 def train(
@@ -283,3 +287,18 @@ def test_a_state_is_over_with_its_incident() -> None:
     assert state_of(monitor, 107) == "spike"
     assert state_of(monitor, 108) is None
     assert state_of(GradientMonitor(alerts=monitor.alerts), 8) is None
+
+
+def test_the_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "SummaryWriter" in block]
+    names: dict[str, Any] = {
+        "Monitors": Monitors,
+        "LossMonitor": LossMonitor,
+        "GradientMonitor": GradientMonitor,
+    }
+    exec(code, names)
+    train(names["monitors"])
+    names["writer"].close()
+    assert list((tmp_path / "runs/digits").glob("events.*"))
