@@ -44,7 +44,9 @@ def jpeg(
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
-def _coded(plane: NDArray[np.float64], table: NDArray[np.int64], quality: int) -> NDArray[np.float64]:
+def _coded(
+    plane: NDArray[np.float64], table: NDArray[np.int64], quality: int
+) -> NDArray[np.float64]:
     """Return what is left of (n, h, w) values around 0."""
     n, h, w = plane.shape
     x = np.pad(plane, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge")
