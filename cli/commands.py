@@ -173,11 +173,12 @@ def backtest(
 @app.command
 def reference(
     file: Path,
-    out: Path,
+    out: Path | None = None,
     *,
     label: str | None = None,
     prediction: str | None = None,
     score: list[str] | None = None,
+    segment: list[str] | None = None,
     id: str | None = None,  # noqa: A002
     time: str | None = None,
     trained_on: Path | None = None,
@@ -185,13 +186,14 @@ def reference(
     model: str | None = None,
     config: Config = None,
 ) -> int:
-    """Write what the streams of training data are like, for workers to compare with (drift.reference).
+    """Write what the streams of training data are like, for workers to compare with (drift.reference); with FILE.npz alone, show it.
 
     Parameters
     ----------
     file
         Ending in .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet. Columns that no option names are
         features. Rows that the model was not fitted on are best: errors on others are too few.
+        Or, without OUT, a reference that is to be shown, ending in .npz.
     out
         Where to, ending in .npz: of each stream 2,048 values at most, in their order, and no rows but their fingerprints.
     label
@@ -200,6 +202,8 @@ def reference(
         The column with the model's answer.
     score
         Columns that hold scores; may be given several times.
+    segment
+        Columns by whose values performance in training is told, as sex; may be given several times.
     id, time
         The columns with the row's id and time, which are no features.
     trained_on
@@ -212,9 +216,13 @@ def reference(
     config
         A YAML file; tocsin.yaml in this folder where there is one.
     """
-    from .reference import Columns, run
+    from .reference import Columns, run, show
 
-    columns = Columns(label=label, prediction=prediction, id=id, time=time, scores=score or [])
+    if out is None:
+        return show(file)
+    columns = Columns(
+        label=label, prediction=prediction, id=id, time=time, scores=score or [], segments=segment or []
+    )  # fmt: skip
     return run(
         file,
         out,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..consumers import trained_estimates, training_reference, training_rows
+from ..consumers import (
+    trained_estimates,
+    trained_model,
+    trained_performance,
+    trained_vectors,
+    training_reference,
+    training_rows,
+)
 from ..consumers.attack import check_references
 from ..consumers.settings import Settings, load
 
@@ -18,6 +25,10 @@ def load_checked(file: Path | None) -> Settings:
     training_rows.check(m.drift for m in models)
     for model in models:
         trained_estimates.given(model)
+        if (reference := model.drift.reference) is not None:
+            trained_model.read(reference)
+            trained_performance.read(reference)
+            trained_vectors.read(reference)
     return settings
 
 

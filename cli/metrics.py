@@ -41,7 +41,7 @@ _LARGE = 1e7
 
 
 class Column(NamedTuple):
-    """A metric as it is, corrected for labels that are to come, or estimated without labels."""
+    """A metric as it is, corrected for labels that are to come, estimated without labels, or as it was in training."""
 
     name: str
     kind: str
@@ -202,7 +202,11 @@ def _span(row: MetricRow) -> str:
 
 
 def _known(rows: list[MetricRow]) -> set[str]:
-    return {name for row in rows for name in (*row.metrics, *row.corrected, *row.estimated)}
+    return {
+        name
+        for row in rows
+        for name in (*row.metrics, *row.corrected, *row.estimated, *row.training)
+    }
 
 
 def _check(rows: list[MetricRow], wanted: list[str]) -> None:
@@ -221,7 +225,7 @@ def _columns(rows: list[MetricRow], wanted: list[str]) -> list[Column]:
     for name in [name for name in wanted or _FIRST if name in known]:
         found += [
             Column(name, kind)
-            for kind in ("metrics", "corrected", "estimated")
+            for kind in ("metrics", "corrected", "estimated", "training")
             if any(name in getattr(row, kind) for row in rows)
         ]
         if not wanted and len(found) >= _SHOWN:

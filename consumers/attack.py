@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,23 +17,32 @@ from ..core.errors import ConfigError, StateError
 from ..core.verdict import Verdict
 from ..detectors.base import Observations
 from .model_settings import AttackSettings
-from .versions import Versions, escaped, parts
+from .trained_vectors import MOST_CLASSES, TrainedVectors
+from .versions import Versions, check_known, escaped, parts
 
 if TYPE_CHECKING:
     from ..detectors.adversarial import AdversarialInputs, Fitted
 
 _log = logging.getLogger(__name__)
 
-_MAX_CLASSES: Final = 1024
-"""Logits of more classes are not checked: their covariance is a matter of seconds and megabytes."""
-
 
 class AttackMonitor:
-    """Routes logits to a detector of their version and width, each fitted to its own."""
+    """Routes logits to a detector of their version and width, each fitted to its own.
 
-    def __init__(self, model: str, settings: AttackSettings) -> None:
+    Parameters
+    ----------
+    model, settings
+        What is watched, and how.
+    trained
+        Logits of one version in training: their thresholds are known from the first event on, unless settings name others.
+    """
+
+    def __init__(
+        self, model: str, settings: AttackSettings, trained: TrainedVectors | None = None
+    ) -> None:
         self.model = model
         self.settings = settings
+        self._trained = trained
         self._versions: Versions[AdversarialInputs] = Versions(
             self._make, lambda key, _: self._dropped.append(key)
         )
@@ -55,7 +64,7 @@ class AttackMonitor:
         """Check the logits of a batch."""
         if (
             batch.logits is None
-            or not 2 <= batch.logits.shape[1] <= _MAX_CLASSES
+            or not 2 <= batch.logits.shape[1] <= MOST_CLASSES
             or not _has_torch()
         ):
             return []
@@ -64,14 +73,14 @@ class AttackMonitor:
             found += detector.update(_observations(batch, batch.logits[rows], rows))
         return found
 
-    def _make(self, _version: str, classes: int) -> AdversarialInputs:
+    def _make(self, version: str, classes: int) -> AdversarialInputs:
         from ..detectors.adversarial import AdversarialInputs
 
         s = self.settings
         reference = None if s.reference is None else fitted(s.reference, s.alpha, s.fit_events)
         if reference is not None and reference.classes != classes:
             reference = None  # of another model or version: learn from the stream
-        return AdversarialInputs(
+        made = AdversarialInputs(
             fit_events=s.fit_events,
             calibration_events=s.calibration_events,
             alpha=s.alpha,
@@ -79,6 +88,16 @@ class AttackMonitor:
             max_clients=s.max_clients,
             reference=reference,
         )
+        scores = self._trained and self._trained.scores_of(version, classes)
+        if scores and s.reference is None:
+            try:
+                made.restore_steady(scores)
+            except StateError as error:
+                _log.warning(
+                    "drift.reference has no thresholds for this attack.alpha, they are learned from the stream: write it anew",
+                    extra={"model": self.model, "alpha": s.alpha, "error": str(error)},
+                )
+        return made
 
     @property
     def versions(self) -> dict[str, Any]:
@@ -101,10 +120,13 @@ class AttackMonitor:
                 fields[f"attack_steady/{name}"] = detector.steady()
         return fields
 
-    def restore(self, versions: Any, fields: dict[str, bytes]) -> list[str]:
-        """Go on from stored `versions` and fields; return what could not be read and starts clean."""
+    def restore(
+        self, versions: Any, fields: dict[str, bytes], renewed: Container[str] = ()
+    ) -> list[str]:
+        """Go on from stored `versions` and fields; return what could not be read and starts clean, as `renewed` versions do."""
 
         def read(key: str) -> AdversarialInputs:
+            check_known(key, renewed)
             name = escaped(key)
             detector = self._make(*parts(key))
             detector.restore_steady(fields[f"attack_steady/{name}"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -74,6 +74,17 @@ class ClassNames:
         for column in (feature_column("training", stream), *own):
             known |= self._names.get(column, {})
         return known
+
+    def namer(self) -> Callable[[float], str]:
+        """Return what names a class by its number, of all environments: an integer is its own name."""
+        known = self.of("training", LABEL)
+
+        def name(number: float) -> str:
+            return known.get(number) or (
+                _UNNAMED if is_text(np.array([number]))[0] else f"{number:.15g}"
+            )
+
+        return name
 
     def tell(self, environment: str, verdict: Verdict) -> Verdict:
         """Return a verdict with names for the numbers of its categories; an integer is its own name."""

@@ -64,6 +64,8 @@ class MetricRows:
         The model's.
     cohorts
         By environment; others may be added.
+    trained
+        By group, what metrics were in training.
 
     Notes
     -----
@@ -78,7 +80,9 @@ class MetricRows:
         bias: BiasSettings,
         groups: Groups,
         cohorts: Mapping[int, Cohorts],
+        trained: Mapping[str, dict[str, Value]] | None = None,
     ) -> None:
+        self._trained = trained or {}
         self._settings = settings
         self._compared = crossings(bias.within)
         self._between = crossings(bias.between)
@@ -327,6 +331,7 @@ class MetricRows:
                 metrics=found,
                 estimated={f"gap:{key}": metric for key, metric in expected.items()},
                 too_small=small,
+                training=self._trained.get(name, {}),
                 counts=counts.encode(of_gaps),
             )
 
@@ -367,9 +372,10 @@ class MetricRows:
         if beside is not None:
             metrics |= beside.metrics
             counted = replace(counted, times=dict(beside.times))
+        group = self._groups.name(rows[0][0].group)
         return MetricRow(
             environment=ENVIRONMENTS[environment],
-            group=self._groups.name(rows[0][0].group),
+            group=group,
             begin=_time(rows[0][0].span * span),
             end=_time((rows[-1][0].span + 1) * span),
             predictions=predictions,
@@ -383,6 +389,7 @@ class MetricRows:
             corrected={}
             if expected is None
             else {**corrected(expected, unlabelled_are_negative=is_negative)},
+            training=self._trained.get(group, {}),
             counts=counts.encode(counted),
         )
 

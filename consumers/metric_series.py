@@ -189,7 +189,7 @@ def _window(
 def over_time(
     rows: Iterable[MetricRow],
     metric: str,
-    kind: Literal["metrics", "corrected", "estimated"] = "metrics",
+    kind: Literal["metrics", "corrected", "estimated", "training"] = "metrics",
 ) -> list[Point]:
     """Return a metric by time, of rows of one environment and group; where it is not known there is no point.
 
@@ -200,7 +200,7 @@ def over_time(
     metric
         Its name, as `recall`.
     kind
-        As it is, as it will be once late labels are there, or as scores say.
+        As it is, as it will be once late labels are there, as scores say, or as it was in training.
     """
     told = ((row, getattr(row, kind).get(metric)) for row in rows)
     return [

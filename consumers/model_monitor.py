@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..core.errors import StateError
 from ..core.events import ENVIRONMENTS
 from ..core.snapshot import reading
 from ..core.verdict import Verdict
+from . import trained_model, trained_performance
 from .claims import (
     ROW_BITS,
     Clocks,
@@ -25,7 +27,7 @@ from .claims import (
     position_of,
 )
 from .class_names import EARLY_LABEL, LABEL, PREDICTION, ClassNames
-from .class_numbers import ClassNumbers, is_text
+from .class_numbers import ClassNumbers
 from .cohorts import FIELDS
 from .environments import EnvironmentGaps
 from .estimators import Seen
@@ -37,6 +39,9 @@ from .performance import Performance
 from .series import Fields, Series
 from .trained_estimates import given
 from .training_rows import read
+from .versions import names_of
+
+_log = logging.getLogger(__name__)
 
 _BETWEEN = -1
 """In the place of an environment's code: what is about several of them."""
@@ -64,6 +69,8 @@ class ModelMonitor:
         self.settings = settings
         reference = settings.drift.reference
         self._training = None if reference is None else read(reference)
+        of_model = None if reference is None else trained_model.read(reference)
+        self._trained_version = of_model and of_model.version
         self._kinds = 0 if self._training is None else len(self._training.laws)
         self.join = self._new_join()
         self._classes = ClassNumbers()
@@ -81,8 +88,11 @@ class ModelMonitor:
         return Join(labels.max_pending, labels.window, labels.early, labels.max_early)
 
     def _new_performance(self) -> Performance:
-        of = self.settings
-        return Performance(of.performance, of.labels.window, of.bias, self._training, given(of))
+        of, reference = self.settings, self.settings.drift.reference
+        expected = {} if reference is None else trained_performance.read(reference)
+        return Performance(
+            of.performance, of.labels.window, of.bias, self._training, given(of), expected
+        )
 
     def _new_between(self) -> EnvironmentGaps | None:
         """Return what compares environments, where that is asked for."""
@@ -106,6 +116,7 @@ class ModelMonitor:
             before[_BETWEEN], pairs_before[_BETWEEN] = between.events.count, between.pairs.count
         classes = [self._classes.numbers(batch.prediction) for batch in batches]
         for batch, predicted in zip(batches, classes, strict=True):
+            self._look_at_version(batch)
             self._names.add(PREDICTION, predicted, batch.prediction.strings)
         segments, scores = self.performance.columns(batches, classes)
         met = [self._met(batch) for batch in batches]
@@ -147,6 +158,19 @@ class ModelMonitor:
         if self._training is None or not self._kinds:
             return np.empty((len(batch), 0), np.int64)
         return self._training.codes(batch)
+
+    def _look_at_version(self, batch: EventBatch) -> None:
+        """Say once that events are of another version than training."""
+        if self._trained_version is None:
+            return
+        for version in names_of(batch.version):
+            if version != self._trained_version:
+                _log.warning(
+                    "events are of another version than drift.reference: their embeddings and logits are not compared with it, all else is",
+                    extra={"model": self.model, "expected": self._trained_version, "found": version},
+                )  # fmt: skip
+                self._trained_version = None
+                return
 
     def _told(self) -> list[Series | EnvironmentGaps]:
         """Return all that has incidents."""
@@ -389,14 +413,7 @@ class ModelMonitor:
 
     def series(self) -> dict[str, bytes | None]:
         """Return what has changed of performance by cohort; to be called after `dirty`."""
-        names = self._names.of(ENVIRONMENTS[0], LABEL)  # those of all environments
-
-        def name(number: float) -> str:
-            return names.get(number) or (
-                "?" if is_text(np.array([number]))[0] else f"{number:.15g}"
-            )
-
-        return self.performance.series(name, self.join.watermark, self._leaks.told)
+        return self.performance.series(self._names.namer(), self.join.watermark, self._leaks.told)
 
 
 _COUNTS = (

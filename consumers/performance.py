@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
 from ..core.columns import Floats, Ints, groups, stack, take
+from ..core.metric_row import Value
 from ..core.snapshot import pack, reading, unpack
 from .class_numbers import numbers_only
 from .cohorts import Cohorts
@@ -43,6 +44,8 @@ class Performance:
         What is known of the rows of training, where it is known.
     given
         Estimates that were learned with training.
+    expected
+        Performance in training, by group.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Performance:
         bias: BiasSettings | None = None,
         training: TrainingRows | None = None,
         given: Given | None = None,
+        expected: Mapping[str, dict[str, Value]] | None = None,
     ) -> None:
         self.settings = settings
         self._window = window
@@ -62,7 +66,7 @@ class Performance:
         self.groups = Groups(settings.segments)
         self._cohorts: dict[int, Cohorts] = {}
         bias = bias or BiasSettings()
-        self._rows = MetricRows(settings, bias, self.groups, self._cohorts)
+        self._rows = MetricRows(settings, bias, self.groups, self._cohorts, expected)
         told_by = {
             "segments": settings.segments, "cohort": settings.cohort, "within": bias.within, "between": bias.between,
         }  # fmt: skip

@@ -20,7 +20,7 @@ from ..detectors.base import Observations
 from ..detectors.performance import PerformanceWindow
 from ..detectors.reference import Reference
 from ..detectors.stream_monitor import StreamMonitor
-from . import training_reference
+from . import trained_vectors, training_reference
 from .attack import AttackMonitor
 from .bias import SHARE, Bias, budget_of
 from .class_names import ClassNames, feature_column
@@ -92,13 +92,14 @@ class Series:
             None if drift.reference is None else training_reference.read(drift.reference)
         )
         self._served = ServedStreams(drift.reference)
+        self._vectors = None if drift.reference is None else trained_vectors.read(drift.reference)
         if self.is_regression is None and self._trained is not None:
             self.is_regression = self._trained.is_regression
         self.inputs = self._monitor("inputs")
         self.errors = self._monitor("errors")
         self.embedding = self._vector_monitor("embedding")
         self.logits = self._vector_monitor("logits")
-        self.attack = AttackMonitor(model, settings.attack)
+        self.attack = AttackMonitor(model, settings.attack, self._vectors)
         self.performance = PerformanceWindow(settings.performance_window)
         self.events = Timeline()
         self.pairs = Timeline()
@@ -143,9 +144,8 @@ class Series:
                 samples.pop("error", None)
             known = {} if name == "errors" else self._trained.missing
             reference.train(
-                samples, self._trained.population, known, self._trained.categories,
-                len(self._trained.samples) + len(self._served.samples),
-            )  # fmt: skip
+                samples, self._trained.population, known, self._trained.categories, self._of_trained
+            )
         share = _SHARES[name]
         if name == "errors" and self.settings.bias.segments:
             share -= SHARE
@@ -155,7 +155,23 @@ class Series:
 
     def _vector_monitor(self, name: Literal["embedding", "logits"]) -> VectorMonitor:
         drift = self.settings.drift
-        return VectorMonitor(name, drift, _SHARES[name], partial(stream_monitor, drift))
+        return VectorMonitor(
+            name, drift, _SHARES[name], partial(stream_monitor, drift), self._vectors, self._of_trained
+        )  # fmt: skip
+
+    @property
+    def _of_trained(self) -> int:
+        """How many streams are compared with training."""
+        if self._trained is None:
+            return 0
+        of_vectors = () if self._vectors is None else self._vectors.streams.values()
+        vectors = sum(len(of.samples) for of in of_vectors)
+        return len(self._trained.samples) + len(self._served.samples) + vectors
+
+    @property
+    def _of_vectors(self) -> list[Any] | None:
+        """The checksum and the version of embeddings and logits in training; None where they are not known."""
+        return self._vectors and [self._vectors.checksum, self._vectors.version]
 
     def observe(
         self, batch: EventBatch, predicted: Floats, met: Ints | None = None
@@ -373,6 +389,7 @@ class Series:
             "version": __version__,
             "versions": self.attack.versions,
             "trained": self._trained and self._trained.checksum ^ self._served.checksum,
+            "vectors": self._of_vectors,
             "embedding": self.embedding.state(),
             "logits": self.logits.state(),
         }
@@ -424,7 +441,9 @@ class Series:
         trained = self._trained and self._trained.checksum ^ self._served.checksum
         if meta.get("trained") != trained:
             lost.append("inputs and errors: drift.reference is another one than before")
-        begins_anew = False
+        before, now = meta.get("vectors"), self._of_vectors
+        renewed = {str(of[1]) for of in (before, now) if of and before != now}
+        begins_anew = bool(renewed)
         for name, detector in _MONITORS:
             if detector in mended or meta.get("trained") != trained:
                 begins_anew = True
@@ -450,9 +469,7 @@ class Series:
             self._stored = {name: changes for name, (changes, _) in self._parts().items()}
         for vectors in (self.embedding, self.logits):
             if vectors.name not in mended:
-                lost += vectors.restore(meta.get(vectors.name), fields)
-        return (
-            lost
-            if "adversarial" in mended
-            else lost + self.attack.restore(meta["versions"], fields)
-        )
+                lost += vectors.restore(meta.get(vectors.name), fields, renewed)
+        if "adversarial" not in mended:
+            lost += self.attack.restore(meta["versions"], fields, renewed)
+        return lost

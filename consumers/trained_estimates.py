@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import zlib
-from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -174,7 +173,9 @@ class TrainedEstimates:
             There is nothing to learn from, or too little.
         """
         if is_regression is None or not any((~np.isnan(label)).any() for *_, label in self._rows):
-            raise ValueError("--label and --prediction name the columns that they are learned from")
+            raise ValueError(
+                "they are learned from labels and predictions (of a file, --label and --prediction name the columns)"
+            )
         predicted, label = (np.concatenate([row[k] for row in self._rows]) for k in (0, 2))
         width = len(self._columns)
         parts = [scores for _, scores, _ in self._rows]
@@ -188,7 +189,9 @@ class TrainedEstimates:
             self._columns, predicted, scores, label, is_regression=is_regression
         )
         if not rows.shape[1]:
-            raise ValueError("--score names the columns with scores")
+            raise ValueError(
+                "there are no scores (of a file, --score names the columns with scores)"
+            )
         names, features = self._columns.names, None
         texts: dict[str, Codes] = {}
         if is_regression:
@@ -233,7 +236,7 @@ class TrainedEstimates:
         return tuple(np.array(every)[there].tolist()), whole[:, there]
 
 
-@cache
+@training_reference.remembered
 def read(file: Path) -> Given | None:
     """Return what a reference file has of estimates; None if it has nothing.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tokenize
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from zipfile import BadZipFile
 
 import msgspec
@@ -28,13 +28,21 @@ _COUNTED: Final = "counted"  # in files that have counts of all categories
 _COUNTS: Final = "counts of "
 _PART: Final = "part "
 _NAMES_OF = msgspec.json.Decoder(dict[str, dict[float, str]])
-
+_T = TypeVar("_T")
+_forget: list[Callable[[], None]] = []
 
 _UNREADABLE: Final = (
     OSError, KeyError, ValueError, TypeError, OverflowError, NotImplementedError, BadZipFile, zlib.error,
     tokenize.TokenError,
 )  # fmt: skip
 """What numpy and the standard library raise over a damaged file."""
+
+
+def remembered(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
+    """Make a reader of a reference file, or of a part of it, read each file once, until one is written."""
+    found = cache(read)
+    _forget.append(found.cache_clear)
+    return found
 
 
 class Trained(NamedTuple):
@@ -132,16 +140,20 @@ def write(
     arrays[_MISSING] = np.array([1 - len(kept[name]) / rows for name in sorted(kept)])
     arrays[_NAMES] = np.frombuffer(msgspec.json.encode(names or {}), np.uint8)
     arrays |= {_PART + name: np.frombuffer(part, np.uint8) for name, part in (parts or {}).items()}
+    half = file.with_name(f"{file.name}.part")
     try:
-        with file.open("wb") as out:
+        with half.open("wb") as out:
             np.savez_compressed(out, **arrays)
+        half.replace(file)  # a worker that starts meanwhile reads one or the other, whole
     except OSError as error:
+        half.unlink(missing_ok=True)
         raise ConfigError(f"{file}: {error.strerror}") from None
-    read.cache_clear()
+    for forget in _forget:
+        forget()
     return {name: len(v) for name, v in values.items() if name not in kept and len(v)}
 
 
-@cache
+@remembered
 def read(file: Path) -> Trained:
     """Read what `write` wrote.
 
@@ -187,7 +199,7 @@ def read(file: Path) -> Trained:
                 f"found {missing[name]}"
             )
     for name, counted in categories.items():
-        if not _is_counted(counted):
+        if not is_counted(counted):
             raise ConfigError(
                 f"drift.reference {file}: the counts of {name} must be {KNOWN} sorted codes and how often each "
                 f"came, found shape {counted.shape} or other values"
@@ -198,7 +210,7 @@ def read(file: Path) -> Trained:
     return Trained(samples, population, missing, categories, names, knows_kinds, parts, checksum)
 
 
-def _is_counted(counted: Floats) -> bool:
+def is_counted(counted: Floats) -> bool:
     """Whether an array is one that `counted_categories` may have returned."""
     if counted.shape != (2, KNOWN + 1):
         return False

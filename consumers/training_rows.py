@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -239,7 +238,7 @@ class TrainingRows:
         return cls(tables, embeddings, images, members, checksum)
 
 
-@cache
+@training_reference.remembered
 def read(file: Path) -> TrainingRows | None:
     """Return what a training reference tells of rows; None where it tells nothing.
 

@@ -13,6 +13,8 @@ from .model_settings import ModelSettings
 from .rates import OF_ERRORS, errors_and_labels
 from .series import Series
 from .trained_estimates import TrainedEstimates
+from .trained_performance import PerformanceCollector
+from .trained_vectors import VectorCollector
 from .training_labels import TrainingLabels
 
 
@@ -33,6 +35,8 @@ class TrainingStreams:
         )
         self._classes = ClassNumbers()
         self._values: dict[str, list[Floats]] = {}
+        self._performance = PerformanceCollector(settings)
+        self._vectors = VectorCollector(settings)
         self._labels = TrainingLabels()
         self.rows = 0
         """How many were taken in."""
@@ -46,11 +50,14 @@ class TrainingStreams:
         self._names.add(PREDICTION, predicted, batch.prediction.strings)
         self._names.add(LABEL, label, batch.label.strings)
         names, values = self._series.columns(batch, predicted)
-        pairs = errors_and_labels(predicted, label, is_regression=self._series.is_regression)
+        is_regression = self._series.is_regression
+        pairs = errors_and_labels(predicted, label, is_regression=is_regression)
         watched = (name.partition(":") for name in names)
         features = [name for kind, _, name in watched if kind in ("feature", "category")]
         self._estimates.add(batch, predicted, label, features)
-        self._labels.add(names, values, pairs[:, 1], is_regression=self._series.is_regression)
+        self._labels.add(names, values, pairs[:, 1], is_regression=is_regression)
+        self._performance.add(batch, predicted, label, is_regression=is_regression)
+        self._vectors.add(batch, predicted, is_regression=is_regression)
         for name, column in zip((*names, *OF_ERRORS), [*values.T, *pairs.T], strict=True):
             self._values.setdefault(name, []).append(column[usable(column)])
 
@@ -63,9 +70,11 @@ class TrainingStreams:
         """Return which streams are of categories."""
         return self._series.categories(self._values)
 
-    def parts(self) -> dict[str, bytes]:
-        """Return what else is to be known of training, by its name."""
-        return self._labels.part(is_regression=self._series.is_regression)
+    def parts(self) -> tuple[dict[str, bytes], list[str]]:
+        """Return what else is to be known of training, by its name, and in words what is missing."""
+        labels = self._labels.part(is_regression=self._series.is_regression)
+        vectors, why_not = self._vectors.part()
+        return labels | vectors | self._performance.part(self._names.namer()), why_not
 
     def values(self) -> dict[str, Floats]:
         """Return stream to its (n,) usable values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
@@ -27,7 +27,8 @@ from ..detectors.stream_monitor import StreamMonitor
 from ..detectors.vector_warm_up import WIDEST
 from .incidents import Timeline
 from .model_settings import DriftSettings
-from .versions import Versions, escaped, parts
+from .trained_vectors import TrainedVectors
+from .versions import Versions, check_known, escaped, parts
 
 _OF_BLOCKS: Final = 0.2
 """Of the share of embeddings, what is for `embedding:mmd`: chosen, three times what each of the other 11 has."""
@@ -117,7 +118,11 @@ class VectorMonitor:
     share
         Of the model's false-alarm budget, what is for these vectors.
     watch
-        Makes what watches streams, for a share of the budget.
+        Makes what watches streams, for a share of the budget, and where there is one with a reference.
+    trained
+        What vectors of one version were like in training: those streams are compared with that for ever, but for blocks.
+    of
+        How many streams share the probability that what is said of one of them in training is wrong.
 
     Notes
     -----
@@ -138,12 +143,16 @@ class VectorMonitor:
         name: Literal["embedding", "logits"],
         settings: DriftSettings,
         share: float,
-        watch: Callable[[float], StreamMonitor],
+        watch: Callable[[float, Reference | None], StreamMonitor],
+        trained: TrainedVectors | None = None,
+        of: int = 0,
     ) -> None:
         self.name = name
         self._settings = settings
         self._share = share
         self._watch = watch
+        self._trained = trained
+        self._of = of
         self._versions: Versions[_Version] = Versions(self._make, self._forget)
         self._spent: dict[str, float] = dict.fromkeys(_SPENT, 0.0)
         self._stored: dict[str, int] = {}
@@ -160,13 +169,27 @@ class VectorMonitor:
             found += version.update(batch.take(rows))
         return found
 
-    def _make(self, version: str, _width: int) -> _Version:
+    def _make(self, version: str, width: int) -> _Version:
         suffix = f"@{version}" if version else ""
+        reference: Reference | None = None
+        known = None if self._trained is None else self._trained.of(self.name, version, width)
+        if known is not None:
+            reference = Reference(self._settings.warmup_values)
+            samples, categories = (
+                {f"{name}{suffix}": values for name, values in of.items()}
+                for of in (known.samples, known.categories)
+            )
+            reference.train(samples, known.population, None, categories, self._of)
+        made: _Version
         if self.name == "logits":
-            return _Version(LogitStreams(), self._watch(self._share), None, suffix)
-        monitor = self._watch((1 - _OF_BLOCKS) * self._share)
-        blocks = _blocks(self._settings, monitor.guarded.detector.budget)
-        return _Version(EmbeddingStreams(block=BLOCK), monitor, blocks, suffix)
+            made = _Version(LogitStreams(), self._watch(self._share, reference), None, suffix)
+        else:
+            monitor = self._watch((1 - _OF_BLOCKS) * self._share, reference)
+            blocks = _blocks(self._settings, monitor.guarded.detector.budget)
+            made = _Version(EmbeddingStreams(block=BLOCK), monitor, blocks, suffix)
+        if known is not None:
+            made.transform.restore_steady(known.transform)
+        return made
 
     def _forget(self, key: str, version: _Version) -> None:
         self._dropped.append(key)
@@ -202,8 +225,13 @@ class VectorMonitor:
                     fields[field] = snapshot()
         return fields
 
-    def restore(self, state: dict[str, Any] | None, fields: dict[str, bytes]) -> list[str]:
-        """Go on from `state`, None if it is older than this monitor, and fields.
+    def restore(
+        self,
+        state: dict[str, Any] | None,
+        fields: dict[str, bytes],
+        renewed: Container[str] = (),
+    ) -> list[str]:
+        """Go on from `state`, None if it is older than this monitor, and fields; `renewed` versions begin anew.
 
         Returns what could not be read and starts clean.
         """
@@ -211,6 +239,7 @@ class VectorMonitor:
             return []
 
         def read(key: str) -> _Version:
+            check_known(key, renewed)
             version = self._make(*parts(key))
             version.restore({part: fields[self._field(part, key)] for part in _PARTS})
             return version

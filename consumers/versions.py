@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -182,9 +182,21 @@ def parts(key: str) -> tuple[str, int]:
     return version, int(width)
 
 
+def check_known(key: str, renewed: Container[str]) -> None:
+    """Refuse the state of a version that begins anew; raises StateError."""
+    if parts(key)[0] in renewed:
+        raise StateError("drift.reference is another one than before")
+
+
 def escaped(key: str) -> str:
     """Return a key as part of a field's name, in which a bar stands before the model."""
     return key.replace("%", "%25").replace("|", "%7C")
+
+
+def names_of(versions: Strings) -> list[str]:
+    """Return which versions there are, "" for none."""
+    names, codes = _numbered(versions)
+    return [names[code] for code in np.unique(codes).tolist()]
 
 
 def _numbered(versions: Strings) -> tuple[list[str], Ints]:

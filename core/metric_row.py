@@ -47,6 +47,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     corrected
         The same for labels that are still to come, or never will, as `performance.maturity` and `unlabelled` say: what the
         metrics will be if labels come as those of mature cohorts did. Empty where that is not known.
+    training
+        The same of rows of training with labels, as `drift.reference` has them. Empty where that is not known.
     too_small
         Of gaps between groups those that cannot be judged, since a group has too few events that the metric is about:
         its rate is not known within `bias.epsilon`, or 0.05 where that is less.
@@ -67,6 +69,7 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Value]
     estimated: dict[str, Value] = {}
     corrected: dict[str, Value] = {}
+    training: dict[str, Value] = {}
     too_small: list[str] = []
     window: bool = False
     counts: bytes = b""

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from benchmarks.common_resnet import Pictures, ResNet20
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from benchmarks.common_resnet import Pictures, ResNet20
 from tocsin.training import (
     ActivationMonitor,
     CalibrationMonitor,

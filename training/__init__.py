@@ -15,8 +15,10 @@ from .loss import LossMonitor
 from .monitor import BaseMonitor, Monitor
 from .monitors import Monitors
 from .performance import PerformanceMonitor
+from .reference import ReferenceMonitor
 from .saved_checkpoint import SavedCheckpoint
 from .threshold import Crossing
+from .weights import weights_sha256
 
 __all__ = [
     "ActivationMonitor",
@@ -33,8 +35,10 @@ __all__ = [
     "Monitor",
     "Monitors",
     "PerformanceMonitor",
+    "ReferenceMonitor",
     "SavedCheckpoint",
     "TrainingAlerts",
     "TrainingEvents",
     "WatchedLoader",
+    "weights_sha256",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from torch import nn
 
@@ -13,6 +14,10 @@ from .alerts import TrainingAlerts
 from .loop import Loop
 from .monitor import BaseMonitor
 from .scalars import ScalarMonitor, Writer
+
+if TYPE_CHECKING:
+    from ..consumers.reference_writer import Written
+    from .reference import Options, ReferenceMonitor
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +98,7 @@ class Monitors(BaseMonitor):
             self.monitors.append(ProgressBar(given, self.set_aside))
         self._failed: set[int] = set()
         self._loop = Loop()
+        self._of: tuple[nn.Module, Iterable[Any], Callable[..., Any] | None] | None = None
 
     @classmethod
     def of(cls, monitors: BaseMonitor | Iterable[BaseMonitor]) -> Monitors:
@@ -105,6 +111,7 @@ class Monitors(BaseMonitor):
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
         """Begin all."""
+        self._of = model, dataloader, criterion
         self.alerts = self.alerts or TrainingAlerts(model=_name_of(model))
         self._loop = Loop()
         for number, monitor in enumerate(self.monitors):
@@ -130,6 +137,30 @@ class Monitors(BaseMonitor):
         """Tell all of a batch of other data."""
         for number in range(len(self.monitors)):
             self._call(number, lambda m: m.on_validation_batch_end(outputs, batch, name))
+
+    def reference(
+        self,
+        path: str | Path,
+        dataloader: Iterable[Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Written:
+        """Write the reference of serving; see `ReferenceMonitor.reference`, whose monitor need not be among these."""
+        from .reference import ReferenceMonitor
+
+        monitor = self._reference() or ReferenceMonitor()
+        if self._of is not None:
+            monitor.initialize(*self._of)
+        return monitor.reference(path, dataloader, **options)
+
+    def _reference(self) -> ReferenceMonitor | None:
+        """Return the monitor that writes references, of these or of those within."""
+        from .reference import ReferenceMonitor
+
+        for monitor in self.monitors:
+            found = monitor._reference() if isinstance(monitor, Monitors) else monitor
+            if isinstance(found, ReferenceMonitor):
+                return found
+        return None
 
     def close(self) -> None:
         """End all."""

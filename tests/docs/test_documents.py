@@ -38,10 +38,10 @@ def snippets(language: str, text: str = README) -> list[str]:
     return [code for of, code in blocks if of == language]
 
 
-PUBLISH, WATCH, SUBSCRIBE = snippets("python")
-DEMO, OWN_WORKER, OWN_DATA, REAL, BACKTEST = snippets("sh")
+PUBLISH, WATCH, SUBSCRIBE, *_ = snippets("python")  # the others: test_training_reference.py
+DEMO, OWN_WORKER, OWN_DATA, _, REAL, BACKTEST = snippets("sh")
 (YAML,) = snippets("yaml")
-(OUTPUT,) = snippets("")
+OUTPUT, _ = snippets("")
 
 
 def run(code: str, addresses: dict[str, str]) -> None:
