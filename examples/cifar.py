@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from benchmarks.common_resnet import Pictures, ResNet20
 from tocsin.training import (
@@ -32,15 +32,16 @@ from tocsin.training import (
 
 _BATCH: Final = 128
 _RATE: Final = 0.1
+_LEAST: Final = 1000  # rows that a reference is made of
 FAULTS: Final = ("rate", "nan", "labels")
 
 
-def cifar() -> tuple[nn.Module, Dataset[Any], Dataset[Any], Dataset[Any]]:
+def cifar() -> tuple[nn.Module, Any, Any, Any]:
     """Return a net, pictures as they are, the same cut and flipped at random, and those to validate on."""
     return ResNet20(), Pictures("train6k"), Pictures("train6k", augment=True), Pictures("test3k")
 
 
-def digits() -> tuple[nn.Module, Dataset[Any], Dataset[Any], Dataset[Any]]:
+def digits() -> tuple[nn.Module, Any, Any, Any]:
     """Return the same of digits of 8 by 8 pixels."""
     from sklearn.datasets import load_digits
 
@@ -52,17 +53,17 @@ def digits() -> tuple[nn.Module, Dataset[Any], Dataset[Any], Dataset[Any]]:
         nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
         nn.Flatten(), nn.Linear(32 * 9, 10),
     )  # fmt: skip
-    train = Subset(data, order[:1400])
-    return model, train, train, Subset(data, order[1400:])
+    train = Subset(data, order[_LEAST:])
+    return model, train, train, Subset(data, order[:_LEAST])
 
 
-def looked_at(data: Dataset[Any], validation: Dataset[Any]) -> list[int]:
+def looked_at(data: Subset[Any], validation: Subset[Any]) -> list[int]:
     """Print what is wrong with the data before any of it is learnt, and return the samples that are left."""
     loader = WatchedLoader(DataLoader(data, _BATCH), references={"validation": validation})
     loader.look()
     print(f"the data before training\n{loader.report()}")
     left = list(loader.quarantine().indices)
-    print(f"trained on {len(left):,} of {len(loader.dataset):,} samples\n")
+    print(f"trained on {len(left):,} of {len(data):,} samples\n")
     return left
 
 
@@ -83,7 +84,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Look at the data, train, and say what was found and what was kept."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--epochs", type=int, default=10)
-    asked.add_argument("--rows", type=int, help="of each split at most")
+    asked.add_argument("--rows", type=int, help="so many to train on; then 1,000 to validate on")
     asked.add_argument("--folder", type=Path, help="where checkpoints and plots go")
     asked.add_argument("--tensorboard", action="store_true", help="write scalars to the folder too")
     asked.add_argument("--fault", choices=FAULTS, help="goes wrong in the middle of the run")
@@ -97,8 +98,8 @@ def main(words: Sequence[str] | None = None) -> None:
     except FileNotFoundError as missing:
         print(f"{missing}\n")
         name, (model, plain, varied, held_back) = "digits", digits()
-    rows: Any = options.rows
-    plain, validation = (Subset(one, range(len(one))[:rows]) for one in (plain, held_back))
+    plain = Subset(plain, range(len(plain))[: options.rows])
+    validation = Subset(held_back, range(len(held_back))[: options.rows and _LEAST])
     left = looked_at(plain, validation)
 
     loader = WatchedLoader(DataLoader(Subset(varied, left), _BATCH, shuffle=True))
@@ -141,6 +142,9 @@ def main(words: Sequence[str] | None = None) -> None:
     now = performance.history[best.epoch]
     print(f"\nbest epoch {best.epoch}: validated accuracy {now['val_accuracy']:.3f}, loss {now['val_loss']:.3f}")  # fmt: skip
     print(f"{len(alerts.claims)} claims in {len(alerts.alerts)} alerts; kept in {folder}:")
+    # What a worker compares with what it is sent, of the best weights: see docs/training_reference.md.
+    written = monitors.reference(folder / "reference.npz", held, version="1")
+    print(f"\n{written}\n")
     if find_spec("matplotlib") is not None:
         monitors.plot().savefig(folder / "monitors.svg")
     for path in sorted(folder.iterdir()):
