@@ -33,6 +33,33 @@ class BatchMeans:
         self._row_squares = np.zeros(quantities)
         self._row_sum = np.zeros(quantities)
 
+    @classmethod
+    def of(
+        cls,
+        batches: int,
+        rows: int,
+        total: Floats,
+        squares: Floats,
+        row_total: Floats,
+        row_squares: Floats,
+    ) -> BatchMeans:
+        """Return what so many calls of `add` come to, whose sums were made elsewhere.
+
+        Parameters
+        ----------
+        batches, rows
+            How many.
+        total, squares
+            (k,) sums over batches of their means, and of the squares of these.
+        row_total, row_squares
+            (k,) sums over rows of their values, and of the squares of these.
+        """
+        found = cls(len(total))
+        found.batches, found.rows = batches, rows
+        found._sum, found._squares = total, squares
+        found._row_sum, found._row_squares = row_total, row_squares
+        return found
+
     def add(self, mean: Floats, square: Floats, rows: int) -> None:
         """Take a batch: (k,) means of its rows, and of their squares."""
         self.batches += 1

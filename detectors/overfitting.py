@@ -9,6 +9,8 @@ from ..core.verdict import Summary, Verdict
 from .looks import deviations
 
 NAME: Final = "overfitting"
+_IN_A_ROW: Final = 3
+"""Epochs of such a loss before it is claimed; chosen: with a high learning rate the loss on other data jumps for one or two."""
 
 
 class MeanLoss(NamedTuple):
@@ -40,7 +42,7 @@ class Overfitting:
 
     Notes
     -----
-    Claimed is an epoch whose loss is above the best epoch's by more than `tolerance`, and by more than chance at the level of the look shared
+    Claimed is the third epoch in a row whose loss is above the best epoch's by more than `tolerance`, and by more than chance at the level of the look shared
     among the epochs before, each of which might have been the best one, while the loss of training is no higher than it was then. Where that
     is higher too, the model has forgotten, which is another fault. Rows are the same in each epoch, and taken as if they were others, which makes
     chance larger than it is.
@@ -49,7 +51,7 @@ class Overfitting:
     --------
     >>> from tocsin.detectors.overfitting import MeanLoss, Overfitting
     >>> rule = Overfitting()
-    >>> losses = [(1.0, 1.1), (0.5, 0.8), (0.2, 0.9), (0.05, 1.4)]
+    >>> losses = [(1.0, 1.1), (0.5, 0.8), (0.2, 1.1), (0.1, 1.2), (0.05, 1.4)]
     >>> for epoch, (trained, other) in enumerate(losses):
     ...     verdict = rule.update(epoch, trained, MeanLoss(other, 0.05, 400), 1e-3)
     >>> verdict.change, verdict.evidence
@@ -62,6 +64,7 @@ class Overfitting:
         self.tolerance = tolerance
         self._best: _Best | None = None
         self._looks = 0
+        self._worse = 0  # epochs in a row
 
     def update(
         self, epoch: int, trained: float, other: MeanLoss, level: float, *, step: int = 0, subject: str = "val_loss"
@@ -72,12 +75,13 @@ class Overfitting:
         best, looks = self._best, self._looks
         self._looks += 1
         if best is None or other.mean < best.other.mean:
-            self._best = _Best(epoch, other, trained)
+            self._best, self._worse = _Best(epoch, other, trained), 0
             return None
         rise = other.mean - best.other.mean
         chance = deviations(level, looks) * math.hypot(other.error, best.other.error)
         least = max(chance, self.tolerance * best.other.mean)
-        if rise <= least or trained > best.trained:
+        self._worse = 0 if rise <= least or trained > best.trained else self._worse + 1
+        if self._worse < _IN_A_ROW:
             return None
         return Verdict(
             detector=NAME, subject=subject, offset=step, row=0, statistic=rise, threshold=least,

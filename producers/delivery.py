@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
+import sys
 import threading
 import time
 import uuid
@@ -127,6 +129,7 @@ class Delivery:
         from kafka.errors import KafkaError
         from kafka.net.compat import KafkaNetClient
 
+        _draw_apart()
         made: list[Any] = []
 
         def client(**settings: Any) -> Any:
@@ -205,6 +208,13 @@ class Delivery:
             # It gives up at what it could not deliver, before it ends its thread: end that too.
             producer._sender.force_close()
             producer._sender.join(_CLOSE_SECONDS)
+
+
+def _draw_apart() -> None:
+    """Give kafka-python a generator of its own: it draws nodes and waits, and Python's is what the caller draws from, a training say."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kafka.") and getattr(module, "random", None) is random:
+            module.random = random.Random()  # type: ignore[attr-defined] # noqa: S311 - no secret
 
 
 def _packed(items: Sequence[Item], record_bytes: int) -> Iterator[tuple[bytes, int, bool]]:

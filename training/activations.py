@@ -66,8 +66,8 @@ class ActivationMonitor(BaseMonitor):
     A unit is a column of a rectifier's output, or a channel: dimension 1; of a linear layer, and of one that normalises rows, the last. An epoch of fewer than
     ten passes that were looked at is not judged. Functions, such as `torch.relu`, and what is compiled are not seen.
 
-    A shift is judged from the third comparison of a layer on, and is claimed where it is three times the largest of the last three as well; of
-    the inputs, which do not learn, the first is. The claim names the first layer of the pass. Claimed as well is an epoch in all of which a layer
+    A shift is judged from the third comparison of a layer on, and is claimed where it is three times the largest of the last five as well; of
+    the inputs, which do not learn, the first is, and an eighth of `shift` is enough later where it is more than chance. The claim names the first layer of the pass. Claimed as well is an epoch in all of which a layer
     of normalisation or dropout is in evaluation that was not before: a `model.train()` that was forgotten.
     """
 
@@ -185,8 +185,8 @@ class ActivationMonitor(BaseMonitor):
             self._in_evaluation[layer] = self._in_evaluation.get(layer, 0) + 1
 
     def _take_rectified(self, layer: str, output: torch.Tensor) -> None:
-        units = output.transpose(0, 1).flatten(1) if output.ndim > 1 else output[None]
-        alive = (units > 0).any(dim=1)
+        other = [k for k in range(output.ndim) if k != 1] if output.ndim > 1 else [0]
+        alive = (output.amax(other) > 0).reshape(-1)
         before = self._alive.get(layer)
         is_like = before is not None and before.shape == alive.shape
         self._alive[layer] = alive if before is None or not is_like else before | alive.to(before.device)  # fmt: skip

@@ -26,6 +26,8 @@ from .segments import MOST, TRAINING, Segment, Segments
 NAME: Final = "group_gaps"
 _DATA: Final = "data"  # the segment of data sets
 _REST: Final = "rest"
+_IN_A_ROW: Final = 2
+"""Epochs of a gap before it is claimed; chosen: a model that has hardly begun to learn has gaps that are none after one more."""
 
 
 class BiasMonitor(BaseMonitor):
@@ -63,7 +65,8 @@ class BiasMonitor(BaseMonitor):
     Notes
     -----
     Of two or three groups each two are compared, of more each with all others. Each look, at the groups of one segment in one data set after one
-    epoch, has its share of `alpha` (`detectors/looks.py`), and that is shared among pairs and metrics. A gap that lasts is claimed once.
+    epoch, has its share of `alpha` (`detectors/looks.py`), and that is shared among pairs and metrics. A gap is claimed in the second epoch in a
+    row, and once while it lasts.
     Data sets of `validate` are compared with each other, so one of what production gave, or of another environment, is named and
     compared like any other. Training is compared with each of them by the loss (`detectors/overfitting.py`): rates of training are of
     a model that changes meanwhile, with dropout and augmentation, so gaps to these are in the history and not claimed.
@@ -100,6 +103,7 @@ class BiasMonitor(BaseMonitor):
         self._looks = Looks(self.alpha)
         self._reader = Reader(criterion)
         self._claims = FirstClaims()
+        self._apart: dict[str, int] = {}  # gaps, for how many epochs
         self._overfitting: dict[str, Overfitting] = {}
         self._segments = [Segments(name, of) for name, of in self.segments.items()]
         self._counts: dict[str, dict[str, _Counts]] = {}
@@ -171,16 +175,26 @@ class BiasMonitor(BaseMonitor):
         together = _sum(list(there.values()))
         pairs = [(there[a], together.minus(there[a]) if b is None else there[b]) for a, b in sides]
         found = differences(pairs, self.metrics, self._looks.next())
-        for (a, b), of in zip(sides, found, strict=True):
-            for one in of:
-                subject = f"gap:{prefix}{one.metric}:{segment}={a}|{b or _REST}"
-                row[subject] = one.gap.value
-                self._judge(place, subject, one)
+        named = {
+            f"gap:{prefix}{one.metric}:{segment}={a}|{b or _REST}": one
+            for (a, b), of in zip(sides, found, strict=True)
+            for one in of
+        }
+        row |= {subject: one.gap.value for subject, one in named.items()}
+        # By metric, the widest first: it opens the incident, and a group that is unlike the others makes gaps of theirs to the rest.
+        order = {name: k for k, name in enumerate(self.metrics)}
+        for subject, one in sorted(
+            named.items(),
+            key=lambda item: (order.get(item[1].metric.split(":")[0], 0), -abs(item[1].gap.value)),
+        ):
+            self._judge(place, subject, one)
 
     def _judge(self, place: Place, subject: str, one: Difference) -> None:
         least = self.tolerance * (min(one.values) if one.metric == "loss" else 1.0)
         size = one.gap.value
-        if not one.is_sure or abs(size) < least:
+        is_apart = one.is_sure and abs(size) >= least
+        self._apart[subject] = self._apart.get(subject, 0) + 1 if is_apart else 0
+        if self._apart[subject] < _IN_A_ROW:
             return
         if not self._claims.is_first(subject, place.epoch, 1):
             return

@@ -38,8 +38,8 @@ class TrainingEvents(BaseMonitor):
     every
         One batch in so many is published, of each data set.
     data
-        Names of the data sets that are: `train`, and those of `validate`. In training a model is another one in each batch, so errors fall on
-        and on: set `drift.learning` for it, or publish `val` alone.
+        Names of the data sets that are: `train`, and those of `validate`. Errors fall while a model learns, so set `drift.learning` for it in
+        the worker.
     features
         Names of the columns of inputs; None for `x0`, `x1`, ... Inputs that are no rows of at most 64 numbers are `input_mean` and
         `input_rms`.
@@ -52,6 +52,8 @@ class TrainingEvents(BaseMonitor):
         `{"gradient_norm": lambda: gradients.history[-1][1]}`.
     loss
         Whether the loss of a row is a feature: log loss, or the squared error.
+    scores
+        Whether the probabilities of classes go with them. Both are off, as they move while a model learns, and to a worker that is drift.
     inputs
         How inputs are found in a batch, see `parts`.
 
@@ -82,6 +84,7 @@ class TrainingEvents(BaseMonitor):
         segments: Mapping[str, Segment] | None = None,
         numbers: Mapping[str, Callable[[], float | None]] | None = None,
         loss: bool = False,
+        scores: bool = False,
         inputs: Part = None,
     ) -> None:
         if every < 1:
@@ -94,7 +97,7 @@ class TrainingEvents(BaseMonitor):
         self._classes = None if classes is None else list(classes)
         self._segments = [Segments(name, of) for name, of in (segments or {}).items()]
         self._numbers = dict(numbers or {})
-        self._with_loss = loss
+        self._with_loss, self._with_scores = loss, scores
         self._inputs = inputs
         self._loop, self._reader = Loop(), Reader()
         self._seen: dict[str, int] = {}
@@ -238,7 +241,7 @@ class _Columns:
                 )
             self.said = [self._classes[k] for k in tensors.predicted.tolist()]
             self.true = [self._classes[k] if k >= 0 else None for k in tensors.labels.tolist()]
-            if classes <= _CLASSES:
+            if of._with_scores and classes <= _CLASSES:
                 self._scores = tensors.scores.exp().cpu().tolist()
         else:
             assert tensors.targets is not None

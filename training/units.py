@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ..detectors.activation_shift import Units
+from ..detectors.batch_means import BatchMeans
 from .hooks import Hook
 from .layers import layers_of
 
@@ -23,12 +23,13 @@ class LayerUnits:
 
     Notes
     -----
-    16 bytes a unit. A layer is a module that has parameters of its own; of one that gives several tensors the first is looked at.
+    32 bytes a unit. A layer is a module that has parameters of its own; of one that gives several tensors the first is looked at.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
         self._passes: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
 
     def hooks(
         self, model: nn.Module, wants: Callable[[], bool], failed: Callable[[Exception], None]
@@ -48,22 +49,39 @@ class LayerUnits:
             return
         if tensor.ndim < 2 or not tensor.numel():
             return
-        units = tensor.detach().movedim(-1 if last else 1, -1).flatten(0, -2).float()
-        variance, mean = torch.var_mean(units, 0, correction=0)
-        sums = torch.stack([mean, variance + mean.square()]).double()
+        mean, square = _moments(tensor.detach(), last=last or tensor.ndim == 2)
+        rows = len(tensor)
+        sums = torch.stack([mean, mean.square(), rows * mean, rows * square])
         before = self._sums.get(layer)
         if before is None or before.shape != sums.shape:
-            self._sums[layer], self._passes[layer] = sums, 1
+            self._sums[layer], self._passes[layer], self._rows[layer] = sums, 1, rows
         else:
             self._sums[layer] = before + sums.to(before.device)
             self._passes[layer] += 1
+            self._rows[layer] += rows
 
-    def taken(self, least: int) -> dict[str, Units]:
-        """Return of the layers that had so many passes at least the means and variances, in the order of the pass, and begin anew."""
-        found: dict[str, Units] = {}
-        for layer, sums in self._sums.items():
-            if self._passes[layer] >= least:
-                mean, square = (sums / self._passes[layer]).cpu().numpy()
-                found[layer] = Units(mean, (square - mean * mean).clip(0.0))
-        self._sums, self._passes = {}, {}
+    def taken(self, least: int) -> dict[str, BatchMeans]:
+        """Return what was added up of the layers that had so many passes at least, in the order of the pass, and begin anew."""
+        found = {
+            layer: BatchMeans.of(self._passes[layer], self._rows[layer], *sums.cpu().numpy())
+            for layer, sums in self._sums.items()
+            if self._passes[layer] >= least
+        }
+        self._sums, self._passes, self._rows = {}, {}, {}
         return found
+
+
+def _moments(tensor: torch.Tensor, *, last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the (k,) means of units, and of their squares.
+
+    Sums and norms by row are some twenty times as fast on a CPU as `torch.var_mean` over several dimensions; they are of single precision,
+    and added up in double.
+    """
+    parts = tensor.flatten(0, -2) if last else tensor.flatten(2)
+    along = 0 if last else 2
+    total = parts.sum(along, dtype=torch.float32).double()
+    square = torch.linalg.vector_norm(parts, dim=along, dtype=torch.float32).double().square()
+    if not last:
+        total, square = total.sum(0), square.sum(0)
+    count = tensor.numel() // len(total)
+    return total / count, square / count

@@ -14,19 +14,25 @@ import pytest
 import redis
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from tocsin import Publisher
 from tocsin.core.alert import Alert, decode
 from tocsin.embedded import EmbeddedRedis, free_port
 from tocsin.training import (
     ActivationMonitor,
     BaseMonitor,
+    BiasMonitor,
+    CalibrationMonitor,
     GradientMonitor,
     LossMonitor,
     Monitor,
     Monitors,
     PerformanceMonitor,
     TrainingAlerts,
+    TrainingEvents,
 )
+from tocsin.training.curve import Curve
 
 ROWS = 640
 
@@ -41,6 +47,11 @@ def data(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(ROWS, 8, generator=generator)
     return x, (x[:, 0] + x[:, 1] > 0).long()
+
+
+def validation() -> DataLoader[Any]:
+    """Other rows, shuffled by the generator that training draws from."""
+    return DataLoader(TensorDataset(*data(seed=1)), batch_size=100, shuffle=True)
 
 
 def net(*, dropout: bool = False) -> nn.Sequential:
@@ -87,6 +98,8 @@ def train(
                 monitor.on_batch_end(outputs, batch)
             step += 1
         if monitor is not None:
+            model.train()
+            monitor.validate(model, validation())
             monitor.on_epoch_end(epoch)
     if monitor is not None:
         monitor.close()
@@ -99,6 +112,8 @@ def watched(*, every: int = 2) -> tuple[Monitors, TrainingAlerts]:
         GradientMonitor(every=every),
         PerformanceMonitor(),
         ActivationMonitor(every=2),
+        BiasMonitor({"place": lambda batch: torch.arange(len(batch[0])) % 2}),
+        CalibrationMonitor(),
     ]
     return Monitors(of, alerts=alerts), alerts
 
@@ -130,8 +145,11 @@ def wrapped(kind: str) -> Any:
 )
 def test_training_is_the_same_bit_for_bit_with_and_without(kind: str) -> None:
     ends = []
+    events = Publisher(f"127.0.0.1:{free_port()}", model="net")  # whose thread tries to connect
     for monitor, alerts in ((None, None), watched()):
         model = wrapped(kind)
+        if monitor is not None:
+            monitor.monitors.append(TrainingEvents(events, every=5))
         torch.manual_seed(0)
         criterion = nn.functional.cross_entropy if kind == "function" else nn.CrossEntropyLoss()
         train(
@@ -146,10 +164,45 @@ def test_training_is_the_same_bit_for_bit_with_and_without(kind: str) -> None:
             assert isinstance(gradients, GradientMonitor)
             assert len(loss.history) == 40
             assert len(gradients.history) == (10 if kind == "accumulated" else 40)
+            performance, activations, bias, calibration = monitor.monitors[2:6]
+            for one, name in (
+                (performance, "val_loss"), (performance, "val_accuracy"), (bias, "gap:accuracy:place=0|1"),
+                (bias, "gap:val_accuracy:place=0|1"), (bias, "gap:loss:data=train|val"),
+                (calibration, "val_calibration_error"), (activations, "epoch"),
+            ):  # fmt: skip
+                assert name in one.history[-1], (name, sorted(one.history[-1]))
+            if kind != "compiled":
+                assert {"shift:input", "shift:0"} <= activations.history[-1].keys()
             assert firing(alerts) == []
             assert hooks_of(model) == 0
     assert all(torch.equal(a, b) for a, b in zip(ends[0][0], ends[1][0], strict=True))
     assert ends[0][1] == ends[1][1]
+    assert events.counts.queue_depth == 8, "batches, all of which wait"
+    events.close(0.1)
+    assert events._thread is not None
+    events._thread.join(10)
+
+
+def test_a_curve_stays_small_and_equally_spaced() -> None:
+    curve = Curve(points=100)
+    for step in range(12_345):
+        curve.add(step, float(step))
+    steps = [step for step, _ in curve]
+    assert 50 <= len(curve) <= 100
+    assert set(np.diff(steps)) == {128}
+    assert steps[0] == 0
+    assert steps[-1] > 12_345 - 128
+    assert all(value == step for step, value in curve)
+
+
+def test_alerts_of_two_runs_of_a_model_have_ids_of_their_own() -> None:
+    ids = []
+    for run in (None, None, "mine"):
+        alerts = TrainingAlerts("net", show=False, run=run)
+        train(net(), LossMonitor(alerts=alerts), epochs=1, before=spoiled_at(5))
+        ids.append(alerts.alerts[0].id)
+    assert len(set(ids)) == 3
+    assert ids[2] == "net@training/mine:loss_curve:loss:0:5"
 
 
 def test_the_loss_is_that_of_the_loop_not_divided_and_not_of_validation() -> None:
@@ -250,7 +303,9 @@ def test_units_that_are_dead_and_values_at_their_bounds() -> None:
     alerts = TrainingAlerts("net", show=False)
     monitor = ActivationMonitor(every=2, dead=0.85, alerts=alerts)
     train(model, monitor, epochs=1)
-    assert monitor.history == [{"1": pytest.approx(0.9), "3": pytest.approx(1.0)}]
+    assert monitor.history == [
+        {"epoch": 0.0, "dead:1": pytest.approx(0.9), "saturated:3": pytest.approx(1.0)}
+    ]
     assert [(a.subject, a.change) for a in alerts.alerts] == [("activation:1", "dead units")]
     assert hooks_of(model) == 0
     model[0].bias.data.fill_(0.1)
@@ -327,7 +382,7 @@ def test_copies_of_a_watched_model_are_not_watched() -> None:
     monitors, _ = watched()
     model = net()
     monitors.initialize(model, [], nn.CrossEntropyLoss())
-    assert hooks_of(model) == 6
+    assert hooks_of(model) == 10
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         other(torch.ones(2, 8))
     gradients = monitors.monitors[1]

@@ -1,0 +1,94 @@
+"""What a watched loader finds, and a threshold that is crossed, are alerts like those of any monitor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from tocsin.training import (
+    FindingsMonitor,
+    LossMonitor,
+    ModelCheckpoint,
+    Monitors,
+    TrainingAlerts,
+    WatchedLoader,
+)
+
+
+def rows(count: int = 300) -> TensorDataset:
+    draw = torch.Generator().manual_seed(0)
+    return TensorDataset(torch.randn(count, 6, generator=draw), torch.randint(0, 3, (count,), generator=draw))  # fmt: skip
+
+
+def run(loader: Any, monitor: FindingsMonitor, epochs: int = 3) -> TrainingAlerts:
+    alerts = TrainingAlerts(show=False)
+    model = nn.Linear(6, 3)
+    with Monitors([monitor], alerts=alerts) as monitors:
+        monitors.initialize(model, loader, nn.CrossEntropyLoss())
+        for epoch in range(epochs):
+            for batch in loader:
+                monitors.on_batch_end(model(batch[0]), batch)
+            monitors.on_epoch_end(epoch)
+            if epoch == 1:  # a file breaks while it trains
+                loader.dataset.tensors[0][9, 0] = torch.inf
+        assert monitors.set_aside == {}
+    return alerts
+
+
+def test_each_finding_is_one_alert_and_a_new_sample_one_more() -> None:
+    data = rows()
+    data.tensors[0][7, 2] = torch.nan
+    data.tensors[0][50] = data.tensors[0][40]
+    data.tensors[1][50] = data.tensors[1][40]
+    other = TensorDataset(data.tensors[0][100:102].clone())
+    loader = WatchedLoader(DataLoader(data, 32, shuffle=True), references={"validation": other})
+    monitor = FindingsMonitor()
+    alerts = run(loader, monitor)
+    claimed = [(a.subject, a.kind, a.samples) for a in alerts.alerts if a.state == "firing"]
+    assert [(s, k) for s, k, _ in claimed] == [
+        ("samples:non-finite input", "training"), ("samples:duplicate", "training"),
+        ("samples:in another split", "leakage"),
+    ]  # fmt: skip
+    assert claimed[0][2] == ["7"]
+    assert claimed[2][2] == ["100", "101"]
+    assert alerts.alerts[0].severity == "warning"
+    assert [row["non-finite input"] for row in monitor.history] == [1, 1, 2]
+    assert {"epoch", "duplicate", "in another split"} <= monitor.history[0].keys()
+
+
+def test_a_healthy_run_has_none_and_doubtful_labels_only_where_asked_for() -> None:
+    assert not run(WatchedLoader(DataLoader(rows(), 32)), FindingsMonitor(), 2).alerts
+    (alert,) = run(WatchedLoader(DataLoader(rows(), 32)), FindingsMonitor(labels=True), 1).alerts
+    assert alert.subject == "samples:doubtful label"
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match="epochs must be 1 or more"):
+        FindingsMonitor(epochs=0)
+    with pytest.raises(TypeError, match="expected a WatchedLoader, got DataLoader"):
+        FindingsMonitor().initialize(nn.Linear(1, 1), DataLoader(rows()), None)
+
+
+def test_a_crossing_is_an_alert_beside_those_of_monitors() -> None:
+    alerts = TrainingAlerts("net", show=False, run="r", clock=lambda: 10**18)
+    monitor = LossMonitor(alerts=alerts)
+    monitor.initialize(nn.Identity(), [], None)
+    checkpoint = ModelCheckpoint(monitor="val_loss", max_value=2.0, on_alert=alerts.crossed)
+    for epoch, value in enumerate((1.0, 3.0, 2.5, 1.0, math.nan)):
+        for step in range(200):
+            monitor.on_batch_end({"loss": torch.tensor(0.99 ** (200 * epoch + step))}, [])
+        monitor.on_epoch_end(epoch)
+        checkpoint.step(value)
+    fired = [alert for alert in alerts.alerts if alert.state == "firing"]
+    assert [(a.subject, a.change, a.severity, a.prediction_id) for a in fired] == [
+        ("val_loss", "above", "warning", "epoch 1"), ("val_loss", "non-finite", "critical", "epoch 4"),
+    ]  # fmt: skip
+    assert fired[0].id == "net@training/r:threshold:val_loss:0:399"
+    assert "val_loss is 3, above (max_value=2)" in fired[0].summary
+    resolved = [alert for alert in alerts.alerts if alert.state == "resolved"]
+    assert len(resolved) == 1, "batches go on, so the first is over"
