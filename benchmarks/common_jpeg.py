@@ -29,7 +29,7 @@ def jpeg(
 ) -> NDArray[np.uint8]:
     """Return what (n, h, w) or (n, h, w, 3) images are after JPEG, of even height and width where colours are subsampled, 4:2:0; its coding loses nothing."""
     if images.ndim == 3:
-        x = _coded(images - 128.0, _LUMINANCE, quality) + 128
+        x = _coded(images.astype(np.float64) - 128, _LUMINANCE, quality) + 128
         return np.clip(np.rint(x), 0, 255).astype(np.uint8)
     y, *colours = np.moveaxis(images @ _TO_YCC.T, 3, 0)
     y = _coded(y - 128, _LUMINANCE, quality) + 128
@@ -56,4 +56,5 @@ def _coded(
     steps = np.clip(np.floor((table * scale + 50) / 100), 1, 255)
     blocks = x.reshape(n, x.shape[1] // 8, 8, x.shape[2] // 8, 8).swapaxes(2, 3)
     blocks = dct.T @ (np.rint(dct @ blocks @ dct.T / steps) * steps) @ dct
-    return blocks.swapaxes(2, 3).reshape(x.shape)[:, :h, :w]
+    found: NDArray[np.float64] = blocks.swapaxes(2, 3).reshape(x.shape)[:, :h, :w]
+    return found

@@ -37,6 +37,7 @@ _FIRST: Final = 7_000
 def quiet() -> None:
     """Set a process up."""
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for loaders' workers: fast
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # of few processors
 
 

@@ -164,6 +164,12 @@ def added(times: Times) -> tuple[float, float]:
     return 100 * total / count, 100 * variance**0.5 / count
 
 
+def other_randomness() -> tuple[Any, bytes]:
+    """Return the state of Python's generator and of numpy's."""
+    _, keys, *_ = np.random.get_state(legacy=True)  # noqa: NPY002
+    return random.getstate(), np.asarray(keys).tobytes()
+
+
 def first_use(data: Any) -> float:
     """Return the seconds of a watched step and its findings: the first ones also set up what is there once in a process."""
     training = Training(data, 0, is_watched=True)
@@ -194,12 +200,12 @@ def main() -> None:
     for name, (most, monitors) in cases.items():
         plain = Training(data, args.seed)
         watched = Training(data, args.seed, monitors, is_watched=monitors is None)
-        before = random.getstate(), np.random.get_state()[1].tobytes()  # noqa: NPY002
+        before = other_randomness()
         times = paired(plain, watched, args.epochs, steps)
         differ = sum(
             not torch.equal(a, b) for a, b in zip(plain.state(), watched.state(), strict=True)
         )
-        differ += before != (random.getstate(), np.random.get_state()[1].tobytes())  # noqa: NPY002
+        differ += before != other_randomness()
         epochs = {"_first_epoch": [t for t in times if t[0] == 0], "": [t for t in times if t[0]]}
         for which, of in epochs.items() if monitors is None else (("", times),):
             percent, error = added(of)
