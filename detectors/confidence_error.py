@@ -12,10 +12,11 @@ from .binary_metrics import Metric
 
 
 class ConfidenceError(NamedTuple):
-    """The expected calibration error with its bounds, mean confidence less accuracy, and of how many answers."""
+    """The expected calibration error with its bounds, mean confidence less accuracy, the accuracy, and of how many answers."""
 
     error: Metric
     excess: float
+    accuracy: float
     answers: int
 
 
@@ -58,4 +59,5 @@ def confidence_error(bins: Floats, level: float = 0.05) -> ConfidenceError | Non
     chance += math.sqrt(2 * math.log(2 / level) * float((spread**2).sum()))
     value = float(np.abs(hits - confidence).sum()) / answers
     error = Metric(value, max(value - chance, 0.0), min(value + chance, 1.0))
-    return ConfidenceError(error, float((confidence - hits).sum()) / answers, int(answers))
+    excess = float((confidence - hits).sum()) / answers
+    return ConfidenceError(error, excess, float(hits.sum()) / answers, int(answers))

@@ -52,8 +52,8 @@ class CalibrationMonitor(BaseMonitor):
     Notes
     -----
     Claimed is an error whose lower bound, at the level of the look, is above `tolerance` in two epochs one after the other: see
-    `confidence_error` for the bound and `Looks` for the level. A model that learns is at first less sure than it is right, so that is
-    claimed only once the error has been within `tolerance`; one that is too sure always is. Labels that are smoothed or mixed on purpose make a model
+    `confidence_error` for the bound and `Looks` for the level. A model that learns is less sure than it is right, so that is
+    claimed only of one whose error was within `tolerance` at about that accuracy before; one that is too sure always is. Labels that are smoothed or mixed on purpose make a model
     less sure: the claim says on which side it is.
     """
 
@@ -82,7 +82,7 @@ class CalibrationMonitor(BaseMonitor):
         self._reader = Reader(criterion)
         self._claims = FirstClaims()
         self._apart: dict[str, int] = {}  # for how many epochs
-        self._was_within: set[str] = set()
+        self._was_within: dict[str, float] = {}  # at which accuracy, the highest
         self._counts: dict[str, Counts] = {}
 
     def initialize(
@@ -140,10 +140,11 @@ class CalibrationMonitor(BaseMonitor):
         self, place: Place, name: str, judged: ConfidenceError, shown: ConfidenceError
     ) -> None:
         is_apart = judged.error.low > self.tolerance
+        within = self._was_within.get(name, -1.0)
         if shown.error.value <= self.tolerance:
-            self._was_within.add(name)
-        elif shown.excess < 0 and name not in self._was_within:
-            is_apart = False
+            self._was_within[name] = max(within, shown.accuracy)
+        elif shown.excess < 0 and shown.accuracy > within + self.tolerance:
+            is_apart = False  # it has learnt more since
         self._apart[name] = self._apart.get(name, 0) + 1 if is_apart else 0
         if self._apart[name] < _IN_A_ROW or self.alerts is None:
             return

@@ -14,6 +14,7 @@ from .layers import layers_of
 
 INPUT: Final = "input"
 """What the inputs of the model are called among its layers."""
+_CHANNELS: Final = 4  # of a picture
 _LAST: Final = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.EmbeddingBag)
 """Modules whose units are the last dimension; of others they are dimension 1."""
 
@@ -49,7 +50,11 @@ class LayerUnits:
             return
         if tensor.ndim < 2 or not tensor.numel():
             return
-        mean, square = _moments(tensor.detach(), last=last or tensor.ndim == 2)
+        tensor = tensor.detach()
+        if layer == INPUT and tensor.ndim == 4 and 1 < tensor.shape[1] <= _CHANNELS:
+            # How bright pictures are hides which channel is which; what each is beyond the others' mean does not.
+            tensor = torch.cat([tensor, tensor - tensor.mean(1, keepdim=True)], 1)
+        mean, square = _moments(tensor, last=last or tensor.ndim == 2)
         rows = len(tensor)
         sums = torch.stack([mean, mean.square(), rows * mean, rows * square])
         before = self._sums.get(layer)

@@ -60,6 +60,8 @@ def test_a_model_too_sure_of_itself_is_claimed_once_in_its_second_epoch() -> Non
 def test_too_little_confidence_is_claimed_only_of_one_that_had_it() -> None:
     learning = [(0.55, 0.4), (0.6, 0.35), (0.7, 0.25), (0.9, 0.0)]
     assert not run(learning)[1].alerts
+    begun = [(0.52, 0.0), (0.55, 0.3), (0.56, 0.35), (0.6, 0.35)]  # right by chance, and knows it
+    assert not run(begun)[1].alerts
     _, alerts = run([*learning, (0.6, 0.35), (0.6, 0.35)])
     assert [alert.change for alert in alerts.alerts] == ["underconfident"]
 
