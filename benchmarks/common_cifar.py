@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SEVERITIES: Final = {
     "noise": {1: 0.04, 3: 0.08},  # standard deviation
     "blur": {1: 0.4, 3: 0.7},  # standard deviation in pixels
@@ -53,7 +51,14 @@ class Vectors:
         )
 
 
-def _file(name: str) -> Path:
+def file_of(name: str) -> Path:
+    """Return the path of a file of the data.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is not there.
+    """
     found = Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data")) / "cifar10" / name
     if not found.is_file():
         raise FileNotFoundError(
@@ -62,16 +67,17 @@ def _file(name: str) -> Path:
     return found
 
 
+def split(name: str) -> tuple[NDArray[np.uint8], Ints]:
+    """Return (n, 32, 32, 3) pictures and (n,) classes of a file, `train6k` or `test3k`."""
+    with np.load(file_of(f"{name}.npz"), allow_pickle=False) as file:
+        return file["X"], file["Y"].astype(np.int64)
+
+
 def images() -> tuple[torch.Tensor, Ints]:
     """Return (9000, 3, 32, 32) images in [0, 1], of the test files and of training files, and classes."""
     import torch
 
-    pixels: list[NDArray[np.uint8]] = []
-    classes: list[Ints] = []
-    for name in ("test3k.npz", "train6k.npz"):
-        with np.load(_file(name), allow_pickle=False) as file:
-            pixels.append(file["X"])
-            classes.append(file["Y"].astype(np.int64))
+    pixels, classes = zip(*(split(name) for name in ("test3k", "train6k")), strict=True)
     x = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2)
     return x.float() / 255, np.concatenate(classes)
 
@@ -97,62 +103,21 @@ def corrupted(x: torch.Tensor, name: str) -> torch.Tensor:
 
 
 class ResNet20:
-    """The CIFAR ResNet-20 with option A shortcuts, from a file of weights.
-
-    He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2
-    (arXiv 1512.03385).
-    """
+    """What the given CIFAR ResNet-20 makes of images."""
 
     def __init__(self) -> None:
-        import torch
+        from .common_resnet import given
 
-        self._weights: dict[str, torch.Tensor] = torch.load(
-            _file("resnet20.pt"), map_location="cpu", weights_only=True
-        )
+        self._network = given().eval()
 
     def __call__(self, x: torch.Tensor) -> Vectors:
         """Return what it makes of (n, 3, 32, 32) images in [0, 1]."""
         import torch
 
-        embedding: list[torch.Tensor] = []
+        from .common_resnet import normalised
+
         with torch.inference_mode():
-            embedding = [self._embedding(part) for part in x.split(250)]
-            rows = torch.cat(embedding)
-            logits = rows @ self._weights["linear.weight"].T + self._weights["linear.bias"]
+            parts = [self._network.embedding(normalised(part)) for part in x.split(250)]
+            rows = torch.cat(parts)
+            logits = self._network.linear(rows)
         return Vectors(rows.double().numpy(), logits.double().numpy())
-
-    def _embedding(self, x: torch.Tensor) -> torch.Tensor:
-        import torch
-        from torch.nn import functional
-
-        x = (x - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_STD).view(3, 1, 1)
-        h = functional.relu(self._normed(x, "", 1, 1))
-        for name, stride, wider in _blocks():
-            z = functional.relu(self._normed(h, name, 1, stride))
-            z = self._normed(z, name, 2, 1)
-            if stride == 2:
-                h = functional.pad(h[:, :, ::2, ::2], (0, 0, 0, 0, wider, wider))
-            h = functional.relu(z + h)
-        return h.mean(dim=(2, 3))
-
-    def _normed(self, x: torch.Tensor, block: str, number: int, stride: int) -> torch.Tensor:
-        """Convolve and normalise."""
-        from torch.nn import functional
-
-        w, norm = self._weights, f"{block}bn{number}."
-        z = functional.conv2d(x, w[f"{block}conv{number}.weight"], stride=stride, padding=1)
-        return functional.batch_norm(
-            z,
-            w[norm + "running_mean"],
-            w[norm + "running_var"],
-            w[norm + "weight"],
-            w[norm + "bias"],
-        )
-
-
-def _blocks() -> Iterator[tuple[str, int, int]]:
-    """Yield prefix, stride and channels to pad on either side of the nine blocks."""
-    for layer in (1, 2, 3):
-        for block in range(3):
-            stride = 2 if layer > 1 and block == 0 else 1
-            yield f"layer{layer}.{block}.", stride, 4 << (layer - 1) if stride == 2 else 0

@@ -24,23 +24,37 @@ _TO_YCC: Final = np.array(
 )
 
 
-def jpeg(images: NDArray[np.uint8], quality: int = QUALITY) -> NDArray[np.uint8]:
-    """Return what (n, h, w) or (n, h, w, 3) images are after JPEG, colours not subsampled; its coding loses nothing."""
-    grey = images.ndim == 3
-    x = images.astype(np.float64)[..., None] if grey else images @ _TO_YCC.T
-    n, h, w, channels = x.shape
-    x[..., 0] -= 128
-    x = np.pad(x, ((0, 0), (0, -h % 8), (0, -w % 8), (0, 0)), mode="edge")
+def jpeg(
+    images: NDArray[np.uint8], quality: int = QUALITY, *, subsampled: bool = False
+) -> NDArray[np.uint8]:
+    """Return what (n, h, w) or (n, h, w, 3) images are after JPEG, of even height and width where colours are subsampled, 4:2:0; its coding loses nothing."""
+    if images.ndim == 3:
+        x = _coded(images.astype(np.float64) - 128, _LUMINANCE, quality) + 128
+        return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+    y, *colours = np.moveaxis(images @ _TO_YCC.T, 3, 0)
+    y = _coded(y - 128, _LUMINANCE, quality) + 128
+    if subsampled:
+        n, h, w = y.shape
+        small = [c.reshape(n, h // 2, 2, w // 2, 2).mean(axis=(2, 4)) for c in colours]
+        small = [_coded(c, _CHROMINANCE, quality) for c in small]
+        colours = [c.repeat(2, axis=1).repeat(2, axis=2) for c in small]
+    else:
+        colours = [_coded(c, _CHROMINANCE, quality) for c in colours]
+    x = np.stack([y, *colours], axis=3) @ np.linalg.inv(_TO_YCC).T
+    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
+
+def _coded(
+    plane: NDArray[np.float64], table: NDArray[np.int64], quality: int
+) -> NDArray[np.float64]:
+    """Return what is left of (n, h, w) values around 0."""
+    n, h, w = plane.shape
+    x = np.pad(plane, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge")
     k = np.arange(8)
     dct = np.cos(np.pi * (2 * k + 1) * k[:, None] / 16) * np.where(k[:, None], 0.5, np.sqrt(1 / 8))
     scale = 200 - 2 * quality if quality >= 50 else 5000 / quality
-    for c in range(channels):
-        rows, columns = x.shape[1] // 8, x.shape[2] // 8
-        blocks = x[..., c].reshape(n, rows, 8, columns, 8).swapaxes(2, 3)
-        table = np.clip(np.floor(((_CHROMINANCE if c else _LUMINANCE) * scale + 50) / 100), 1, 255)
-        blocks = dct.T @ (np.rint(dct @ blocks @ dct.T / table) * table) @ dct
-        x[..., c] = blocks.swapaxes(2, 3).reshape(x.shape[:3])
-    x = x[:, :h, :w]
-    x[..., 0] += 128
-    x = x[..., 0] if grey else x @ np.linalg.inv(_TO_YCC).T
-    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+    steps = np.clip(np.floor((table * scale + 50) / 100), 1, 255)
+    blocks = x.reshape(n, x.shape[1] // 8, 8, x.shape[2] // 8, 8).swapaxes(2, 3)
+    blocks = dct.T @ (np.rint(dct @ blocks @ dct.T / steps) * steps) @ dct
+    found: NDArray[np.float64] = blocks.swapaxes(2, 3).reshape(x.shape)[:, :h, :w]
+    return found

@@ -17,10 +17,6 @@ _LEARNT: Final = 0.5
 """A loss that has come below this share of what it began with has learnt something: then rest is not a plateau."""
 _STILL: Final = 0.01
 """A fall of less than this share of the beginning is none."""
-
-
-_WORSE: Final = 1.5
-"""Times what a loss began with: of one that had learnt, a single batch so far up is a spike."""
 _LEVEL: Final = 32  # losses whose median is the level
 
 
@@ -78,18 +74,16 @@ class LossCurve:
         return found + self._undone(step, loss) + self._plateau(step, loss)
 
     def _undone(self, step: int, loss: float) -> list[Verdict]:
-        """Return whether a loss that had learnt is where it began: while it falls, its own scale is too wide to tell that."""
+        """Return whether a loss that had learnt is where it began: where single batches differ by factors, its own scale is too wide to tell that."""
         start = self._surges.start or 0.0
         self._latest.append(loss)
         if start > 0.0 and not self._has_learnt and len(self._latest) == _LEVEL:
             self._has_learnt = bool(np.median(self._latest) < _LEARNT * start)
-        if not self._has_learnt or loss < start:
-            return []
         back = sum(value >= start for value in list(self._latest)[-5:]) >= 3
-        if not back and loss < _WORSE * start:
+        if not self._has_learnt or not back or loss < start:
             return []
         return self._once(
-            step, "divergence" if back else "spike", loss / start, 1.0 if back else _WORSE, "times the first losses",
+            step, "divergence", loss / start, 1.0, "times the first losses",
             f"{loss:.4g}, began at {start:.4g} and had come below half of that",
             Summary(count=5, mean=start), Summary(count=1, mean=loss),
         )  # fmt: skip

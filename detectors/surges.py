@@ -8,8 +8,12 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
+from ..core.columns import Floats
+
 WINDOW: Final = 128
 """Values that say what is usual; chosen: a few hundred steps are what the shortest runs have."""
+LEVEL: Final = 32
+"""Values whose median is the level, from which a value is expected to come."""
 LEAST: Final = 20
 """Values before the first comparison with a window."""
 BEGIN: Final = 5
@@ -37,7 +41,8 @@ class Surges:
     """Tells spikes and lasting rises of one sequence of numbers.
 
     Logarithms are compared where no number of the window is 0 or negative, numbers otherwise. The scale is the distance from the median to the
-    0.9 quantile of the last 128, so that a tail to the right, or a fall within the window, makes it larger, and single outliers do not.
+    0.9 quantile of the last 128, so that a tail to the right makes it larger, and single outliers do not. A fall within the window would too: so values
+    are also compared with the median of the 32 before, in scales of how far the last 128 were from theirs, and the greater of the two counts.
     A rise is three of the last five values. Before there is a window, of 20, values are compared with the median of the first five.
 
     Parameters
@@ -63,6 +68,7 @@ class Surges:
         self._floor = floor
         self._wild = math.log(wild)
         self._values: deque[float] = deque(maxlen=WINDOW)
+        self._off: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._far: deque[float] = deque(maxlen=5)
         self.start: float | None = None
         """The median of the first values; None before there are five."""
@@ -87,17 +93,22 @@ class Surges:
             return self._early(value)
         window = np.array(self._values)
         low = float(window.min())
-        if low > 0.0 and value > 0.0:
+        is_log = low > 0.0 and value > 0.0
+        if is_log:
             window, x = np.log(window), math.log(value)
             floor = self._floor
         else:
             x, floor = value, self._floor * float(np.abs(window).max())
-        middle, high = len(window) // 2, (9 * len(window)) // 10
-        ordered = np.partition(window, (middle, high))
-        usual = float(ordered[middle])
-        scale = max(float(ordered[high]) - usual, floor, 1e-300)
-        statistic = (x - usual) / scale
-        was = math.exp(usual) if low > 0.0 and value > 0.0 else usual
+        usual, scale = _middle(window)
+        statistic = (x - usual) / max(scale, floor, 1e-300)
+        level = float(np.median(window[-LEVEL:]))
+        off = np.array([far for far, was_log in self._off if was_log == is_log])
+        self._off.append((x - level, is_log))
+        if len(off) >= LEVEL:
+            local = (x - level) / max(_middle(off)[1], floor, 1e-300)
+            if local > statistic:
+                statistic, usual = local, level
+        was = math.exp(usual) if is_log else usual
         self._far.append(statistic)
         if sum(far >= RISE for far in self._far) >= 3 and statistic >= RISE:
             return Surge("rise", statistic, RISE, was)
@@ -115,3 +126,10 @@ class Surges:
         if above >= 1.0 and sum(far >= RISE for far in self._far) >= 3:
             return Surge("rise", RISE * above, RISE, first)
         return None
+
+
+def _middle(window: Floats) -> tuple[float, float]:
+    """Return the median of numbers, and how far above it their 0.9 quantile is."""
+    middle, high = len(window) // 2, (9 * len(window)) // 10
+    ordered = np.partition(window, (middle, high))
+    return float(ordered[middle]), float(ordered[high] - ordered[middle])

@@ -212,7 +212,7 @@ class Delivery:
 
 def _draw_apart() -> None:
     """Give kafka-python a generator of its own: it draws nodes and waits, and Python's is what the caller draws from, a training say."""
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # another thread may import meanwhile
         if name.startswith("kafka.") and getattr(module, "random", None) is random:
             module.random = random.Random()  # type: ignore[attr-defined] # noqa: S311 - no secret
 

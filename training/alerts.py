@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import isnan
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 from ..consumers.incidents import Claim, Incidents, Moment, Onset
@@ -33,6 +33,14 @@ _KEPT: Final = (
 _TRIES: Final = 5
 """Sends of an alert, a second more between each: 10 s, the restart of a Redis. Then it is left out, and the log says so."""
 _END_SECONDS: Final = 15.0  # what `close` waits for alerts on their way, at most: all tries of one
+
+
+class TrainingClaim(NamedTuple):
+    """What a monitor claimed, and of which batch."""
+
+    place: Place
+    verdict: Verdict
+    summary: str
 
 
 class TrainingAlerts:
@@ -65,6 +73,8 @@ class TrainingAlerts:
     ----------
     alerts
         The latest 1,000.
+    claims
+        What they are made of, the latest 1,000: an alert may be of several, and a claim that joins an incident without making it worse has none.
     run
         The name of the run.
 
@@ -90,6 +100,7 @@ class TrainingAlerts:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.alerts: deque[Alert] = deque(maxlen=_KEPT)
+        self.claims: deque[TrainingClaim] = deque(maxlen=_KEPT)
         self.run = run or uuid4().hex[:12]
         self._step = 0
         self._incidents = Incidents(
@@ -119,6 +130,7 @@ class TrainingAlerts:
             What it is a claim of.
         """
         self.end_batch(place)
+        self.claims.append(TrainingClaim(place, verdict, summary))
         now = Claim(
             place.step, verdict, kind, f"{summary} ({place})", self._clock(), Onset(), str(place),
             self._version,

@@ -29,6 +29,7 @@ from .monitor import BaseMonitor
 from .readings import Readings
 
 _SMALLEST: Final = 1e-12
+_POINTS: Final = 1000  # of the curve of a layer, of which there may be hundreds
 
 
 class _Sent(NamedTuple):
@@ -58,6 +59,9 @@ class GradientMonitor(BaseMonitor):
     ----------
     history
         (batch of the run, norm of all gradients together) of each step looked at; of more than 10,000 a part, see `Curve`.
+    by_layer
+        Likewise, of the steps whose updates are looked at: `norm:LAYER` of a layer's gradient, `update:LAYER` of its update by that of its weights; of
+        more than 1,000 a part.
 
     Raises
     ------
@@ -82,6 +86,7 @@ class GradientMonitor(BaseMonitor):
         self.finite_every = finite_every
         self.alerts = alerts
         self.history = Curve()
+        self.by_layer: dict[str, Curve] = {}
         self._loop = Loop()
         self._readings: Readings[_Sent] = Readings()
         self._handles: list[Any] = []
@@ -102,7 +107,7 @@ class GradientMonitor(BaseMonitor):
         self.close()
         self.alerts = self.alerts or TrainingAlerts()
         self._loop = Loop()
-        self.history = Curve()
+        self.history, self.by_layer = Curve(), {}
         self._error: Exception | None = None
         self._optimizers: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
         self._layers = layers_of(model)
@@ -161,7 +166,25 @@ class GradientMonitor(BaseMonitor):
     def _take_pass(self, layer: str, total: torch.Tensor) -> None:
         self._passes.append((layer, total))
 
-    def _before_step(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Read what a step is given. One with a closure, as Lightning's, makes its gradients within: there they are read after it."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._read(optimizer)
+            return None
+
+        def then_read() -> Any:
+            found = closure()
+            self._read(optimizer)
+            return found
+
+        if len(args) > 1:
+            return (args[0], then_read, *args[2:]), kwargs
+        return args, {**kwargs, "closure": then_read}
+
+    def _read(self, optimizer: Optimizer) -> None:
         try:
             step = self._loop.step
             looked = step % self.every == 0
@@ -183,7 +206,7 @@ class GradientMonitor(BaseMonitor):
                 scale = getattr(optimizer, "grad_scale", None)  # AMP's, of a fused optimizer
                 if isinstance(scale, torch.Tensor):
                     self._scale = scale.clone(), optimizer.found_inf.clone()  # type: ignore[attr-defined]
-                if looked:
+                if looked and not self._before:  # the first call of a closure, of several
                     self._before = {k: p.detach().clone() for k, p, _ in mine}
         except Exception as error:  # the optimizer's step must not fail for it
             self._failed(error)
@@ -240,7 +263,15 @@ class GradientMonitor(BaseMonitor):
             weight = self._by_layer(flow, sent.looked, pairs[:, 1])
             ratios = np.where(change >= 0, change / np.maximum(weight, _SMALLEST), -1.0)
             found += flow.updated(step, ratios)
+            self._record(step, "norm", flow.names, norms)
+            self._record(step, "update", flow.names, ratios)
         return found
+
+    def _record(self, step: int, what: str, names: list[str], values: Floats) -> None:
+        for name, value in zip(names, values.tolist(), strict=True):
+            if value >= 0:
+                curve = self.by_layer.setdefault(f"{what}:{name}", Curve(_POINTS))
+                curve.add(step, value)
 
     def _flow_of(self, passes: list[str]) -> GradientFlow:
         """Return the detector; the first pass says in which order the layers are."""

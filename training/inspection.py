@@ -22,6 +22,9 @@ _PENDING: Final = 64  # batches, whose numbers are read in one go; chosen
 _MOST: Final = 1 << 24
 """Samples of which something is kept, by their index."""
 _BULK: Final = (0.01, 0.99)
+_COMMON: Final = 0.5
+"""Of a column's samples that have one value: then the others say how far it reaches (chosen)."""
+_REST: Final = 200  # others, of which the bulk is taken then; chosen
 _FENCES: Final = {"image": 1.0, "table": 10.0, "vector": 10.0, "other": 10.0}
 """How far outside the bulk of samples an input may be, in widths of the bulk, when no range is given. The extremes of a
 picture are those of hundreds of numbers and hardly vary; a column may have a long tail: 1 in a million of a lognormal one is
@@ -200,7 +203,9 @@ class Inspection:
                 self._high[fine] = np.maximum(self._high[fine], high)
             labels = None if look.labels is None else look.labels.cpu().numpy().astype(np.int64)
             if labels is not None:
-                self.label_of[samples] = labels
+                # What comes later under a number of an iterable data set is another sample than is known by its content.
+                unknown = self.label_of[samples] < 0
+                self.label_of[samples[unknown]] = labels[unknown]
             if not bad.any():
                 mean, square = (t.double().mean(0).cpu().numpy() for t in (look.mean, look.square))
                 self._drift.add(look.info, mean, square, labels)
@@ -236,8 +241,21 @@ class Inspection:
             width = low.shape[1]
             return np.full(width, self._range[0]), np.full(width, self._range[1])
         least, most = np.quantile(low, _BULK[0], axis=0), np.quantile(high, _BULK[1], axis=0)
+        if low.shape[1] > 1:
+            self._widen(least, most, low)
         width = most - least
         fence = _FENCES[self.contents.form or "other"] * width
         # A column that is constant for 98 % of samples is a rare feature, not one with a range.
         fence = np.where(width > 0, fence, np.inf)
         return least - fence, most + fence
+
+    def _widen(self, least: Floats, most: Floats, x: Floats) -> None:
+        """Take the bulk of columns that are mostly one value, of a picture's edge say, from what is not."""
+        middle = np.median(x, axis=0)
+        for k in np.flatnonzero((x == middle).mean(axis=0) >= _COMMON):
+            rest = x[x[:, k] != middle[k], k]
+            if len(rest) < _REST:
+                least[k] = most[k] = middle[k]  # no range
+            else:
+                low, high = np.quantile(rest, _BULK)
+                least[k], most[k] = min(low, middle[k]), max(high, middle[k])

@@ -111,6 +111,28 @@ class BaseMonitor:
     def close(self) -> None:
         """End: take away what was hung on the model; may be called twice."""
 
+    def plot(self) -> Any:
+        """Return a `matplotlib.figure.Figure` of what was seen, with what was claimed as red lines in it.
+
+        A monitor of one's own is plotted by its `history`: (batch, value) pairs, or a dictionary of numbers of each epoch.
+
+        Raises
+        ------
+        ImportError
+            matplotlib, the extra `plot`, is missing.
+        ValueError
+            There is nothing to plot yet.
+
+        Examples
+        --------
+        >>> from tocsin.training import LossMonitor
+        >>> monitor = LossMonitor()
+        >>> # after training: monitor.plot().savefig("loss.png")
+        """
+        from .plots import figure_of
+
+        return figure_of(self)
+
 
 class Monitor(BaseMonitor):
     """What a monitor of one's own is made of."""

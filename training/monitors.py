@@ -13,6 +13,7 @@ from ..detectors.base import last_words
 from .alerts import TrainingAlerts
 from .loop import Loop
 from .monitor import BaseMonitor
+from .scalars import ScalarMonitor, Writer
 
 if TYPE_CHECKING:
     from ..consumers.reference_writer import Written
@@ -33,9 +34,17 @@ class Monitors(BaseMonitor):
         told of all.
     alerts
         Where the claims of those go that have no `alerts` of their own; None for ones that are printed.
+    writer
+        Anything with `add_scalar(tag, value, step)`, as TensorBoard's `SummaryWriter`: it is given what is in each `history`, by the number of the batch
+        in the run. It is the caller's to close.
+    progress
+        Whether a bar on standard error shows how far an epoch is, and each monitor's latest number and claim; where that is no terminal, a line
+        after each epoch.
 
     Attributes
     ----------
+    monitors
+        Those that were given, then what serves `writer` and `progress`.
     set_aside
         The monitors that failed, by name, and with which error. An alert of kind `pipeline` says so, and the log has the traceback.
 
@@ -44,7 +53,7 @@ class Monitors(BaseMonitor):
     ValueError
         `every` is below 1.
     TypeError
-        One of `monitors` is not a `BaseMonitor`.
+        One of `monitors` is not a `BaseMonitor`, or `writer` has no `add_scalar`.
 
     Notes
     -----
@@ -65,6 +74,8 @@ class Monitors(BaseMonitor):
         *,
         every: int = 1,
         alerts: TrainingAlerts | None = None,
+        writer: Writer | None = None,
+        progress: bool = False,
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be 1 batch or more, got {every}")
@@ -78,9 +89,23 @@ class Monitors(BaseMonitor):
         self.every = every
         self.alerts = alerts
         self.set_aside: dict[str, Exception] = {}
+        given = tuple(self.monitors)
+        if writer is not None:
+            self.monitors.append(ScalarMonitor(given, writer))
+        if progress:
+            from .progress import ProgressBar
+
+            self.monitors.append(ProgressBar(given, self.set_aside))
         self._failed: set[int] = set()
         self._loop = Loop()
         self._of: tuple[nn.Module, Iterable[Any], Callable[..., Any] | None] | None = None
+
+    @classmethod
+    def of(cls, monitors: BaseMonitor | Iterable[BaseMonitor]) -> Monitors:
+        """Return monitors as a `Monitors`, which it may be already."""
+        if isinstance(monitors, Monitors):
+            return monitors
+        return cls([monitors] if isinstance(monitors, BaseMonitor) else monitors)
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
@@ -108,6 +133,11 @@ class Monitors(BaseMonitor):
             self._call(number, lambda m: m.on_epoch_end(epoch))
         self._loop.end_epoch(epoch)
 
+    def on_validation_batch_end(self, outputs: Any, batch: Any, name: str = "val") -> None:
+        """Tell all of a batch of other data."""
+        for number in range(len(self.monitors)):
+            self._call(number, lambda m: m.on_validation_batch_end(outputs, batch, name))
+
     def reference(
         self,
         path: str | Path,
@@ -131,11 +161,6 @@ class Monitors(BaseMonitor):
             if isinstance(found, ReferenceMonitor):
                 return found
         return None
-
-    def on_validation_batch_end(self, outputs: Any, batch: Any, name: str = "val") -> None:
-        """Tell all of a batch of other data."""
-        for number in range(len(self.monitors)):
-            self._call(number, lambda m: m.on_validation_batch_end(outputs, batch, name))
 
     def close(self) -> None:
         """End all."""

@@ -90,6 +90,20 @@ def test_a_given_range_is_exact() -> None:
         looked(x, y, value_range=(1.0, 1.0))
 
 
+def test_a_column_that_is_mostly_one_value_reaches_as_far_as_its_others() -> None:
+    x, y = table()
+    draw = torch.Generator().manual_seed(1)
+    is_rare = torch.rand(N, generator=draw) < 0.04
+    x[:, 2] = torch.where(is_rare, torch.rand(N, generator=draw) ** 8, 0.0)  # a pixel of the edge
+    often = torch.rand(N, generator=draw) < 0.45
+    x[:, 3] = torch.where(often, torch.rand(N, generator=draw), 0.0)
+    assert by_kind(looked(x, y)) == {}
+    x[9, 3] = 30.0
+    found = by_kind(looked(x, y))
+    assert found["input out of range"].samples.tolist() == [9]
+    assert "columns 3:" in found["input out of range"].summary
+
+
 @pytest.mark.parametrize("make", [table, pictures])
 def test_duplicates_within_and_across(make: Any) -> None:
     x, y = make()
@@ -151,6 +165,28 @@ def test_workers_that_repeat_their_shard(stream: Stream, said: str | None) -> No
     assert sum(len(one.samples) for one in watched.findings() if one.kind == "repeated shard") == N
     with pytest.raises(TypeError, match="iterable data set"):
         watched.quarantine()
+
+
+class Shuffled(IterableDataset[Any]):
+    """The same rows, in another order in each epoch; some come twice."""
+
+    epoch = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        x, y = table()
+        x, y = torch.cat([x, x[:20]]), torch.cat([y, y[:20]])
+        self.epoch += 1
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.epoch))
+        return iter([(x[k], y[k]) for k in order])
+
+
+def test_labels_of_an_iterable_data_set_are_those_of_the_epoch_that_contents_are_of() -> None:
+    watched = WatchedLoader(DataLoader(Shuffled(), 32))
+    for _ in range(3):
+        watched.look()
+    found = by_kind(watched)
+    assert len(found.pop("duplicate").samples) == 20
+    assert found == {}
 
 
 def test_a_worker_whose_features_are_others() -> None:

@@ -1,0 +1,44 @@
+"""The loss of each batch: what diverges is found while the loss still falls, and single bad batches are no divergence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tocsin.detectors.loss_curve import LossCurve
+
+
+def falling(seed: int, steps: int = 300) -> np.ndarray:
+    """Return losses that fall to a tenth within a hundred steps, by batches that differ by a fifth."""
+    rng = np.random.default_rng(seed)
+    return 2.3 * (0.1 + 0.9 * np.exp(-np.arange(steps) / 40)) * np.exp(rng.normal(0, 0.2, steps))
+
+
+def claims(losses: np.ndarray) -> list[tuple[int, str]]:
+    curve = LossCurve()
+    return [
+        (v.offset, v.change) for step, x in enumerate(losses) for v in curve.update(step, float(x))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loss_that_falls_is_no_claim_and_one_that_leaves_its_fall_is(seed: int) -> None:
+    losses = falling(seed)
+    assert claims(losses) == []
+    losses[120:] *= 6  # below what it began with, so that only its own past tells
+    (step, change), *_ = claims(losses)
+    assert 120 <= step <= 125
+    assert change in {"spike", "divergence"}
+
+
+def test_a_loss_that_had_learnt_and_is_back() -> None:
+    losses = falling(0)
+    losses *= np.exp(np.random.default_rng(1).normal(0, 1, len(losses)))  # batches differ by 3
+    losses[200:] = losses[:5].max()
+    assert (202, "divergence") in claims(losses)
+
+
+def test_one_bad_batch_is_no_divergence() -> None:
+    losses = falling(1)
+    losses[250] = 60.0
+    assert claims(losses) == [(250, "spike")]
