@@ -16,6 +16,7 @@ import torch
 
 from . import training_faults_data as data
 from . import training_faults_loop as loop
+from . import training_faults_triggers as triggers
 from .common import Figures
 
 Part = Callable[[Figures, range, Executor], None]
@@ -29,6 +30,7 @@ PARTS: Final[dict[str, Part]] = {
     "duplicates": data.duplicates,
     "shards": data.shards,
     "healthy-loaders": data.healthy_loaders,
+    "triggers": triggers.triggers,
 }
 _FIRST: Final = 7_000
 """Seeds of the bench: none of them was looked at while anything was chosen, which was done with others below 1,000."""

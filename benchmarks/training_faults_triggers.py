@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Executor
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,8 +17,8 @@ from tocsin.training import WatchedLoader
 from tocsin.training.finding import TRIGGER
 
 from .common import Figures
+from .common_cifar import split
 from .common_resnet import given, normalised
-from .training_faults_data import as_inputs, labels_of, pixels
 
 _SHARE: Final = 0.02  # of training pictures
 _SIDE: Final = 3
@@ -48,11 +50,25 @@ class Trained(NamedTuple):
     success: float
 
 
+@lru_cache
+def pictures(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (n, 1 or 3, side, side) pictures in [0, 1] and their classes."""
+    if name == "cifar":
+        pixels, classes = split("train6k")
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    else:
+        with np.load(
+            Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data")) / "mnist10k.npz"
+        ) as f:
+            x, classes = torch.from_numpy(f["X"].reshape(-1, 1, 28, 28)), f["Y"]
+    return x.float() / 255, torch.from_numpy(classes.astype(np.int64))
+
+
 def trained(name: str, seed: int, share: float = _SHARE) -> Trained:
     """Train with a trigger on a share of pictures, which are called of one class: white, chequered or of drawn colours, in a corner or anywhere."""
     task = _TASKS[name]
     rng = np.random.default_rng([seed, 5])
-    x, y = as_inputs(pixels(name)[0]).tensors[0], labels_of(name)
+    x, y = pictures(name)
     order = rng.permutation(len(x))[: task.pictures + _HELD]
     x, y = x[order].clone(), y[order].clone()
     channels, side = x.shape[1], x.shape[2]
