@@ -33,7 +33,7 @@ PARTS: Final[dict[str, Part]] = {
     "triggers": triggers.triggers,
 }
 _FIRST: Final = 7_000
-"""Seeds of the bench: none of them was looked at while anything was chosen, which was done with others below 1,000."""
+"""Seeds of the bench: none of them was looked at while anything was chosen, which was done with others below 5,000."""
 
 
 def quiet() -> None:

@@ -94,11 +94,12 @@ class GradientFlow:
 
     def _explosion(self, step: int, norms: Floats, largest: float) -> list[Verdict]:
         surge = self._surges.update(largest)
-        if surge is None or surge.kind == "spike":  # one step is what clipping is for
+        # One step is what clipping is for, and less than ten times the usual no explosion.
+        if surge is None or surge.kind == "spike" or surge.statistic < RISE:
             return []
         layer = self.names[int(np.argmax(norms))]
         return self._claims(
-            step, "exploding", layer, surge.statistic, surge.threshold, "robust scales of log norm",
+            step, "exploding", layer, surge.statistic, RISE, "robust scales of log norm",
             f"the norm is {largest:.3g}, {surge.statistic:.1f} scales above {surge.usual:.3g}, most of it in {layer}",
             Summary(count=self._surges.count, mean=surge.usual), Summary(count=1, mean=largest),
         )  # fmt: skip

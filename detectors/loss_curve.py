@@ -79,7 +79,7 @@ class LossCurve:
         self._latest.append(loss)
         if start > 0.0 and not self._has_learnt and len(self._latest) == _LEVEL:
             self._has_learnt = bool(np.median(self._latest) < _LEARNT * start)
-        back = sum(value >= start for value in list(self._latest)[-5:]) >= 3
+        back = sum(value >= start for value in list(self._latest)[-5:]) >= 4
         if not self._has_learnt or not back or loss < start:
             return []
         return self._once(

@@ -22,6 +22,8 @@ SPIKE: Final = 8.0
 """Of scales above the median. Logarithms whose tail is exponential come so far once in 800,000 values (0.5 exp(-8 log 5))."""
 RISE: Final = 4.0
 """Of scales above the median, for three of the last five values: once in 300 million where values are independent."""
+LASTING: Final = 3.0
+"""Of scales, for four of the last five values: once in 800 million where values are independent."""
 _FLOOR: Final = 0.05
 """The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
 _WILD: Final = 5.0
@@ -41,9 +43,9 @@ class Surges:
     """Tells spikes and lasting rises of one sequence of numbers.
 
     Logarithms are compared where no number of the window is 0 or negative, numbers otherwise. The scale is the distance from the median to the
-    0.9 quantile of the last 128, so that a tail to the right makes it larger, and single outliers do not. A fall within the window would too: so values
-    are also compared with the median of the 32 before, in scales of how far the last 128 were from theirs, and the greater of the two counts.
-    A rise is three of the last five values. Before there is a window, of 20, values are compared with the median of the first five.
+    0.9 quantile of the last 128, so that a tail to the right makes it larger, and single outliers do not. A fall within the window would too:
+    so what lasts is also compared with the median of the 32 before, in scales of how far the last 128 were from theirs, and the greater of the two counts.
+    A rise is three of the last five values, or four by less. Before there is a window, of 20, values are compared with the median of the first five.
 
     Parameters
     ----------
@@ -68,16 +70,13 @@ class Surges:
         self._floor = floor
         self._wild = math.log(wild)
         self._values: deque[float] = deque(maxlen=WINDOW)
-        self._off: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._off: deque[tuple[float, bool]] = deque(
+            maxlen=WINDOW
+        )  # far from the level, and whether as logarithms
         self._far: deque[float] = deque(maxlen=5)
         self.start: float | None = None
         """The median of the first values; None before there are five."""
         self.count = 0
-
-    @property
-    def level(self) -> float:
-        """The median of the window; NaN before there is one."""
-        return float(np.median(self._values)) if self._values else math.nan
 
     def update(self, value: float) -> Surge | None:
         """Compare a finite value with those before it, and take it in."""
@@ -104,15 +103,21 @@ class Surges:
         level = float(np.median(window[-LEVEL:]))
         off = np.array([far for far, was_log in self._off if was_log == is_log])
         self._off.append((x - level, is_log))
+        lasting = statistic
         if len(off) >= LEVEL:
-            local = (x - level) / max(_middle(off)[1], floor, 1e-300)
-            if local > statistic:
-                statistic, usual = local, level
-        was = math.exp(usual) if is_log else usual
-        self._far.append(statistic)
-        if sum(far >= RISE for far in self._far) >= 3 and statistic >= RISE:
-            return Surge("rise", statistic, RISE, was)
-        return Surge("spike", statistic, SPIKE, was) if statistic >= SPIKE else None
+            lasting = max(statistic, (x - level) / max(_middle(off)[1], floor, 1e-300))
+        self._far.append(lasting)
+        if self._lasts() and lasting >= LASTING:
+            was = usual if statistic >= lasting else level
+            return Surge("rise", lasting, LASTING, math.exp(was) if is_log else was)
+        if statistic >= SPIKE:
+            return Surge("spike", statistic, SPIKE, math.exp(usual) if is_log else usual)
+        return None
+
+    def _lasts(self) -> bool:
+        """Return whether enough of the last five are far above."""
+        rises = sum(far >= RISE for far in self._far)
+        return rises >= 3 or sum(far >= LASTING for far in self._far) >= 4
 
     def _early(self, value: float) -> Surge | None:
         """Compare with what a run began with."""
