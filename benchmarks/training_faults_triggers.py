@@ -139,6 +139,10 @@ def triggers(figures: Figures, seeds: range, pool: Executor) -> None:
     """Report which pictures with a trigger are found, and which others; and how many without one of healthy runs."""
     for name in _TASKS:
         runs = list(pool.map(partial(named, name, _SHARE), seeds))
+        for seed, (success, found, false) in zip(seeds, runs, strict=True):
+            print(
+                f"# {name} seed {seed}: success {success:.2f}, found {found:.3f}, others {false:.4f}"
+            )
         learnt = [run for run in runs if run[0] >= _LEAST]
         what = f"trigger on 2 %, {name}"
         figures.report(f"{what}: share of seeds in which it is learnt", len(learnt) / len(runs))

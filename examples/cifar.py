@@ -29,10 +29,12 @@ from tocsin.training import (
     TrainingAlerts,
     WatchedLoader,
 )
+from tocsin.training.finding import report
 
 _BATCH: Final = 128
 _RATE: Final = 0.1
 _LEAST: Final = 1000  # rows that a reference is made of
+_AUDITED: Final = 1000  # samples that the model looks at once more
 FAULTS: Final = ("rate", "nan", "labels")
 
 
@@ -57,14 +59,12 @@ def digits() -> tuple[nn.Module, Any, Any, Any]:
     return model, train, train, Subset(data, order[:_LEAST])
 
 
-def looked_at(data: Subset[Any], validation: Subset[Any]) -> list[int]:
-    """Print what is wrong with the data before any of it is learnt, and return the samples that are left."""
+def looked_at(data: Subset[Any], validation: Subset[Any]) -> WatchedLoader:
+    """Print what is wrong with the data before any of it is learnt."""
     loader = WatchedLoader(DataLoader(data, _BATCH), references={"validation": validation})
     loader.look()
     print(f"the data before training\n{loader.report()}")
-    left = list(loader.quarantine().indices)
-    print(f"trained on {len(left):,} of {len(data):,} samples\n")
-    return left
+    return loader
 
 
 def spoiled(fault: str | None, step: int, steps: int, batch: Any, optimizer: Any) -> Any:
@@ -100,7 +100,9 @@ def main(words: Sequence[str] | None = None) -> None:
         name, (model, plain, varied, held_back) = "digits", digits()
     plain = Subset(plain, range(len(plain))[: options.rows])
     validation = Subset(held_back, range(len(held_back))[: options.rows and _LEAST])
-    left = looked_at(plain, validation)
+    looked = looked_at(plain, validation)
+    left = list(looked.quarantine().indices)
+    print(f"trained on {len(left):,} of {len(plain):,} samples\n")
 
     loader = WatchedLoader(DataLoader(Subset(varied, left), _BATCH, shuffle=True))
     held: DataLoader[Any] = DataLoader(validation, 256)
@@ -139,6 +141,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
     print(f"\nfound in training\n{loader.report()}")
     best = ModelCheckpoint.load(folder, model)
+    found = looked.audit(model, most=_AUDITED)  # triggers, and what is unusual to the model
+    print(f"\nfound by the model\n{report(found)}")
+    looked.report(folder / "data.html")
     now = performance.history[best.epoch]
     print(f"\nbest epoch {best.epoch}: validated accuracy {now['val_accuracy']:.3f}, loss {now['val_loss']:.3f}")  # fmt: skip
     print(f"{len(alerts.claims)} claims in {len(alerts.alerts)} alerts; kept in {folder}:")
