@@ -33,10 +33,11 @@ _LEAST: Final = 5
 _PLACES: Final = 4  # of a class
 _AT_ONCE: Final = 250  # samples read at once
 _TOLERANCE: Final = 0.1  # of the range of inputs, within which a number is the trigger's
-_CONSTANT: Final = 0.5  # of samples with the trigger, that have such a number
-_RARE: Final = 0.2  # of other samples, that have it at the most
+_COMMON: Final = 0.5  # of samples with the trigger, that have a number that is the trigger's
+_LIFT: Final = 0.3  # by which that is more than of other samples
 _NUMBERS: Final = 3  # that the trigger must have
-_MATCH: Final = 0.75  # of the trigger's numbers, that a sample must have
+_MATCH: Final = 0.9  # of them, that a sample must have
+_RARE: Final = 0.05  # of other samples, that may have so many
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +161,7 @@ class TriggerSearch:
     def _with_pattern(self, row: int, column: int, samples: Ints, has: Bools, read: Read) -> Bools:
         """Return which of (n,) samples have what those that have a trigger have in common at a place; these, if that is nothing.
 
-        Common is what most of them have there, and few of other samples.
+        Common are numbers that most of them have there and fewer of other samples, which hardly ever have nearly all of them.
         """
         down, right = slice(row, row + self._side), slice(column, column + self._side)
         parts = np.concatenate(
@@ -170,9 +171,12 @@ class TriggerSearch:
         tolerance = _TOLERANCE * float(self._pool.max() - self._pool.min())
         is_like = np.abs(parts - middle) <= tolerance
         others = self._pool[:, :, down, right].flatten(1).cpu().numpy()
-        common = is_like[has].mean(0) >= _CONSTANT
-        common &= (np.abs(others - middle) <= tolerance).mean(0) <= _RARE
+        is_others = np.abs(others - middle) <= tolerance
+        share = is_like[has].mean(0)
+        common = (share >= _COMMON) & (share >= is_others.mean(0) + _LIFT)
         if common.sum() < _NUMBERS:
+            return has
+        if (is_others[:, common].mean(1) >= _MATCH).mean() > _RARE:
             return has
         matches: Bools = is_like[:, common].mean(1) >= _MATCH
         return matches
