@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from ..core.columns import Floats, Ints
 from .finding import TRIGGER, Finding, counted
 from .inspection import Inspection
+from .layers import bare
 from .loop import logits_of
 from .splits import batches_of, samples_of
 from .triggers import POOL, TriggerSearch
@@ -47,7 +48,7 @@ class Pass:
         self._embedding: torch.Tensor | None = None
         if not isinstance(model, nn.Module):
             return
-        inner: nn.Module = getattr(model, "_orig_mod", model)  # of one that is compiled
+        inner = bare(model)
         try:
             self._model = copy.deepcopy(inner).eval().requires_grad_(False)
         except Exception as error:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ..core.errors import ConfigError
 from ..core.events import Prediction, Scalar
-from .checkpoint_file import bare
+from .criterion import is_of_two, takes_probabilities
+from .layers import bare
 from .loop import logits_of, targets_of
 from .parts import LABELS, parts
 from .untouched import untouched
@@ -20,8 +21,6 @@ from .untouched import untouched
 Features = Sequence[str] | Callable[[Any], Sequence[Mapping[str, Scalar]]] | None
 Segments = Callable[[Any], Sequence[Mapping[str, str]]] | None
 Forward = Callable[[nn.Module, Any], Any] | None
-
-_OF_TWO: Final = (nn.BCELoss, nn.BCEWithLogitsLoss)
 
 
 class Answers(NamedTuple):
@@ -109,8 +108,8 @@ class _Told:
     ) -> None:
         self._model = model
         self._of = answers
-        self._is_of_two = isinstance(criterion, _OF_TWO)
-        self._gives_probabilities = isinstance(criterion, nn.BCELoss)
+        self._is_of_two = is_of_two(criterion)
+        self._gives_probabilities = takes_probabilities(criterion)
         self._embedding: torch.Tensor | None = None
         self._rows = 0
         self.left_out = 0
