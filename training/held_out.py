@@ -23,7 +23,7 @@ Segments = Callable[[Any], Sequence[Mapping[str, str]]] | None
 Forward = Callable[[nn.Module, Any], Any] | None
 
 
-class Answers(NamedTuple):
+class EventFields(NamedTuple):
     """How rows become events.
 
     Parameters
@@ -58,7 +58,7 @@ def tell(
     model: nn.Module,
     data: Iterable[Any],
     criterion: Callable[..., Any] | None,
-    answers: Answers,
+    fields: EventFields,
     take: Callable[[list[Prediction]], None],
 ) -> int:
     """Run a model over data in evaluation mode, and give the events of each batch to `take`.
@@ -71,7 +71,7 @@ def tell(
         Batches, as the training loop gets them.
     criterion
         The loss; tells whether a single output is a number, or about two classes.
-    answers
+    fields
         How rows become events.
     take
         Is given the events of a batch.
@@ -92,7 +92,7 @@ def tell(
     also where an error is raised.
     """
     of = bare(model)
-    told = _Told(of, criterion, answers)
+    told = _Told(of, criterion, fields)
     device = next((t.device for t in (*of.parameters(), *of.buffers())), torch.device("cpu"))
     with untouched(of, data), told.watched():
         for batch in data:
@@ -104,10 +104,10 @@ class _Told:
     """Events of batches, numbered."""
 
     def __init__(
-        self, model: nn.Module, criterion: Callable[..., Any] | None, answers: Answers
+        self, model: nn.Module, criterion: Callable[..., Any] | None, fields: EventFields
     ) -> None:
         self._model = model
-        self._of = answers
+        self._of = fields
         self._is_of_two = is_of_two(criterion)
         self._gives_probabilities = takes_probabilities(criterion)
         self._embedding: torch.Tensor | None = None
