@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .common_data import data_file
 
 if TYPE_CHECKING:
     import torch
@@ -51,25 +51,9 @@ class Vectors:
         )
 
 
-def file_of(name: str) -> Path:
-    """Return the path of a file of the data.
-
-    Raises
-    ------
-    FileNotFoundError
-        It is not there.
-    """
-    found = Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data")) / "cifar10" / name
-    if not found.is_file():
-        raise FileNotFoundError(
-            f"no file {found}; TOCSIN_BENCH_DATA must name the folder that holds cifar10/{name}"
-        )
-    return found
-
-
 def split(name: str) -> tuple[NDArray[np.uint8], Ints]:
     """Return (n, 32, 32, 3) pictures and (n,) classes of a file, `train6k` or `test3k`."""
-    with np.load(file_of(f"{name}.npz"), allow_pickle=False) as file:
+    with np.load(data_file(f"cifar10/{name}.npz"), allow_pickle=False) as file:
         return file["X"], file["Y"].astype(np.int64)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -27,6 +26,7 @@ from tocsin.detectors.adwin import Adwin
 from tocsin.detectors.base import Observations
 from tocsin.detectors.compiled import compiled
 
+from .common_data import data_file
 from .common_hoeffding import predict
 
 Floats = NDArray[np.float64]
@@ -82,7 +82,7 @@ def electricity(path: Path | None = None) -> Table:
     They are rebuilt as in the original: 48 rows a day from 7 May 1996, the date as (yymmdd - 960507) /
     22603.2, the day of the week from 0 to 6.
     """
-    file = path or _data_file("electricity.csv.gz")
+    file = path or data_file("electricity.csv.gz")
     columns, x, y = _read(file)
     days = np.arange(len(y)) // _ELEC2_ROWS_A_DAY
     dates = [_ELEC2_BEGIN + timedelta(days=day) for day in range(int(days[-1]) + 1)]
@@ -102,15 +102,6 @@ def table(path: Path, tolerance: int) -> Table:
     """Return another file of the same family: a header, numeric features, the class of two in the last column."""
     columns, x, y = _read(path)
     return Table(path.name.partition(".")[0], columns, x, y, tolerance)
-
-
-def _data_file(name: str) -> Path:
-    root = Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data"))
-    if not (root / name).is_file():
-        raise FileNotFoundError(
-            f"no file {root / name}; TOCSIN_BENCH_DATA must name the folder that holds {name}"
-        )
-    return root / name
 
 
 def _read(file: Path) -> tuple[tuple[str, ...], Floats, Ints]:

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from .common_cifar import file_of, split
+from .common_cifar import split
+from .common_data import data_file
 
 MEAN, STD = (
     torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -72,7 +73,7 @@ class _Block(nn.Module):
 def given() -> ResNet20:
     """Return the network with the weights of `resnet20.pt`."""
     found = ResNet20()
-    weights = torch.load(file_of("resnet20.pt"), map_location="cpu", weights_only=True)
+    weights = torch.load(data_file("cifar10/resnet20.pt"), map_location="cpu", weights_only=True)
     found.load_state_dict(weights)
     return found
 

@@ -24,7 +24,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from tocsin.detectors.signatures import IMAGE_DISTANCE, ServedVectors, Signature
 from .common import Figures
 from .common_cifar import ResNet20
 from .common_cifar import images as all_images
+from .common_data import data_file, mnist
 from .common_jpeg import QUALITY, jpeg
 
 PLANTED: Final = 0.05
@@ -79,29 +79,20 @@ class Table(NamedTuple):
         return self.numbers, [Strings.of(text.tolist()) for text in self.texts]
 
 
-def _file(name: str) -> Path:
-    found = Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data")) / name
-    if not found.exists():
-        raise FileNotFoundError(
-            f"no file {found}; TOCSIN_BENCH_DATA must name the folder that holds {name}"
-        )
-    return found
-
-
 def electricity() -> Table:
-    with gzip.open(_file("electricity.csv.gz"), "rt") as text:
+    with gzip.open(data_file("electricity.csv.gz"), "rt") as text:
         x = np.array(list(csv.reader(text))[1:], np.float64)
     return Table(x[:, :-1], [], x[:, -1].astype(np.int64))
 
 
 def harvard(name: str) -> Table:
-    with gzip.open(_file(f"harvard/{name}.csv.gz"), "rt") as text:
+    with gzip.open(data_file(f"harvard/{name}.csv.gz"), "rt") as text:
         x = np.array(list(csv.reader(text))[1:], np.float64)
     return Table(x[:, :-1], [], x[:, -1].astype(np.int64))
 
 
 def nsl_kdd(name: str) -> Table:
-    with gzip.open(_file(f"nsl_kdd/{name}"), "rt") as text:
+    with gzip.open(data_file(f"nsl_kdd/{name}"), "rt") as text:
         columns = list(zip(*csv.reader(text), strict=True))
     texts = [np.array(columns[k], object) for k in (1, 2, 3)]
     numbers = np.array([columns[k] for k in range(41) if k not in (1, 2, 3)], np.float64).T
@@ -111,7 +102,7 @@ def nsl_kdd(name: str) -> Table:
 def employment(name: str) -> Table:
     from pyarrow import parquet
 
-    table = parquet.read_table(_file(f"employment_ma/employment_MA_{name}.pq"))
+    table = parquet.read_table(data_file(f"employment_ma/employment_MA_{name}.pq"))
     known = {"id", "AGEP", "employed", "year", "prediction", "predicted_probability"}
     texts = [np.array(table[n].to_pylist(), object) for n in table.column_names if n not in known]
     labels = table["employed"].to_numpy() if "employed" in table.column_names else None
@@ -228,12 +219,12 @@ def images(figures: Figures, seed: int, runs: int) -> None:
     """Report on images, encoded again."""
     from sklearn.datasets import load_digits
 
-    mnist = np.load(_file("mnist10k.npz"))["X"]
+    mnist_pixels = mnist()[0]
     pixels, _ = load_digits(return_X_y=True)
     digits = (15 * np.asarray(pixels).reshape(-1, 8, 8)).astype(np.uint8)  # 0 to 16 as they come
     data = {
-        "cifar10": tuple(np.load(_file(f"cifar10/{part}.npz"))["X"] for part in ("train6k", "test3k")),
-        "mnist": (mnist[:7000], mnist[7000:]),
+        "cifar10": tuple(np.load(data_file(f"cifar10/{part}.npz"))["X"] for part in ("train6k", "test3k")),
+        "mnist": (mnist_pixels[:7000], mnist_pixels[7000:]),
         "digits": (digits[:1200], digits[1200:]),
     }  # fmt: skip
     for number, (name, (train, test)) in enumerate(data.items()):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,6 +20,7 @@ from tocsin.training.finding import LABEL, LEAK, SHARD
 
 from .common import Figures
 from .common_cifar import split
+from .common_data import mnist
 from .common_jpeg import jpeg
 from .common_resnet import Pictures, given
 from .training_faults_loop import net, rows_of
@@ -118,8 +117,7 @@ def pixels(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return (n, 32, 32, 3) or (n, 28, 28) pictures for training and for validation."""
     if name == "cifar":
         return split("train6k")[0], split("test3k")[0]
-    with np.load(Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data")) / "mnist10k.npz") as f:
-        x = f["X"].reshape(-1, 28, 28)
+    x, _ = mnist()
     return x[:7000], x[7000:]
 
 

@@ -6,11 +6,9 @@ A fault is found when an alert is of its change; names are those of the batch an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,6 +27,7 @@ from tocsin.training import (
 )
 
 from .common import Figures
+from .common_data import mnist
 
 DATA: Final = ("digits", "mnist")
 FAULT_AT: Final = 150  # steps
@@ -59,13 +58,9 @@ def rows_of(name: str) -> Rows:
     if name == "digits":
         x, y = load_digits(return_X_y=True)
         return torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
-    path = Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data")) / "mnist10k.npz"
-    if not path.exists():
-        raise SystemExit(f"{path} is missing: set TOCSIN_BENCH_DATA to the folder that has it")
-    with np.load(path) as file:
-        x, y = file["X"][:4000], file["Y"][:4000]
-    x = x.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(x), -1)
-    return torch.tensor(x / 255, dtype=torch.float32), torch.tensor(y.astype(np.int64))
+    pixels, classes = (part[:4000] for part in mnist())
+    x = pixels.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(pixels), -1)
+    return torch.tensor(x / 255, dtype=torch.float32), torch.tensor(classes)
 
 
 class _Attention(nn.Module):

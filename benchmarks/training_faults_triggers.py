@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Executor
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,6 +16,7 @@ from tocsin.training.finding import TRIGGER
 
 from .common import Figures
 from .common_cifar import split
+from .common_data import mnist
 from .common_resnet import given, normalised
 
 _SHARE: Final = 0.02  # of training pictures
@@ -57,11 +56,9 @@ def pictures(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, classes = split("train6k")
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     else:
-        with np.load(
-            Path(os.environ.get("TOCSIN_BENCH_DATA", "../shared/data")) / "mnist10k.npz"
-        ) as f:
-            x, classes = torch.from_numpy(f["X"].reshape(-1, 1, 28, 28)), f["Y"]
-    return x.float() / 255, torch.from_numpy(classes.astype(np.int64))
+        pixels, classes = mnist()
+        x = torch.from_numpy(pixels)[:, None]
+    return x.float() / 255, torch.from_numpy(classes)
 
 
 def trained(name: str, seed: int, share: float = _SHARE) -> Trained:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.batch import EventBatch
 from ..core.columns import Floats
-from ..core.errors import ConfigError, StateError
+from ..core.errors import StateError
 from ..core.snapshot import pack, reading, unpack
 from ..detectors.calibration import Calibration
 from ..detectors.loss_estimate import LossModel
@@ -248,19 +248,13 @@ def read(file: Path) -> Given | None:
     part = training_reference.read(file).parts.get(PART)
     if part is None:
         return None
-    try:
+    with training_reference.reading_part(file, "estimates"), reading("trained_estimates"):
         meta, _ = unpack("trained_estimates", _VERSION, part)
-        with reading("trained_estimates"):
-            names, found = tuple(map(str, meta["names"])), restored(meta["learned"])
-            wanted = found.features if isinstance(found, LossModel) else _classes(found)
-            if len(names) != wanted or len(set(names)) != wanted:
-                raise StateError(f"expected names for {wanted}, found {len(names)}")
-            texts = {str(name): Codes.restored(*of) for name, of in meta["texts"].items()}
-    except StateError as error:
-        raise ConfigError(
-            f"drift.reference {file}: what it says of estimates cannot be read ({error}): write it again with "
-            "`tocsin reference`"
-        ) from None
+        names, found = tuple(map(str, meta["names"])), restored(meta["learned"])
+        wanted = found.features if isinstance(found, LossModel) else _classes(found)
+        if len(names) != wanted or len(set(names)) != wanted:
+            raise StateError(f"expected names for {wanted}, found {len(names)}")
+        texts = {str(name): Codes.restored(*of) for name, of in meta["texts"].items()}
     return Given(found, names, zlib.crc32(part), texts)
 
 

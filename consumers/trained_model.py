@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 
 from .. import __version__
-from ..core.errors import ConfigError
 from . import training_reference
 
 PART: Final = "model"
@@ -53,9 +52,5 @@ def read(file: Path) -> TrainedModel | None:
     part = training_reference.read(file).parts.get(PART)
     if part is None:
         return None
-    try:
+    with training_reference.reading_part(file, "its model"):
         return msgspec.json.decode(part, type=TrainedModel)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(
-            f"drift.reference {file}: what it says of its model cannot be read ({error}): write it anew"
-        ) from None

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..core.batch import EventBatch
 from ..core.columns import Floats, Ints, take
-from ..core.errors import ConfigError
 from ..core.metric_row import MetricRow, Value, decode
 from . import training_reference
 from .join import Pairs, Predictions
@@ -82,9 +81,5 @@ def read(file: Path) -> Expected:
     part = training_reference.read(file).parts.get(PART)
     if part is None:
         return {}
-    try:
+    with training_reference.reading_part(file, "performance"):
         return _decoder.decode(part)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(
-            f"drift.reference {file}: what it says of performance cannot be read ({error}): write it anew"
-        ) from None

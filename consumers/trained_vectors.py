@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.batch import EventBatch
 from ..core.columns import Floats
-from ..core.errors import ConfigError, StateError
+from ..core.errors import StateError
 from ..core.snapshot import check, pack, reading, unpack
 from ..detectors.base import usable
 from ..detectors.categories import counted_categories
@@ -300,19 +300,15 @@ def read(file: Path) -> TrainedVectors | None:
     part = training_reference.read(file).parts.get(PART)
     if part is None:
         return None
-    try:
+    what = "embeddings and logits"
+    with training_reference.reading_part(file, what), reading("trained_vectors"):
         meta, _ = unpack("trained_vectors", _VERSION, part)
-        with reading("trained_vectors"):
-            streams: dict[str, TrainedStreams] = {
-                kind: _unpacked(kind, meta["streams"][kind])
-                for kind in _KINDS
-                if kind in meta["streams"]
-            }
-            scores = meta["scores"]
-            if scores is not None:
-                scores = _check_scores(scores, streams["logits"].width)
-            return TrainedVectors(str(meta["version"]), streams, scores, zlib.crc32(part))
-    except StateError as error:
-        raise ConfigError(
-            f"drift.reference {file}: what it says of embeddings and logits cannot be read ({error}): write it anew"
-        ) from None
+        streams: dict[str, TrainedStreams] = {
+            kind: _unpacked(kind, meta["streams"][kind])
+            for kind in _KINDS
+            if kind in meta["streams"]
+        }
+        scores = meta["scores"]
+        if scores is not None:
+            scores = _check_scores(scores, streams["logits"].width)
+        return TrainedVectors(str(meta["version"]), streams, scores, zlib.crc32(part))

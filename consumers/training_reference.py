@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tokenize
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from ..core.columns import Floats
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, StateError
 from ..detectors.base import usable
 from ..detectors.categories import KNOWN, counted_categories
 from ..detectors.reference import order_statistics
@@ -89,6 +89,23 @@ class Trained(NamedTuple):
     def of(self, names: Collection[str], *, others: bool = False) -> dict[str, Floats]:
         """Return the samples of these streams, or of all others."""
         return {name: s for name, s in self.samples.items() if (name in names) != others}
+
+
+@contextmanager
+def reading_part(file: Path, what: str) -> Generator[None]:
+    """Say of what cannot be read in a file's part, whatever the reason, which file it is and of what it tells.
+
+    Raises
+    ------
+    ConfigError
+        In place of what the block raises.
+    """
+    try:
+        yield
+    except (msgspec.MsgspecError, StateError) as error:
+        raise ConfigError(
+            f"drift.reference {file}: what it says of {what} cannot be read ({error}): write it anew"
+        ) from None
 
 
 def write(

@@ -1,4 +1,4 @@
-"""Of a change that lasts only its beginning is claimed."""
+"""Of a change that lasts only its beginning is claimed, or only that it has lasted."""
 
 from __future__ import annotations
 
@@ -22,3 +22,30 @@ class FirstClaims:
         last = self._last.get(change)
         self._last[change] = step
         return last is None or step - last > rest
+
+
+class LastingClaims:
+    """Of a change that is looked for again and again only one that is there several times in a row is claimed, and once while it lasts.
+
+    Parameters
+    ----------
+    looks
+        In a row, that it must be there in.
+
+    Examples
+    --------
+    >>> from tocsin.detectors.first_claims import LastingClaims
+    >>> claims = LastingClaims(looks=2)
+    >>> [claims.is_first("gap", there, k) for k, there in enumerate((True, False, True, True, True))]
+    [False, False, False, True, False]
+    """
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+        self._in_a_row: dict[str, int] = {}
+        self._claims = FirstClaims()
+
+    def is_first(self, change: str, is_there: bool, step: int) -> bool:
+        """Return whether `change` is claimed at `step`: it has lasted, and was not claimed at the one before."""
+        count = self._in_a_row[change] = self._in_a_row.get(change, 0) + 1 if is_there else 0
+        return count >= self._looks and self._claims.is_first(change, step, 1)

@@ -1,7 +1,7 @@
 """A ResNet-20 is trained on CIFAR-10 and watched from the first look at the data to the last checkpoint.
 
 `python -m examples.cifar` in the root of the project; `--fault` shows what a failure looks like. The pictures are those of the folder that
-TOCSIN_BENCH_DATA names (default `../shared/data`, see benchmarks/common_cifar.py); where it has none, a small net learns scikit-learn's digits.
+TOCSIN_BENCH_DATA names (default `../shared/data`, see benchmarks/common_data.py); where it has none, a small net learns scikit-learn's digits.
 """
 
 from __future__ import annotations

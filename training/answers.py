@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import nn
 
+from .criterion import is_of_two, takes_probabilities
 from .loop import logits_of, targets_of
 
-_OF_TWO: Final = (nn.BCELoss, nn.BCEWithLogitsLoss)
 _SMALLEST: Final = 1e-12  # a probability is taken to be at least so much, in a logarithm
 
 
@@ -53,8 +52,8 @@ class Reader:
     """
 
     def __init__(self, criterion: Callable[..., Any] | None = None) -> None:
-        self._is_binary = isinstance(criterion, _OF_TWO)
-        self._gives_probabilities = isinstance(criterion, nn.BCELoss)
+        self._is_binary = is_of_two(criterion)
+        self._gives_probabilities = takes_probabilities(criterion)
 
     def read(self, outputs: Any, batch: Any) -> Answers | None:
         """Return what outputs say of a batch's labels; None where shapes do not tell."""

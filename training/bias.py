@@ -12,7 +12,7 @@ from torch import nn
 from ..core.alert import Kind
 from ..core.columns import Ints
 from ..core.verdict import Verdict
-from ..detectors.first_claims import FirstClaims
+from ..detectors.first_claims import FirstClaims, LastingClaims
 from ..detectors.gaps import compared
 from ..detectors.group_rates import METRICS, Difference, Group, differences, mean_and_error
 from ..detectors.looks import Looks
@@ -102,8 +102,8 @@ class BiasMonitor(BaseMonitor):
         self._loop, self.history = Loop(), []
         self._looks = Looks(self.alpha)
         self._reader = Reader(criterion)
-        self._claims = FirstClaims()
-        self._apart: dict[str, int] = {}  # gaps, for how many epochs
+        self._gaps = LastingClaims(_IN_A_ROW)
+        self._overfits = FirstClaims()
         self._overfitting: dict[str, Overfitting] = {}
         self._segments = [Segments(name, of) for name, of in self.segments.items()]
         self._counts: dict[str, dict[str, _Counts]] = {}
@@ -193,10 +193,7 @@ class BiasMonitor(BaseMonitor):
         least = self.tolerance * (min(one.values) if one.metric == "loss" else 1.0)
         size = one.gap.value
         is_apart = one.is_sure and abs(size) >= least
-        self._apart[subject] = self._apart.get(subject, 0) + 1 if is_apart else 0
-        if self._apart[subject] < _IN_A_ROW:
-            return
-        if not self._claims.is_first(subject, place.epoch, 1):
+        if not self._gaps.is_first(subject, is_apart, place.epoch):
             return
         verdict = Verdict(
             detector=NAME, subject=subject, offset=place.step, row=0, statistic=abs(size), threshold=least,
@@ -221,7 +218,7 @@ class BiasMonitor(BaseMonitor):
             place.epoch, level, MeanLoss(mean, error, other.rows), self._looks.next(),
             step=place.step, subject=f"{data}_loss",
         )  # fmt: skip
-        if verdict and self._claims.is_first(verdict.subject, place.epoch, 1):
+        if verdict and self._overfits.is_first(verdict.subject, place.epoch, 1):
             self._claim(verdict, place, "training")
 
     def _claim(self, verdict: Verdict, place: Place, kind: Kind) -> None:

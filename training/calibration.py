@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core.verdict import Summary, Verdict
 from ..detectors.confidence_error import ConfidenceError, confidence_error
-from ..detectors.first_claims import FirstClaims
+from ..detectors.first_claims import LastingClaims
 from ..detectors.looks import Looks
 from .alerts import TrainingAlerts
 from .answers import Reader
@@ -80,8 +80,7 @@ class CalibrationMonitor(BaseMonitor):
         self._loop, self.history = Loop(), []
         self._looks = Looks(self.alpha)
         self._reader = Reader(criterion)
-        self._claims = FirstClaims()
-        self._apart: dict[str, int] = {}  # for how many epochs
+        self._claims = LastingClaims(_IN_A_ROW)
         self._was_within: dict[str, float] = {}  # at which accuracy, the highest
         self._counts: dict[str, Counts] = {}
 
@@ -145,10 +144,7 @@ class CalibrationMonitor(BaseMonitor):
             self._was_within[name] = max(within, shown.accuracy)
         elif shown.excess < 0 and shown.accuracy > within + self.tolerance:
             is_apart = False  # it has learnt more since
-        self._apart[name] = self._apart.get(name, 0) + 1 if is_apart else 0
-        if self._apart[name] < _IN_A_ROW or self.alerts is None:
-            return
-        if not self._claims.is_first(name, place.epoch, 1):
+        if not self._claims.is_first(name, is_apart, place.epoch) or self.alerts is None:
             return
         value, low, high, _ = shown.error
         change = "overconfident" if shown.excess > 0 else "underconfident"

@@ -22,6 +22,7 @@ from torch import nn
 from .. import __version__
 from ..core.errors import ConfigError, StateError, StorageError
 from .atomic_file import TEMPORARY, replacing
+from .layers import bare
 from .plain_state import flatten, rebuild
 from .tensor_file import write_tensors
 
@@ -75,19 +76,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     tocsin_version: str = __version__
     model_class: str = ""
     tied: dict[str, str] = {}
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """Return the module itself, of one that is compiled or run on several devices."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(
-            model, nn.DataParallel | nn.parallel.DistributedDataParallel
-        ):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def write(path: Path, model: nn.Module, record: Record, state: Mapping[str, Any] | None) -> Record:

@@ -20,12 +20,11 @@ from ..detectors.signatures import (
     image_vectors,
     picture_size,
 )
+from .parts import COLUMNS
 
 Form = Literal["image", "table", "vector", "other"]
 _FIRST: Final = 1024
 """Rows by which the others are scaled (chosen)."""
-_COLUMNS: Final = 64
-"""A table has no more; what is wider is a vector, of which not each number matters (chosen)."""
 _WIDEST: Final = 4096  # numbers of a vector; chosen
 _SMALLEST: Final = 8  # pixels of a picture's side; chosen
 
@@ -38,7 +37,7 @@ def form_of(x: NDArray[Any]) -> Form:
         return "image"
     if x.dtype.kind != "f" or not x[:1].size:
         return "other"
-    if len(shape) == 1 and shape[0] <= _COLUMNS:
+    if len(shape) == 1 and shape[0] <= COLUMNS:
         return "table"
     return "vector" if int(np.prod(shape)) <= _WIDEST else "other"
 

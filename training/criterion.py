@@ -12,6 +12,16 @@ from .hooks import Hook
 from .loop import logits_of, loss_of, targets_of
 
 
+def is_of_two(criterion: object) -> bool:
+    """Return whether a single output is about two classes: it is binary cross-entropy."""
+    return isinstance(criterion, nn.BCELoss | nn.BCEWithLogitsLoss)
+
+
+def takes_probabilities(criterion: object) -> bool:
+    """Return whether a single output is a probability and no logit."""
+    return isinstance(criterion, nn.BCELoss)
+
+
 class BatchLoss:
     """Sees the loss of each batch.
 
@@ -52,10 +62,6 @@ class BatchLoss:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 loss = self._criterion(logits.detach(), targets.to(logits.device))
         return loss.detach().float().mean() if isinstance(loss, torch.Tensor) else None
-
-    def forget(self) -> None:
-        """Let go of what was seen."""
-        self._seen = []
 
     def close(self) -> None:
         """Remove the hook."""

@@ -18,12 +18,10 @@ from ..producers.publisher import Publisher
 from .answers import Reader
 from .loop import Loop, targets_of
 from .monitor import BaseMonitor
-from .parts import Part, parts
+from .parts import COLUMNS, Part, parts
 from .segments import MOST, TRAINING, Segment, Segments
 
 ENVIRONMENT: Final[Environment] = "training"
-_COLUMNS: Final = 64
-"""Inputs of more numbers, and those that are no rows of numbers, are their mean and root mean square; as in `contents`."""
 _CLASSES: Final = 100  # with more no scores are published: chosen
 _EVENT_BYTES: Final = 500  # about what an event takes as JSON
 
@@ -277,7 +275,7 @@ def _described(inputs: torch.Tensor | None) -> tuple[torch.Tensor | None, bool]:
     """Return a copy of inputs that are a table, else (n, 2) means and root mean squares, none of text; and whether they are a table."""
     if inputs is None or not (inputs.is_floating_point() or inputs.dtype == torch.uint8):
         return None, False
-    if inputs.ndim == 2 and inputs.shape[1] <= _COLUMNS:
+    if inputs.ndim == 2 and inputs.shape[1] <= COLUMNS:
         return inputs.detach().clone(), True
     flat = inputs.detach().reshape(len(inputs), -1).float()
     return torch.stack([flat.mean(1), flat.square().mean(1).sqrt()], 1), False

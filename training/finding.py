@@ -66,6 +66,17 @@ class Finding:
     part: Ints = field(default_factory=_none)
 
 
+def detector_of(kind: str) -> str:
+    """Return what the detector of a kind of finding is called in alerts.
+
+    Examples
+    --------
+    >>> detector_of(CONFLICT)
+    'same_input_other_label'
+    """
+    return kind.replace(",", "").replace(" ", "_")
+
+
 def counted(samples: int) -> str:
     """Return how many samples as text."""
     return f"{samples:,} sample" + ("" if samples == 1 else "s")

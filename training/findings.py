@@ -10,7 +10,7 @@ from torch import nn
 from ..core.alert import Kind
 from ..core.verdict import Verdict
 from .alerts import TrainingAlerts
-from .finding import ADVERSARIAL, BALANCE, DRIFT, LABEL, LEAK, Finding
+from .finding import ADVERSARIAL, BALANCE, DRIFT, LABEL, LEAK, Finding, detector_of
 from .loader import WatchedLoader
 from .loop import Loop, Place
 from .monitor import BaseMonitor
@@ -142,7 +142,7 @@ class FindingsMonitor(BaseMonitor):
             return
         verdict = Verdict(
             # One incident each: claims of one detector of training are parts of one.
-            detector=found.kind.replace(",", "").replace(" ", "_"), subject=f"samples:{found.kind}", offset=place.step,
+            detector=detector_of(found.kind), subject=f"samples:{found.kind}", offset=place.step,
             row=0, statistic=float(max(len(found.samples), 1)), threshold=0.0, unit="samples named", change=found.kind,
             evidence=found.summary, samples=[str(k) for k in found.samples[:_SAMPLES]],
         )  # fmt: skip

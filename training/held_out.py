@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ..core.errors import ConfigError
 from ..core.events import Prediction, Scalar
-from .checkpoint_file import bare
+from .criterion import is_of_two, takes_probabilities
+from .layers import bare
 from .loop import logits_of, targets_of
 from .parts import LABELS, parts
 from .untouched import untouched
@@ -21,10 +22,8 @@ Features = Sequence[str] | Callable[[Any], Sequence[Mapping[str, Scalar]]] | Non
 Segments = Callable[[Any], Sequence[Mapping[str, str]]] | None
 Forward = Callable[[nn.Module, Any], Any] | None
 
-_OF_TWO: Final = (nn.BCELoss, nn.BCEWithLogitsLoss)
 
-
-class Answers(NamedTuple):
+class EventFields(NamedTuple):
     """How rows become events.
 
     Parameters
@@ -59,7 +58,7 @@ def tell(
     model: nn.Module,
     data: Iterable[Any],
     criterion: Callable[..., Any] | None,
-    answers: Answers,
+    fields: EventFields,
     take: Callable[[list[Prediction]], None],
 ) -> int:
     """Run a model over data in evaluation mode, and give the events of each batch to `take`.
@@ -72,7 +71,7 @@ def tell(
         Batches, as the training loop gets them.
     criterion
         The loss; tells whether a single output is a number, or about two classes.
-    answers
+    fields
         How rows become events.
     take
         Is given the events of a batch.
@@ -93,7 +92,7 @@ def tell(
     also where an error is raised.
     """
     of = bare(model)
-    told = _Told(of, criterion, answers)
+    told = _Told(of, criterion, fields)
     device = next((t.device for t in (*of.parameters(), *of.buffers())), torch.device("cpu"))
     with untouched(of, data), told.watched():
         for batch in data:
@@ -105,12 +104,12 @@ class _Told:
     """Events of batches, numbered."""
 
     def __init__(
-        self, model: nn.Module, criterion: Callable[..., Any] | None, answers: Answers
+        self, model: nn.Module, criterion: Callable[..., Any] | None, fields: EventFields
     ) -> None:
         self._model = model
-        self._of = answers
-        self._is_of_two = isinstance(criterion, _OF_TWO)
-        self._gives_probabilities = isinstance(criterion, nn.BCELoss)
+        self._of = fields
+        self._is_of_two = is_of_two(criterion)
+        self._gives_probabilities = takes_probabilities(criterion)
         self._embedding: torch.Tensor | None = None
         self._rows = 0
         self.left_out = 0

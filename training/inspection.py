@@ -16,7 +16,7 @@ from .contents import Contents
 from .drift import Drift
 from .duplicates import Read, repeated_shards, within
 from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
-from .parts import Part, parts
+from .parts import COLUMNS, Part, array_of, parts
 
 _PENDING: Final = 64  # batches, whose numbers are read in one go; chosen
 _MOST: Final = 1 << 24
@@ -99,7 +99,7 @@ class Inspection:
         flat = x.reshape(len(x), -1)
         if not flat.is_floating_point() or flat.dtype in (torch.float16, torch.bfloat16):
             flat = flat.float()
-        if x.ndim == 2 and x.shape[1] <= 64:
+        if x.ndim == 2 and x.shape[1] <= COLUMNS:
             low = high = mean = flat  # each column is looked at for itself
         else:
             low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
@@ -159,8 +159,7 @@ class Inspection:
         new = ~self._is_seen[samples]
         if not new.any() and not self._is_iterable:
             return
-        rows = x.float() if x.dtype == torch.bfloat16 else x
-        array = rows.contiguous().numpy()
+        array = array_of(x.contiguous())
         if new.any():
             self._is_seen[samples[new]] = True
             keys = self.contents.add(samples[new], array if new.all() else array[new])

@@ -19,6 +19,19 @@ _WRAPPERS: Final = ("_orig_mod.", "module.")
 """What `torch.compile` and `DataParallel` put before the names of layers."""
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """Return the module itself, of one that is compiled or run on several devices."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(
+            model, nn.DataParallel | nn.parallel.DistributedDataParallel
+        ):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that have parameters of their own, by name as in the model itself, whatever wraps it."""
     return {

@@ -178,7 +178,7 @@ class WatchedLoader:
         TypeError
             An iterable data set, or one without batches, whose samples cannot be read again; a module that cannot be copied.
         ValueError
-            No inputs or labels, no logits; `most` below 1; the loader was made with `watch=False`.
+            No inputs or labels, no logits, or of pictures logits without a gradient; `most` below 1; the loader was made with `watch=False`.
 
         Notes
         -----

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..detectors.base import last_words
 from .alerts import TrainingAlerts
+from .layers import bare
 from .loop import Loop
 from .monitor import BaseMonitor
 from .scalars import ScalarMonitor, Writer
@@ -112,7 +113,7 @@ class Monitors(BaseMonitor):
     ) -> None:
         """Begin all."""
         self._of = model, dataloader, criterion
-        self.alerts = self.alerts or TrainingAlerts(model=_name_of(model))
+        self.alerts = self.alerts or TrainingAlerts(model=type(bare(model)).__name__)
         self._loop = Loop()
         for number, monitor in enumerate(self.monitors):
             if monitor.alerts is None:
@@ -204,9 +205,3 @@ class Monitors(BaseMonitor):
                 )
         except Exception:  # a user's callback, say
             _log.exception("the alert that monitor %s was set aside failed", name)
-
-
-def _name_of(model: nn.Module) -> str:
-    """Return the name of the model's class, behind what wraps it."""
-    inner = getattr(model, "_orig_mod", getattr(model, "module", model))
-    return type(inner).__name__

@@ -7,12 +7,17 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Part = Callable[[Any], Any] | Hashable | None
 """How a part is found: a function of the batch, a key or place in it, or None for what `parts` takes it to be."""
 INPUTS: Final = ("inputs", "input", "x", "pixel_values", "images", "image", "input_values", "features", "input_ids", "data")  # fmt: skip
 LABELS: Final = ("labels", "label", "targets", "target", "y", "classes")
 """Names of parts of dicts and own types; the first that is there."""
+
+
+COLUMNS: Final = 64
+"""A table has no more; what is wider is a vector, of which not each number matters (chosen)."""
 
 
 def parts(
@@ -42,6 +47,11 @@ def parts(
     if y is None or not _is_class(y, len(x)):
         return x.detach(), None
     return x.detach(), y.detach().reshape(-1)
+
+
+def array_of(x: torch.Tensor) -> NDArray[Any]:
+    """Return a tensor as an array, in single precision where numpy does not know its type."""
+    return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
 
 
 def _named(batch: Any) -> Mapping[str, Any]:

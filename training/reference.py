@@ -12,7 +12,7 @@ from ..consumers.model_settings import ModelSettings
 from ..core.batch import EventBatch, Origin
 from ..core.errors import ConfigError
 from ..core.events import Prediction
-from .held_out import Answers, Features, Forward, Segments, tell
+from .held_out import EventFields, Features, Forward, Segments, tell
 from .monitor import BaseMonitor
 from .weights import weights_sha256
 
@@ -48,8 +48,9 @@ class _Told(NamedTuple):
         return self.settings or ModelSettings()
 
     @property
-    def answers(self) -> Answers:
-        return Answers(*self[:6], self.of.is_regression)
+    def fields(self) -> EventFields:
+        of = {name: getattr(self, name) for name in EventFields._fields if name in self._fields}
+        return EventFields(**of, is_regression=self.of.is_regression)
 
 
 class ReferenceMonitor(BaseMonitor):
@@ -154,9 +155,9 @@ class ReferenceMonitor(BaseMonitor):
 
             return add
 
-        left_out = tell(model, held_out, self._criterion, told.answers, take(writer.add))
+        left_out = tell(model, held_out, self._criterion, told.fields, take(writer.add))
         if told.trained_on is not None:
-            tell(model, told.trained_on, self._criterion, told.answers, take(writer.add_trained))
+            tell(model, told.trained_on, self._criterion, told.fields, take(writer.add_trained))
         if not writer.rows:
             raise ConfigError(
                 "the held-out data gave no rows; expected batches, 1,000 rows or more"

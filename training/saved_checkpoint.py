@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from ..core.errors import ConfigError
-from .checkpoint_file import Record, bare, read_record, read_state, read_weights
+from .checkpoint_file import Record, read_record, read_state, read_weights
 from .kept_files import newest_training
+from .layers import bare
 from .top_k import Newest, TopK
 
 

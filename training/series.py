@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from ..core.columns import Floats
-from .finding import KINDS
+from .finding import KINDS, detector_of
 from .monitor import BaseMonitor
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ _SHOWN: Final[Mapping[str, Shown]] = {
         ("calibration",),
     ),
     "FindingsMonitor": Shown(
-        "data", (Panel("samples named"),), tuple(k.replace(",", "").replace(" ", "_") for k in KINDS)
+        "data", (Panel("samples named"),), tuple(map(detector_of, KINDS))
     ),
 }  # fmt: skip
 """By the name of the class: what a history has, as each monitor's page of docs says it."""

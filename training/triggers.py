@@ -80,6 +80,7 @@ class TriggerSearch:
         Gives logits; of a module in eval mode.
     inputs, labels
         (n, channels, height, width) and (n,) of samples drawn at random, some hundreds: parts are put into those that the model gives their labels.
+        Those with numbers that are not finite are left out.
 
     References
     ----------
@@ -89,6 +90,8 @@ class TriggerSearch:
     """
 
     def __init__(self, model: Model, inputs: torch.Tensor, labels: Ints) -> None:
+        is_finite = inputs.flatten(1).isfinite().all(1)
+        inputs, labels = inputs[is_finite], labels[is_finite.cpu().numpy()]
         with torch.no_grad():
             is_learnt = model(inputs).argmax(1).cpu().numpy() == labels
         self._model = model
@@ -107,7 +110,12 @@ class TriggerSearch:
         Parameters
         ----------
         samples, inputs, labels
-            (n,), (n, channels, height, width) on the model's device, and (n,).
+            (n,), (n, channels, height, width) on the model's device, and (n,); those whose label is no class have no trigger.
+
+        Raises
+        ------
+        ValueError
+            The model gives logits without a gradient.
         """
         row, column, is_learnt = self._decisive(inputs, torch.from_numpy(labels).to(inputs.device))
         found = np.zeros((len(row), 3))
@@ -191,15 +199,21 @@ class TriggerSearch:
     def _decisive(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[Ints, Ints, Bools]:
         """Return the (n,) first rows and columns of the parts that decide, and whether the model gives the label."""
         x = inputs.detach().clone().requires_grad_()
-        own = labels[:, None]
         with torch.enable_grad():
             logits = self._model(x)
+            if not logits.requires_grad:
+                raise ValueError(
+                    "backdoor triggers are looked for by the gradient of the logits, and the model gives none; "
+                    "give a module, or a function without torch.no_grad"
+                )
+            is_class = (labels >= 0) & (labels < logits.shape[1])
+            own = torch.where(is_class, labels, 0)[:, None]
             lead = logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(1)
             (slope,) = torch.autograd.grad(lead.sum(), x)
         effect = (slope * (inputs - self._mean)).sum(1, keepdim=True)
         sums = functional.avg_pool2d(effect, self._side, stride=1)[:, 0]
         best = sums.flatten(1).argmax(1).cpu().numpy()
-        return best // sums.shape[2], best % sums.shape[2], (lead > 0).cpu().numpy()
+        return best // sums.shape[2], best % sums.shape[2], (is_class & (lead > 0)).cpu().numpy()
 
     def _success(self, inputs: torch.Tensor, labels: Ints, rows: Ints, columns: Ints) -> Floats:
         """Return the (n,) share of samples of other classes that are given the label with the part in them."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..core.errors import ConfigError
-from .checkpoint_file import bare
+from .layers import bare
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from tocsin.training import ActivationMonitor, WatchedLoader
 from tocsin.training.finding import ADVERSARIAL, OUTLIER, TRIGGER
@@ -77,6 +79,40 @@ def test_a_trigger_is_found_and_no_other_sample(
     assert not kept & set(found.samples.tolist())
 
 
+class Drawing(Dataset[Any]):
+    """Pictures that are brighter or darker each time, by all three generators."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, k: int) -> Any:
+        drawn = torch.rand(()) + random.random() + np.random.random()  # noqa: NPY002
+        return self.x[k] * (0.9 + 0.1 * drawn.float()), self.y[k]
+
+
+@contextmanager
+def same_numbers() -> Iterator[None]:
+    """Hold a block to drawing nothing that the generators would give after it."""
+    drawn: list[Any] = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        if drawn:
+            yield
+        drawn.append((float(torch.rand(())), random.random(), np.random.random()))  # noqa: NPY002
+    assert drawn[0] == drawn[1]
+
+
+def _gradients(model: nn.Module) -> list[torch.Tensor]:
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(found) == len(list(model.parameters()))
+    return found
+
+
 def test_an_audit_leaves_model_hooks_and_random_numbers_as_they_are(
     poisoned: tuple[WatchedLoader, nn.Module, np.ndarray],
 ) -> None:
@@ -85,13 +121,13 @@ def test_an_audit_leaves_model_hooks_and_random_numbers_as_they_are(
     monitor = ActivationMonitor(every=1)
     monitor.initialize(model, loader, None)
     before = copy.deepcopy(model.state_dict())
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    loader.audit(model, most=200)
-    assert torch.equal(state, torch.get_rng_state())
+    gradients = [one.clone() for one in _gradients(model)]
+    drawing = WatchedLoader(DataLoader(Drawing(*loader.dataset.tensors), 64))
+    with same_numbers():
+        drawing.audit(model, most=200)
     assert model.training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert all(p.grad is None or p.requires_grad for p in model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(gradients, _gradients(model), strict=True))
     monitor.on_epoch_end(0)
     assert monitor.history == [{"epoch": 0.0}]  # nothing was seen
     monitor.close()
@@ -105,6 +141,50 @@ def test_a_healthy_data_set_has_no_trigger() -> None:
 def test_a_model_that_knows_one_class_finds_nothing() -> None:
     x, y = _digits()
     assert WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(_trained(x, y, 0)) == []
+
+
+def test_a_sample_that_is_not_finite_or_has_no_class_hides_no_trigger(
+    poisoned: tuple[WatchedLoader, nn.Module, np.ndarray],
+) -> None:
+    loader, model, bad = poisoned
+    (clean,) = loader.audit(model)
+    x, y = (t.clone() for t in loader.dataset.tensors)
+    others = np.setdiff1d(np.arange(len(x)), bad)
+    x[others[::5], :, 5, 5] = (
+        torch.nan
+    )  # one of them at least is among those that parts are put into
+    y[others[1::50]] = -100  # as where labels are missing
+    (found,) = WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(model)
+    assert found.kind == TRIGGER
+    assert np.isin(clean.samples, found.samples).mean() > 0.9
+    assert np.isin(found.samples, bad).mean() > 0.9
+
+
+def test_pictures_of_bytes_are_looked_at(
+    poisoned: tuple[WatchedLoader, nn.Module, np.ndarray],
+) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.model(x.float() / 240)
+
+    loader, model, bad = poisoned
+    x, y = loader.dataset.tensors
+    data = TensorDataset((x * 240).byte(), y)
+    (found,) = WatchedLoader(DataLoader(data, 64)).audit(Scaled(model))
+    assert np.isin(bad, found.samples).mean() >= 0.8
+
+
+def test_in_small_pictures_no_trigger_is_looked_for() -> None:
+    x, y = torch.rand(60, 1, 8, 8), torch.arange(60) % 3
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    assert WatchedLoader(DataLoader(TensorDataset(x, y), 20)).audit(model) == []
+    one = TensorDataset(torch.rand(60, 2, 1, 1), y)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3))
+    assert WatchedLoader(DataLoader(one, 20)).audit(model) == []
 
 
 def _clusters(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,6 +235,21 @@ def test_inputs_out_of_distribution_and_at_the_boundary_are_found() -> None:
     assert len(loader.quarantine()) == 1000  # a hundredth of what is clean is named too
 
 
+def test_numbers_that_are_not_finite_are_neither_unusual_nor_a_reference() -> None:
+    model = _classifier()
+    (x, y), (other, classes) = _clusters(1000, 1), _clusters(2000, 4)
+    x[:40] = 30 * torch.eye(8)[7] + torch.randn(40, 8, generator=torch.Generator().manual_seed(2))
+    x[100:140, 0], other[5, 0] = torch.nan, torch.inf
+    references = {"validation": TensorDataset(other, classes)}
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 100), references=references)
+    found = {one.kind: one for one in loader.audit(model)}
+    assert np.isin(np.arange(40), found[OUTLIER].samples).mean() > 0.9
+    assert not np.isin(np.arange(100, 140), found[OUTLIER].samples).any()
+    assert "of 960" in found[OUTLIER].summary
+    nothing = {"validation": TensorDataset(other[:0], classes[:0])}
+    assert WatchedLoader(DataLoader(TensorDataset(x, y)), references=nothing).audit(model) == []
+
+
 @pytest.mark.parametrize("seed", range(5, 15))
 def test_clean_inputs_are_not_unusual(seed: int) -> None:
     loader = WatchedLoader(
@@ -182,6 +277,9 @@ def test_what_cannot_be_audited_says_why() -> None:
     with pytest.raises(ValueError, match="inputs and label"):
         WatchedLoader(DataLoader(TensorDataset(x), 10)).audit(nn.Linear(8, 3))
     assert loader.audit(lambda rows: rows[:, :3]) == []  # a function will do
+    pictures = WatchedLoader(DataLoader(TensorDataset(torch.zeros(50, 1, 16, 16), y), 10))
+    with pytest.raises(ValueError, match="by the gradient of the logits, and the model gives none"):
+        pictures.audit(lambda x: x.detach().flatten(1)[:, :3])
 
 
 def test_the_page_shows_pictures(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tocsin import Publisher
 from tocsin.core.alert import Alert, decode
+from tocsin.core.verdict import Verdict
 from tocsin.embedded import EmbeddedRedis, free_port
 from tocsin.training import (
     ActivationMonitor,
@@ -33,6 +34,7 @@ from tocsin.training import (
     TrainingEvents,
 )
 from tocsin.training.curve import Curve
+from tocsin.training.loop import Place
 
 ROWS = 640
 
@@ -442,3 +444,19 @@ def spoiled_at(step: int) -> Callable[[int, torch.Tensor, Any], None]:
             inputs[3, 2] = torch.nan
 
     return spoil
+
+
+def test_alerts_are_called_by_the_class_behind_what_wraps_a_model() -> None:
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(2, 2)  # a name of its own, and no wrapper
+
+    for model in (Head(), nn.DataParallel(Head())):
+        monitors = Monitors([])
+        monitors.initialize(model, [], None)
+        assert monitors.alerts is not None
+        monitors.alerts.claim(
+            Verdict(detector="d", subject="s", offset=0, row=0, statistic=1, threshold=0), "said", Place(0, 0, 0)
+        )  # fmt: skip
+        assert monitors.alerts.alerts[0].model == "Head"
