@@ -15,10 +15,14 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from tocsin.core.alert import Alert
 from tocsin.training import (
     ActivationMonitor,
+    BaseMonitor,
+    BiasMonitor,
+    CalibrationMonitor,
     GradientMonitor,
     LossMonitor,
     Monitors,
@@ -115,9 +119,16 @@ def deep(seed: int, width: int) -> nn.Module:
 
 
 def train(
-    model: nn.Module, seed: int, rows: Rows, steps: int, spoil: Spoil, *, is_watched: bool = True
+    model: nn.Module,
+    seed: int,
+    rows: Rows,
+    steps: int,
+    spoil: Spoil,
+    *,
+    is_watched: bool = True,
+    held: Rows | None = None,
 ) -> Run:
-    """Train with Adam or with momentum, in batches of 16, 32 or 64, by the seed."""
+    """Train with Adam or with momentum, in batches of 16, 32 or 64, by the seed; validate on what is held out, with monitors of that too."""
     x, y = rows
     size = (16, 32, 64)[seed // 8 % 3]
     optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -125,7 +136,15 @@ def train(
         optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
     alerts = TrainingAlerts(show=False)
-    watching = [LossMonitor(), GradientMonitor(), PerformanceMonitor(), ActivationMonitor()]
+    watching: list[BaseMonitor] = [
+        LossMonitor(),
+        GradientMonitor(),
+        PerformanceMonitor(),
+        ActivationMonitor(),
+    ]
+    if held is not None:
+        watching += [BiasMonitor({"group": _group}), CalibrationMonitor()]
+    validation = None if held is None else DataLoader(TensorDataset(*held), 256)
     losses: list[float] = []
     with Monitors(watching if is_watched else [], alerts=alerts) as monitors:
         monitors.initialize(model, [], criterion)
@@ -144,11 +163,19 @@ def train(
                 if len(losses) == steps:
                     break
             else:
+                if validation is not None:
+                    monitors.validate(model, validation)
                 monitors.on_epoch_end(epoch)
                 epoch += 1
     if monitors.set_aside:
         raise SystemExit(f"monitors were set aside: {monitors.set_aside}")
     return Run([alert for alert in alerts.alerts if alert.state == "firing"], losses)
+
+
+def _group(batch: Any) -> torch.Tensor:
+    """Return one of two groups for each row, which has nothing to do with what is learnt."""
+    found: torch.Tensor = (batch[0].sum(1) * 1e4).long() % 2
+    return found
 
 
 def nothing(_step: int, _model: nn.Module, _optimizer: object, _inputs: object) -> None:
@@ -214,8 +241,11 @@ def diverged(losses: Sequence[float], clean: Sequence[float]) -> int | None:
 
 def healthy_run(name: str, seed: int) -> list[str]:
     """Return what alerts a run without a fault gives."""
-    rows = rows_of(name)
-    run = train(net(seed, rows[0].shape[1]), seed, rows, _HEALTHY, nothing)
+    x, y = rows_of(name)
+    order = np.random.default_rng([seed, 6]).permutation(len(x))
+    held, own = order[: len(x) // 4], order[len(x) // 4 :]
+    model = net(seed, x.shape[1])
+    run = train(model, seed, (x[own], y[own]), _HEALTHY, nothing, held=(x[held], y[held]))
     return [alert.summary for alert in run.alerts]
 
 

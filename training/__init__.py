@@ -1,7 +1,7 @@
 """The training loop: monitors, checkpoints and watched data loaders."""
 
 from .activations import ActivationMonitor
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, TrainingClaim
 from .batch import BatchInfo
 from .bias import BiasMonitor
 from .calibration import CalibrationMonitor
@@ -38,6 +38,7 @@ __all__ = [
     "ReferenceMonitor",
     "SavedCheckpoint",
     "TrainingAlerts",
+    "TrainingClaim",
     "TrainingEvents",
     "WatchedLoader",
     "weights_sha256",

@@ -194,6 +194,8 @@ class WatchedLoader:
             )
         if most is not None and most < 1:
             raise ValueError(f"most must be 1 sample or more, got {most}")
+        if not len(self.loader.dataset):  # type: ignore[arg-type]
+            raise ValueError("there is no sample in the data set to look at")
         reference = next(iter(self._references.items()), None)
         self._audited = audit(model, self.loader, look, reference, most)
         return list(self._audited)

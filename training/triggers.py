@@ -97,7 +97,11 @@ class TriggerSearch:
         self._model = model
         self._pool = inputs[torch.from_numpy(is_learnt).to(inputs.device)]
         self._labels = labels[is_learnt]
-        self._mean = inputs.mean(0)
+        # Of medians: one sample far out of range must not hide what others have.
+        self._middle = inputs.median(0).values if len(inputs) else inputs.sum(0)
+        flat = self._pool.flatten(1)
+        width = flat.amax(1) - flat.amin(1) if len(flat) else flat.new_zeros(1)
+        self._tolerance = _TOLERANCE * float(width.median())
         self._side = max(3, round(_SHARE * min(inputs.shape[2:])))
         self._turn = 0
         self._samples: list[Ints] = []
@@ -176,10 +180,9 @@ class TriggerSearch:
             [read(some)[:, :, down, right].flatten(1).cpu().numpy() for some in _some(samples)]
         )
         middle = np.median(parts[has], axis=0)
-        tolerance = _TOLERANCE * float(self._pool.max() - self._pool.min())
-        is_like = np.abs(parts - middle) <= tolerance
+        is_like = np.abs(parts - middle) <= self._tolerance
         others = self._pool[:, :, down, right].flatten(1).cpu().numpy()
-        is_others = np.abs(others - middle) <= tolerance
+        is_others = np.abs(others - middle) <= self._tolerance
         share = is_like[has].mean(0)
         common = (share >= _COMMON) & (share >= is_others.mean(0) + _LIFT)
         if common.sum() < _NUMBERS:
@@ -210,7 +213,7 @@ class TriggerSearch:
             own = torch.where(is_class, labels, 0)[:, None]
             lead = logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(1)
             (slope,) = torch.autograd.grad(lead.sum(), x)
-        effect = (slope * (inputs - self._mean)).sum(1, keepdim=True)
+        effect = (slope * (inputs - self._middle)).sum(1, keepdim=True)
         sums = functional.avg_pool2d(effect, self._side, stride=1)[:, 0]
         best = sums.flatten(1).argmax(1).cpu().numpy()
         return best // sums.shape[2], best % sums.shape[2], (is_class & (lead > 0)).cpu().numpy()

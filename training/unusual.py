@@ -47,7 +47,8 @@ def unusual(
     References
     ----------
     Adversarial: `detectors/adversarial.py`. Out of distribution: Sun, Ming, Zhu and Li 2022, "Out-of-distribution detection with
-    deep nearest neighbors" (arXiv 2204.06507), section 3: the distance of the unit vector to its fifth nearest. Levels: `detectors/conformal.py`.
+    deep nearest neighbors" (arXiv 2204.06507), section 3: the distance of the unit vector to its fifth nearest; and, since a unit vector
+    says nothing of it, the length, half of the level each. Levels: `detectors/conformal.py`.
     """
     others, near = reference
     half = len(others) // 2
@@ -57,9 +58,12 @@ def unusual(
         _finding(ADVERSARIAL, name, samples, fitted.flags(logits), rest, list(fitted.levels.values()))
     ]  # fmt: skip
     if near is not None and embedding is not None:
-        calibration = Calibration(_distance(near[:half], near[half:]))
-        is_far = calibration.p(_distance(near[:half], embedding)) <= _LEVEL
-        found.append(_finding(OUTLIER, name, samples, is_far, rest, [_LEVEL]))
+        p_far = Calibration(_distance(near[:half], near[half:])).p(
+            _distance(near[:half], embedding)
+        )
+        p_long = Calibration(_length(near[half:])).p(_length(embedding))
+        is_out = np.minimum(p_far, p_long) <= _LEVEL / 2
+        found.append(_finding(OUTLIER, name, samples, is_out, rest, [_LEVEL / 2, _LEVEL / 2]))
     return [one for one in found if one is not None]
 
 
@@ -84,6 +88,10 @@ def _distance(reference: Floats, rows: Floats) -> Floats:
     ]
     cosine = torch.cat(found).numpy()
     return np.asarray(2 - 2 * cosine, np.float64)
+
+
+def _length(rows: Floats) -> Floats:
+    return np.asarray(np.linalg.norm(rows, axis=1), np.float64)
 
 
 def _unit(rows: Floats) -> torch.Tensor:

@@ -250,6 +250,17 @@ def test_numbers_that_are_not_finite_are_neither_unusual_nor_a_reference() -> No
     assert WatchedLoader(DataLoader(TensorDataset(x, y)), references=nothing).audit(model) == []
 
 
+def test_inputs_that_are_far_too_large_are_out_of_distribution() -> None:
+    x, y = _clusters(1000, 1)
+    x[:40] *= 20  # the direction is as before
+    loader = WatchedLoader(
+        DataLoader(TensorDataset(x, y), 100),
+        references={"validation": TensorDataset(*_clusters(2000, 4))},
+    )
+    found = {one.kind: one for one in loader.audit(_classifier())}
+    assert np.isin(np.arange(40), found[OUTLIER].samples).all()
+
+
 @pytest.mark.parametrize("seed", range(5, 15))
 def test_clean_inputs_are_not_unusual(seed: int) -> None:
     loader = WatchedLoader(
