@@ -15,7 +15,7 @@ from ..core.columns import Floats, Ints
 from .finding import TRIGGER, Finding, counted
 from .inspection import Inspection
 from .loop import logits_of
-from .splits import batches_of, samples_of
+from .splits import Collate, batches_of, samples_of
 from .triggers import POOL, TriggerSearch
 from .untouched import same_randomness
 from .unusual import LEAST, MOST, unusual
@@ -124,7 +124,7 @@ def audit(
             found = _triggers(search, lambda part: _read(loader, look, part, apply.device)[0])
         if reference is not None:
             name, split = reference
-            others = _joined(list(_outputs_of(apply, split, look, rows)))
+            others = _joined(list(_outputs_of(apply, split, look, rows, loader.collate_fn)))
             if len(others[0]) >= LEAST:
                 kept = rng.permutation(len(others[0]))[:MOST]
                 found += unusual(name, _rows(others, kept), samples, *_joined(made))
@@ -157,9 +157,9 @@ def _read(
 
 
 def _outputs_of(
-    apply: Pass, split: Any, look: Inspection, rows: int
+    apply: Pass, split: Any, look: Inspection, rows: int, collate: Collate
 ) -> Iterator[tuple[Floats, Floats | None]]:
-    for x in batches_of(split, look):
+    for x in batches_of(split, look, collate):
         for part in torch.split(x, rows):
             yield apply.outputs(part.to(apply.device))
 
