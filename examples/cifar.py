@@ -146,10 +146,10 @@ def main(words: Sequence[str] | None = None) -> None:
     looked.report(folder / "data.html")
     now = performance.history[best.epoch]
     print(f"\nbest epoch {best.epoch}: validated accuracy {now['val_accuracy']:.3f}, loss {now['val_loss']:.3f}")  # fmt: skip
-    print(f"{len(alerts.claims)} claims in {len(alerts.alerts)} alerts; kept in {folder}:")
+    print(f"{len(alerts.claims)} claims in {len(alerts.alerts)} alerts")
     # What a worker compares with what it is sent, of the best weights: see docs/training_reference.md.
     written = monitors.reference(folder / "reference.npz", held, version="1")
-    print(f"\n{written}\n")
+    print(f"\n{written}\n\nkept in {folder}:")
     if find_spec("matplotlib") is not None:
         monitors.plot().savefig(folder / "monitors.svg")
     for path in sorted(folder.iterdir()):

@@ -16,7 +16,7 @@ from .finding import TRIGGER, Finding, counted
 from .inspection import Inspection
 from .layers import bare
 from .loop import logits_of
-from .splits import batches_of, samples_of
+from .splits import Collate, batches_of, samples_of
 from .triggers import POOL, TriggerSearch
 from .untouched import same_randomness
 from .unusual import LEAST, MOST, unusual
@@ -135,7 +135,8 @@ def audit(
             )
         if reference is not None:
             name, split = reference
-            others, own = _joined(list(_outputs_of(apply, split, look, rows))), _joined(made)
+            others = _joined(list(_outputs_of(apply, split, look, rows, loader.collate_fn)))
+            own = _joined(made)
             known, fine = _finite(others), _finite(own)
             if len(known) >= LEAST and len(fine):
                 kept = rng.permutation(known)[:MOST]
@@ -169,9 +170,9 @@ def _read(
 
 
 def _outputs_of(
-    apply: Pass, split: Any, look: Inspection, rows: int
+    apply: Pass, split: Any, look: Inspection, rows: int, collate: Collate
 ) -> Iterator[tuple[Floats, Floats | None]]:
-    for x in batches_of(split, look):
+    for x in batches_of(split, look, collate):
         for part in torch.split(x, rows):
             yield apply.outputs(part.to(apply.device))
 

@@ -52,7 +52,7 @@ class ModelCheckpoint:
         The folder; made when something is saved.
     filename
         Template of file names, as `best-{epoch:02d}-{val_loss:.2f}`: it knows `epoch`, `step`, the metrics given to `step`, and the monitored quantity
-        also with `val_` or `train_` before its name. None means `{epoch}-{step}`. Of equal names the later ones end in `-v1`, `-v2`.
+        also with `val_` or `train_` before its name, where it has neither. None means `{epoch}-{step}`. Of equal names the later ones end in `-v1`, `-v2`.
     monitor
         The quantity that ranks models. None keeps the newest.
     mode
@@ -401,8 +401,9 @@ class ModelCheckpoint:
         """Save what is to be saved; what is in memory changes only when it is on the disk."""
         score = metrics.get(self.monitor) if self.monitor is not None else None
         names: dict[str, float] = {**metrics, "epoch": epoch, "step": step}
-        if score is not None:
-            for prefix in ("val_", "train_"):
+        prefixes = ("val_", "train_")
+        if score is not None and not (self.monitor or "").startswith(prefixes):
+            for prefix in prefixes:
                 names.setdefault(f"{prefix}{self.monitor}", score)
         name = file_name(self._filename, names, insert_names=self._insert_names)
         if score is not None and math.isnan(score) and due:

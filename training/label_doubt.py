@@ -83,7 +83,8 @@ class LabelDoubt:
     def findings(self) -> list[Finding]:
         """Return the samples whose label is less likely than another one, if these are 3 % or more of those that have come.
 
-        The other one is more likely than not, and as likely as in samples that have it. Hard samples with right labels are
+        The other one is more likely than not, and as likely as in samples that have it; and of the samples of which the model is so sure
+        it agrees with most, else it has learnt nothing yet. Hard samples with right labels are
         among them, so that fewer say nothing of a data set; `suspicion` ranks these too.
 
         References
@@ -103,7 +104,11 @@ class LabelDoubt:
         members = np.bincount(label, minlength=classes)
         usual = np.bincount(label, own, minlength=classes) / np.maximum(members, 1)
         usual[members < _LEAST] = np.inf
-        doubtful = (theirs > own) & (theirs >= np.maximum(usual[other], _EVEN))
+        sure = np.maximum(usual, _EVEN)
+        doubtful = (theirs > own) & (theirs >= sure[other])
+        agreed = (own > theirs) & (own >= sure[label])
+        if doubtful.sum() > agreed.sum():
+            return []  # a model that is mostly wrong where it is sure has not learnt the labels yet
         if doubtful.sum() < _SHARE * len(seen):
             return []
         text = f"{doubtful.sum():,} of {len(seen):,} labels are less likely than another one, given what the model has learnt"

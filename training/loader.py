@@ -41,8 +41,9 @@ class WatchedLoader:
         (low, high), the range of inputs; None to take it from the bulk of what comes.
     references
         Other splits by name, `{"validation": data_set}`, that should have no sample in common with this one: data sets
-        whose samples come with their inputs first (or under the usual names), or (n, ...) tensors of inputs. They are read
-        when findings are asked for.
+        whose samples come with their inputs first (or under the usual names), (n, ...) tensors of inputs, or loaders, of which the
+        data set and the collate function are taken; samples of a data set that torch's default cannot join are joined as this loader's
+        are. They are read when findings are asked for.
     watch
         Whether batches are looked at, or only numbered.
 
@@ -149,7 +150,9 @@ class WatchedLoader:
         if not isinstance(samples, np.ndarray):
             samples = np.empty(0, np.int64) if self.last is None else self.last.samples
         if labels is None:
-            raise ValueError("found no label for each sample in the batch; say where with labels=")
+            raise ValueError(
+                "found no label for each sample in the batch, a whole number each; say where with labels=, or do without observe"
+            )
         self._doubt.take(outputs, labels, samples)
 
     def suspicion(self) -> Floats:
@@ -212,7 +215,9 @@ class WatchedLoader:
         read = reader(self.loader, look)
         found = look.findings(read)
         for name, split in self._references.items():
-            found += across(look.contents, name, *rows_of(split, look, read))
+            found += across(
+                look.contents, name, *rows_of(split, look, read, self.loader.collate_fn)
+            )
         return [*found, *self._doubt.findings(), *self._audited]
 
     def report(self, path: str | Path | None = None) -> str:

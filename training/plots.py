@@ -9,7 +9,16 @@ import numpy as np
 from ..core.columns import Floats
 from .alerts import TrainingClaim
 from .monitor import BaseMonitor
-from .series import Panel, chosen, claims_of, is_by_epoch, leaves, series_of, shown_of
+from .series import (
+    Panel,
+    chosen,
+    claims_of,
+    history_of,
+    is_by_epoch,
+    leaves,
+    series_of,
+    shown_of,
+)
 
 _POINTS: Final = 1000  # of a line: as many parts, each with its least and its greatest value
 _PARTS: Final = 60  # of a trend
@@ -19,6 +28,9 @@ _FAR: Final = 20.0  # times the least value that the greatest is on a logarithmi
 _BESIDE: Final = 0.03  # of the width, which a text takes
 _RED: Final = "#c0392b"
 _GREY: Final = "#b0b0b0"
+_COLOURS: Final = tuple(
+    f"C{k}" for k in (0, 1, 2, 3, 4, 5, 6, 8, 9)
+)  # matplotlib's; the eighth is grey
 
 
 def figure_of(monitor: BaseMonitor) -> Any:
@@ -42,6 +54,10 @@ def figure_of(monitor: BaseMonitor) -> Any:
         if (names := chosen(panel, series_of(one)))
     ]
     if not plots:
+        if any(len(history_of(one)) for one in leaves([monitor])):
+            raise ValueError(
+                f"found no numbers in the history of {type(monitor).__name__}, so there is nothing to plot"
+            )
         raise ValueError(
             f"found no history in {type(monitor).__name__}, expected one of batches or epochs: plot it after it was told of some"
         )
@@ -57,9 +73,12 @@ def _draw(axes: Any, monitor: BaseMonitor, panel: Panel, names: list[str]) -> No
     # Of many lines those that are highest at the end are named.
     last = sorted(names, key=lambda name: -np.nan_to_num(np.abs(series[name][1][-1])))
     named = set(names if len(names) <= _NAMED else last[:_NAMED])
+    colours = dict(zip([name for name in names if name in named], _COLOURS, strict=False))
     for name in sorted(names, key=lambda one: one in named):
         x, y = series[name]
-        style: dict[str, Any] = {"label": name} if name in named else {"color": _GREY, "zorder": 1}
+        style: dict[str, Any] = {"color": _GREY, "zorder": 1}
+        if name in named:
+            style = {"label": name, "color": colours[name]}
         if by_epoch or len(x) == 1:
             axes.plot(x, y, marker="o", markersize=3, linewidth=1.2, **style)
         else:

@@ -185,8 +185,9 @@ def headline(monitor: BaseMonitor) -> str | None:
         pattern = panel.names[0]
         values = [value for name, value in numbers.items() if fnmatchcase(name, pattern)]
         if values:
-            name = pattern if pattern in numbers else f"{panel.unit} up to"
-            return f"{name} {max(values, key=abs):.4g}"
+            if pattern in numbers:
+                return f"{pattern} {numbers[pattern]:.4g}"
+            return f"{panel.unit} up to {max(map(abs, values)):.4g}"
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from .inspection import Inspection
 from .parts import array_of, parts
 from .untouched import same_randomness
 
+Collate = Callable[[list[Any]], Any]
 _ROWS: Final = 512  # read at a time; chosen
 
 
@@ -53,13 +55,15 @@ def arrays_of(
     return array_of(x), None if y is None else y.cpu().numpy()
 
 
-def rows_of(split: Any, look: Inspection, read: Read | None = None) -> tuple[Keys, Ints]:
+def rows_of(
+    split: Any, look: Inspection, read: Read | None = None, collate: Collate = default_collate
+) -> tuple[Keys, Ints]:
     """Return of the rows of a split their (n,) exact keys and the places in `look.contents` that they nearly equal.
 
-    Random numbers are afterwards as they were before.
+    Random numbers are afterwards as they were before. `collate` is as in `batches_of`.
     """
     with same_randomness():
-        chunks = list(_inputs(split, look))
+        chunks = list(_inputs(split, look, collate))
         if not chunks:
             return np.empty(0, np.uint64), np.empty(0, np.int64)
         if len({c.shape[1:] for c in chunks}) == 1:
@@ -79,14 +83,23 @@ def _matches(look: Inspection, x: NDArray[Any], read: Read | None) -> tuple[Keys
     return keys, near
 
 
-def _inputs(split: Any, look: Inspection) -> Iterator[NDArray[Any]]:
+def _inputs(split: Any, look: Inspection, collate: Collate) -> Iterator[NDArray[Any]]:
     """Yield the inputs of a split, some rows at a time."""
-    for x in batches_of(split, look):
+    for x in batches_of(split, look, collate):
         yield array_of(x)
 
 
-def batches_of(split: Any, look: Inspection) -> Iterator[torch.Tensor]:
+def batches_of(
+    split: Any, look: Inspection, collate: Collate = default_collate
+) -> Iterator[torch.Tensor]:
     """Yield the inputs of a split, some rows at a time.
+
+    Parameters
+    ----------
+    split
+        A data set, a tensor, or a loader, whose own collate function is taken.
+    collate
+        Makes a batch of the samples of a data set that torch's default cannot join, as texts of several lengths.
 
     Raises
     ------
@@ -97,9 +110,9 @@ def batches_of(split: Any, look: Inspection) -> Iterator[torch.Tensor]:
         split, "loader", None
     )  # of a watched loader; image folders have one of another kind
     split = inner if isinstance(inner, DataLoader) else split
-    collate: Any = default_collate
+    join: Collate = partial(_joined, collate=collate)
     if isinstance(split, DataLoader):
-        collate, split = split.collate_fn, split.dataset
+        join, split = split.collate_fn, split.dataset
     if isinstance(split, torch.Tensor | np.ndarray):
         yield torch.as_tensor(split).detach()
         return
@@ -109,9 +122,18 @@ def batches_of(split: Any, look: Inspection) -> Iterator[torch.Tensor]:
         )
     for first in range(0, len(split), _ROWS):
         samples = [split[k] for k in range(first, min(first + _ROWS, len(split)))]
-        x, _ = parts(collate(samples), look.inputs, look.labels)
+        x, _ = parts(join(samples), look.inputs, look.labels)
         if x is None or len(x) != len(samples):
             raise ValueError(
                 "found no inputs in a reference, or not one row for each sample; say where they are with inputs="
             )
         yield x
+
+
+def _joined(samples: list[Any], collate: Collate) -> Any:
+    try:
+        return default_collate(samples)
+    except (TypeError, RuntimeError):
+        if collate is default_collate:
+            raise
+    return collate(samples)

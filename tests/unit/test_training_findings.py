@@ -256,6 +256,42 @@ def test_training_is_the_same_bit_for_bit() -> None:
         assert torch.equal(a, b)
 
 
+class Texts(Dataset[Any]):
+    """Texts of several lengths, which only a collate function of one's own can join."""
+
+    def __init__(self, texts: list[list[int]]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, k: int) -> Any:
+        return {"input_ids": torch.tensor(self.texts[k]), "labels": k % 2}
+
+
+def padded(samples: list[Any]) -> Any:
+    rows = [nn.functional.pad(s["input_ids"], (0, 16 - len(s["input_ids"]))) for s in samples]
+    return {
+        "input_ids": torch.stack(rows),
+        "labels": torch.tensor([s["labels"] for s in samples]),
+    }
+
+
+def test_a_reference_of_texts_is_joined_as_the_loader_joins_its_own() -> None:
+    draw = np.random.default_rng(0)
+    texts = [draw.integers(1, 90, 4 + k % 12).tolist() for k in range(80)]
+    train, other = Texts(texts[:60]), Texts(texts[55:])
+    for reference in (other, DataLoader(other, 8, collate_fn=padded)):
+        loader = WatchedLoader(
+            DataLoader(train, 16, shuffle=True, collate_fn=padded),
+            references={"validation": reference},
+        )
+        loader.look()
+        (found,) = loader.findings()
+        assert found.kind == "in another split"
+        assert found.samples.tolist() == [55, 56, 57, 58, 59]
+
+
 def test_parts_are_found_or_named() -> None:
     x, y = table()
     x[9, 0] = torch.nan

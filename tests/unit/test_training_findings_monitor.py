@@ -25,9 +25,11 @@ def rows(count: int = 300) -> TensorDataset:
     return TensorDataset(torch.randn(count, 6, generator=draw), torch.randint(0, 3, (count,), generator=draw))  # fmt: skip
 
 
-def run(loader: Any, monitor: FindingsMonitor, epochs: int = 3) -> TrainingAlerts:
+def run(
+    loader: Any, monitor: FindingsMonitor, epochs: int = 3, model: Any = None
+) -> TrainingAlerts:
     alerts = TrainingAlerts(show=False)
-    model = nn.Linear(6, 3)
+    model = model or nn.Linear(6, 3)
     with Monitors([monitor], alerts=alerts) as monitors:
         monitors.initialize(model, loader, nn.CrossEntropyLoss())
         for epoch in range(epochs):
@@ -63,7 +65,18 @@ def test_each_finding_is_one_alert_and_a_new_sample_one_more() -> None:
 
 def test_a_healthy_run_has_none_and_doubtful_labels_only_where_asked_for() -> None:
     assert not run(WatchedLoader(DataLoader(rows(), 32)), FindingsMonitor(), 2).alerts
-    (alert,) = run(WatchedLoader(DataLoader(rows(), 32)), FindingsMonitor(labels=True), 1).alerts
+    learnt = nn.Linear(6, 3, bias=False)  # each class is that of the largest of three columns
+    with torch.no_grad():
+        learnt.weight.copy_(5 * torch.eye(3, 6))
+    data = rows()
+    data.tensors[1].copy_(data.tensors[0][:, :3].argmax(1))
+    for labels in (True, False):
+        monitor = FindingsMonitor(labels=labels)
+        assert not run(WatchedLoader(DataLoader(data, 32)), monitor, 1, learnt).alerts
+    data.tensors[1][:30] = (data.tensors[1][:30] + 1) % 3
+    assert not run(WatchedLoader(DataLoader(data, 32)), FindingsMonitor(), 1, learnt).alerts
+    asked = FindingsMonitor(labels=True)
+    (alert,) = run(WatchedLoader(DataLoader(data, 32)), asked, 1, learnt).alerts
     assert alert.subject == "samples:doubtful label"
 
 

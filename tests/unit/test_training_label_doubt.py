@@ -89,6 +89,16 @@ def test_a_model_that_has_learnt_nothing_doubts_nothing() -> None:
     assert loader.findings() == []
 
 
+def test_a_model_that_is_sure_and_wrong_doubts_nothing() -> None:
+    """One that has seen a few batches of a deep net is sure of classes by chance."""
+    x, y = blobs(0)
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32))
+    draw = torch.Generator().manual_seed(0)
+    for batch in loader:
+        loader.observe(3 * torch.randn(len(batch[0]), 4, generator=draw), batch)
+    assert loader.findings() == []
+
+
 @pytest.mark.parametrize(
     "wrap", [lambda z: {"logits": z}, lambda z: SimpleNamespace(logits=z), lambda z: (z, None)]
 )

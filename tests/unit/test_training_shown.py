@@ -19,6 +19,8 @@ from tocsin.core.verdict import Verdict
 from tocsin.training import (
     ActivationMonitor,
     BaseMonitor,
+    BiasMonitor,
+    FindingsMonitor,
     GradientMonitor,
     LossMonitor,
     Monitor,
@@ -28,6 +30,7 @@ from tocsin.training import (
 )
 from tocsin.training.curve import Curve
 from tocsin.training.progress import ProgressBar
+from tocsin.training.series import headline
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own imports
@@ -189,6 +192,9 @@ def test_claims_of_epochs_are_marked_at_their_epoch_and_lines_beyond_eight_are_g
     axes = monitor.plot().axes[0]
     assert [t.get_text() for t in axes.get_legend().texts] == [f"dead:{k}" for k in range(4, 12)]
     assert len(axes.lines) == 12 + len(alerts.claims)
+    named = {str(lines(axes)[f"dead:{k}"].get_color()) for k in range(4, 12)}
+    assert len(named) == 8
+    assert "C7" not in named, "grey is for lines without a name"
 
 
 def test_what_changes_by_factors_has_a_logarithmic_axis_if_it_can() -> None:
@@ -223,9 +229,19 @@ def test_without_history_or_matplotlib_the_error_says_what_to_do(
         LossMonitor().plot()
     with pytest.raises(ValueError, match="found no history in Monitor"):
         Monitor().plot()
+    silent = FindingsMonitor()
+    silent.history = [{"epoch": 0.0}]
+    with pytest.raises(ValueError, match="found no numbers in the history of FindingsMonitor"):
+        silent.plot()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'tocsin\[plot\]'"):
         LossMonitor().plot()
+
+
+def test_the_largest_of_gaps_is_shown_without_its_sign() -> None:
+    monitor = BiasMonitor()
+    monitor.history = [{"epoch": 0.0, "gap:accuracy:a|b": -0.25, "gap:accuracy:c|d": 0.1}]
+    assert headline(monitor) == "gap of rates up to 0.25"
 
 
 @pytest.mark.parametrize("name", ["lightning", "hugging_face"])
