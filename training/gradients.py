@@ -25,7 +25,7 @@ from .alerts import TrainingAlerts
 from .curve import Curve
 from .layers import finite_hooks, layers_of
 from .loop import Loop, Place
-from .monitor import BaseMonitor
+from .monitor import BaseMonitor, not_begun
 from .readings import Readings
 
 _SMALLEST: Final = 1e-12
@@ -85,6 +85,7 @@ class GradientMonitor(BaseMonitor):
         self.every = every
         self.finite_every = finite_every
         self.alerts = alerts
+        self._error: Exception | None = not_begun()
         self.history = Curve()
         self.by_layer: dict[str, Curve] = {}
         self._loop = Loop()
@@ -108,7 +109,7 @@ class GradientMonitor(BaseMonitor):
         self.alerts = self.alerts or TrainingAlerts()
         self._loop = Loop()
         self.history, self.by_layer = Curve(), {}
-        self._error: Exception | None = None
+        self._error = None
         self._optimizers: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
         self._layers = layers_of(model)
         owned = [

@@ -12,7 +12,7 @@ from .alerts import TrainingAlerts
 from .criterion import BatchLoss
 from .curve import Curve
 from .loop import Loop, Place
-from .monitor import BaseMonitor
+from .monitor import BaseMonitor, not_begun
 from .readings import Readings
 
 
@@ -53,6 +53,7 @@ class LossMonitor(BaseMonitor):
             raise ValueError(f"every must be 1 batch or more, got {every}")
         self.every = every
         self.alerts = alerts
+        self._error: Exception | None = not_begun()
         self.history = Curve()
         self._curve = LossCurve(plateau_steps)
         self._loop = Loop()
@@ -69,7 +70,7 @@ class LossMonitor(BaseMonitor):
         self._loop = Loop()
         self._curve = LossCurve(self._curve.plateau_steps)
         self.history = Curve()
-        self._error: Exception | None = None
+        self._error = None
         self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from .alerts import TrainingAlerts
 
 
+def not_begun() -> RuntimeError:
+    """Return what a monitor that needs `initialize` raises before it."""
+    return RuntimeError(
+        "the monitor has not begun: call initialize(model, dataloader, criterion) before the first batch"
+    )
+
+
 class BaseMonitor:
     """Watches a training loop. A monitor of one's own overrides what it needs; none of these needs to call this one's.
 

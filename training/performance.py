@@ -16,7 +16,7 @@ from .answers import Reader
 from .counts import Counts
 from .criterion import BatchLoss
 from .loop import Loop, Place
-from .monitor import BaseMonitor
+from .monitor import BaseMonitor, not_begun
 
 
 class _Epoch:
@@ -82,7 +82,7 @@ class PerformanceMonitor(BaseMonitor):
         self.history: list[dict[str, float]] = []
         self._loop = Loop()
         self._loss = BatchLoss(None, lambda: False, self._failed)
-        self._error: Exception | None = None
+        self._error: Exception | None = not_begun()
         self._reader = Reader()
         self._epochs: dict[str, _Epoch] = {}
 

@@ -460,3 +460,9 @@ def test_alerts_are_called_by_the_class_behind_what_wraps_a_model() -> None:
             Verdict(detector="d", subject="s", offset=0, row=0, statistic=1, threshold=0), "said", Place(0, 0, 0)
         )  # fmt: skip
         assert monitors.alerts.alerts[0].model == "Head"
+
+
+@pytest.mark.parametrize("kind", [LossMonitor, GradientMonitor, PerformanceMonitor])
+def test_a_monitor_that_has_not_begun_says_so(kind: Any) -> None:
+    with pytest.raises(RuntimeError, match="call initialize"):
+        kind().on_batch_end(torch.zeros(4, 2), (torch.zeros(4, 3), torch.zeros(4)))
