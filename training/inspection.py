@@ -16,7 +16,7 @@ from .contents import Contents
 from .drift import Drift
 from .duplicates import Read, repeated_shards, within
 from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
-from .parts import Part, parts
+from .parts import Part, as_array, parts
 
 _PENDING: Final = 64  # batches, whose numbers are read in one go; chosen
 _MOST: Final = 1 << 24
@@ -90,6 +90,8 @@ class Inspection:
         if (
             x is None
             or not x.numel()
+            or x.is_meta
+            or x.is_quantized
             or len(x) != len(samples)
             or samples.min() < 0
             or samples.max() >= _MOST
@@ -97,15 +99,17 @@ class Inspection:
             self.unread += 1
             return
         flat = x.reshape(len(x), -1)
-        if not flat.is_floating_point() or flat.dtype in (torch.float16, torch.bfloat16):
+        if flat.dtype not in (torch.float32, torch.float64):
             flat = flat.float()
         if x.ndim == 2 and x.shape[1] <= 64:
-            low = high = mean = flat  # each column is looked at for itself
+            # Each column is looked at for itself; the loop may change its batch in place before the numbers are read.
+            low = high = mean = flat.clone() if flat.data_ptr() == x.data_ptr() else flat
         else:
             low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
             size = torch.linalg.vector_norm(flat, dim=1, keepdim=True) / flat.shape[1] ** 0.5
             mean = torch.cat([flat.mean(1, keepdim=True), size], 1)
-        self._pending.append(_Look(info, low, high, mean, mean * mean, y))
+        labels = None if y is None else y.clone()
+        self._pending.append(_Look(info, low, high, mean, mean * mean, labels))
         if x.device.type == "cpu":
             self._content(x, info)
             if len(self._pending) >= _PENDING:
@@ -159,8 +163,7 @@ class Inspection:
         new = ~self._is_seen[samples]
         if not new.any() and not self._is_iterable:
             return
-        rows = x.float() if x.dtype == torch.bfloat16 else x
-        array = rows.contiguous().numpy()
+        array = as_array(x.contiguous())
         if new.any():
             self._is_seen[samples[new]] = True
             keys = self.contents.add(samples[new], array if new.all() else array[new])

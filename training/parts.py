@@ -44,6 +44,12 @@ def parts(
     return x.detach(), y.detach().reshape(-1)
 
 
+def as_array(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return a tensor as an array, of single precision where numpy knows no such numbers."""
+    known = (torch.float16, torch.float32, torch.float64)
+    return (x if not x.is_floating_point() or x.dtype in known else x.float()).cpu().numpy()
+
+
 def _named(batch: Any) -> Mapping[str, Any]:
     if isinstance(batch, Mapping):
         return batch

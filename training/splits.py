@@ -14,7 +14,7 @@ from ..core.columns import Ints
 from ..detectors.fingerprint_kernel import Keys
 from .duplicates import Read
 from .inspection import Inspection
-from .parts import parts
+from .parts import as_array, parts
 from .untouched import same_randomness
 
 _ROWS: Final = 512  # read at a time; chosen
@@ -30,7 +30,7 @@ def samples_of(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return inputs and labels of samples, read once more from the loader's data set."""
     data: Any = loader.dataset
-    with same_randomness():
+    with same_randomness(data, loader.collate_fn):
         batch = loader.collate_fn([data[int(k)] for k in samples])
     return parts(batch, look.inputs, look.labels)
 
@@ -50,7 +50,7 @@ def arrays_of(
     x, y = samples_of(loader, look, samples)
     if x is None or len(x) != len(samples):
         return None, None
-    return _array(x), None if y is None else y.cpu().numpy()
+    return as_array(x), None if y is None else y.cpu().numpy()
 
 
 def rows_of(split: Any, look: Inspection, read: Read | None = None) -> tuple[Keys, Ints]:
@@ -58,7 +58,7 @@ def rows_of(split: Any, look: Inspection, read: Read | None = None) -> tuple[Key
 
     Random numbers are afterwards as they were before.
     """
-    with same_randomness():
+    with same_randomness(split):
         chunks = list(_inputs(split, look))
         if not chunks:
             return np.empty(0, np.uint64), np.empty(0, np.int64)
@@ -82,7 +82,7 @@ def _matches(look: Inspection, x: NDArray[Any], read: Read | None) -> tuple[Keys
 def _inputs(split: Any, look: Inspection) -> Iterator[NDArray[Any]]:
     """Yield the inputs of a split, some rows at a time."""
     for x in batches_of(split, look):
-        yield _array(x)
+        yield as_array(x)
 
 
 def batches_of(split: Any, look: Inspection) -> Iterator[torch.Tensor]:
@@ -115,7 +115,3 @@ def batches_of(split: Any, look: Inspection) -> Iterator[torch.Tensor]:
                 "found no inputs in a reference, or not one row for each sample; say where they are with inputs="
             )
         yield x
-
-
-def _array(x: torch.Tensor) -> NDArray[Any]:
-    return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
