@@ -16,8 +16,8 @@ from .finding import TRIGGER, Finding, counted
 from .inspection import Inspection
 from .loop import logits_of
 from .splits import batches_of, samples_of
-from .triggers import POOL, TriggerSearch
-from .untouched import same_randomness
+from .triggers import POOL, TriggerSearch, can_be_searched
+from .untouched import same_randomness, untouched
 from .unusual import LEAST, MOST, unusual
 
 Model = nn.Module | Callable[[torch.Tensor], Any]
@@ -104,14 +104,31 @@ def audit(
     most
         So many samples, drawn at random, are looked at; None for all.
     """
+    data: Any = loader.dataset
+    if not len(data):
+        return []
+    if not isinstance(model, nn.Module):
+        return _found(model, loader, look, reference, most)
+    # What was put around the forward pass of a module may call the module itself, in its copy too.
+    with untouched(model, ()):
+        return _found(model, loader, look, reference, most)
+
+
+def _found(
+    model: Model,
+    loader: DataLoader[Any],
+    look: Inspection,
+    reference: tuple[str, Any] | None,
+    most: int | None,
+) -> list[Finding]:
     apply = Pass(model)
     data: Any = loader.dataset
     rng = np.random.default_rng(0)
     order = rng.permutation(len(data))
     samples = np.sort(order if most is None else order[:most])
-    with same_randomness():
+    with same_randomness(data, reference, model):
         first, labels = _read(loader, look, rng.permutation(samples)[:POOL], apply.device)
-        search = TriggerSearch(apply, first, labels) if first.ndim == 4 else None
+        search = TriggerSearch(apply, first, labels) if can_be_searched(first) else None
         rows = max(1, min(_ROWS, _NUMBERS // max(1, first[0].numel())))
         made: list[tuple[Floats, Floats | None]] = []
         for part in np.array_split(samples, -(-len(samples) // rows)):

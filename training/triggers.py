@@ -23,6 +23,8 @@ POOL: Final = 256
 """Samples that parts are put into, a few of them each; chosen."""
 _SHARE: Final = 5 / 32
 """Side of a part, of the side of the input: a trigger of 3 x 3 in 32 x 32, and room to miss it by one."""
+_SMALLEST: Final = 16
+"""Side of a picture: chosen, as in digits of 8 x 8 without a trigger ordinary parts passed for one in four nets of four, and in those of 12 x 12 in none."""
 _FIRST: Final = 2
 _MORE: Final = 8
 """Other samples that a part is put into, and how many more where it changed one of these."""
@@ -65,6 +67,11 @@ class Trigger:
     success: float
 
 
+def can_be_searched(inputs: torch.Tensor) -> bool:
+    """Return whether inputs are pictures, of real numbers and at least 16 x 16: a part of smaller ones is much of them."""
+    return inputs.ndim == 4 and inputs.is_floating_point() and min(inputs.shape[2:]) >= _SMALLEST
+
+
 class TriggerSearch:
     """Looks for parts of samples that a model takes for their class wherever it sees them.
 
@@ -89,7 +96,9 @@ class TriggerSearch:
 
     def __init__(self, model: Model, inputs: torch.Tensor, labels: Ints) -> None:
         with torch.no_grad():
-            is_learnt = model(inputs).argmax(1).cpu().numpy() == labels
+            logits = model(inputs)
+            is_learnt = logits.argmax(1).cpu().numpy() == labels
+        self._classes = logits.shape[1]
         self._model = model
         self._pool = inputs[torch.from_numpy(is_learnt).to(inputs.device)]
         self._labels = labels[is_learnt]
@@ -162,6 +171,8 @@ class TriggerSearch:
 
         Common is what most of them have there, and few of other samples.
         """
+        if not has.any():
+            return has
         down, right = slice(row, row + self._side), slice(column, column + self._side)
         parts = np.concatenate(
             [read(some)[:, :, down, right].flatten(1).cpu().numpy() for some in _some(samples)]
@@ -187,15 +198,20 @@ class TriggerSearch:
     def _decisive(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[Ints, Ints, Bools]:
         """Return the (n,) first rows and columns of the parts that decide, and whether the model gives the label."""
         x = inputs.detach().clone().requires_grad_()
-        own = labels[:, None]
+        is_class = (labels >= 0) & (labels < self._classes)
+        own = torch.where(is_class, labels, 0)[:, None]
         with torch.enable_grad():
             logits = self._model(x)
+            if not logits.requires_grad:
+                raise ValueError(
+                    "found logits without gradients of the inputs; give a function that keeps them"
+                )
             lead = logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(1)
             (slope,) = torch.autograd.grad(lead.sum(), x)
         effect = (slope * (inputs - self._mean)).sum(1, keepdim=True)
         sums = functional.avg_pool2d(effect, self._side, stride=1)[:, 0]
         best = sums.flatten(1).argmax(1).cpu().numpy()
-        return best // sums.shape[2], best % sums.shape[2], (lead > 0).cpu().numpy()
+        return best // sums.shape[2], best % sums.shape[2], ((lead > 0) & is_class).cpu().numpy()
 
     def _success(self, inputs: torch.Tensor, labels: Ints, rows: Ints, columns: Ints) -> Floats:
         """Return the (n,) share of samples of other classes that are given the label with the part in them."""
