@@ -57,6 +57,7 @@ class LossMonitor(BaseMonitor):
         self._curve = LossCurve(plateau_steps)
         self._loop = Loop()
         self._readings: Readings[Place] = Readings()
+        self._error: Exception | None = None
         self._loss = BatchLoss(None, lambda: False, self._failed)
 
     def initialize(
@@ -69,7 +70,7 @@ class LossMonitor(BaseMonitor):
         self._loop = Loop()
         self._curve = LossCurve(self._curve.plateau_steps)
         self.history = Curve()
-        self._error: Exception | None = None
+        self._error = None
         self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
