@@ -55,7 +55,7 @@ def read(file: Path) -> TrainedModel | None:
         return None
     try:
         return msgspec.json.decode(part, type=TrainedModel)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"drift.reference {file}: what it says of its model cannot be read ({error}): write it anew"
         ) from None

@@ -84,7 +84,7 @@ def read(file: Path) -> Expected:
         return {}
     try:
         return _decoder.decode(part)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"drift.reference {file}: what it says of performance cannot be read ({error}): write it anew"
         ) from None
