@@ -17,6 +17,11 @@ from .untouched import same_randomness
 @contextmanager
 def _as_it_was(criterion: Callable[..., Any]) -> Generator[None]:
     """Leave the buffers of a criterion, and all random numbers, as they were."""
+    if str(getattr(criterion, "__module__", "")).startswith("torch.nn."):
+        # torch's own remember nothing and draw torch's numbers at most; numpy's state alone takes 0.07 ms a batch.
+        with torch.random.fork_rng(devices=[]):
+            yield
+        return
     modules = criterion.modules() if isinstance(criterion, nn.Module) else ()
     buffers = [
         (m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None
