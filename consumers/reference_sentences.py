@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from ..core.errors import ConfigError, StateError
 from ..detectors.leak_verdicts import plain
 from . import (
     trained_estimates,
@@ -41,7 +42,13 @@ def described(file: Path) -> list[str]:
         said.append("  no errors: they follow from labels and predictions")
     said += _of_vectors(file)
     if training_labels.PART in found.parts:
-        for name in sorted(training_labels.read(found.parts[training_labels.PART]).copies):
+        try:
+            labels = training_labels.read(found.parts[training_labels.PART])
+        except StateError as error:
+            raise ConfigError(
+                f"drift.reference {file}: what it says of labels cannot be read ({error}): write it anew"
+            ) from None
+        for name in sorted(labels.copies):
             said.append(
                 f"  {plain(name)} is the label or a copy of it in these rows: a leak, unless it is known before the "
                 "label; workers will name it"

@@ -34,9 +34,9 @@ _forget: list[Callable[[], None]] = []
 
 _UNREADABLE: Final = (
     OSError, KeyError, ValueError, TypeError, OverflowError, NotImplementedError, BadZipFile, zlib.error,
-    tokenize.TokenError,
+    tokenize.TokenError, AttributeError, MemoryError,
 )  # fmt: skip
-"""What numpy and the standard library raise over a damaged file."""
+"""What numpy and the standard library raise over a damaged file, or one that says it is larger than the memory."""
 
 
 def remembered(read: Callable[[Path], _T]) -> Callable[[Path], _T]:
@@ -102,7 +102,7 @@ def reading_part(file: Path, what: str) -> Generator[None]:
     """
     try:
         yield
-    except (msgspec.MsgspecError, StateError) as error:
+    except (msgspec.MsgspecError, StateError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"drift.reference {file}: what it says of {what} cannot be read ({error}): write it anew"
         ) from None

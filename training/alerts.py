@@ -221,6 +221,11 @@ class _Channel:
                 except TransportError as error:
                     _log.warning("alert not sent: %s", error)
                     time.sleep(trial)
+                except (
+                    Exception
+                ):  # what Redis answers is no answer: the thread goes on for those that follow
+                    _log.exception("an alert was left out")
+                    break
             else:
                 _log.error("an alert was left out after %d tries", _TRIES)
         self._client.close()

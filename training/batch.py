@@ -33,6 +33,14 @@ class BatchInfo:
     worker: int | None
 
 
+def attribute_of(batch: Any, name: str) -> Any:
+    """Return an attribute of a batch; None if it has none, whatever its type raises then: dictionaries read as attributes raise `KeyError`."""
+    try:
+        return getattr(batch, name, None)
+    except Exception:  # a type of the user's own
+        return None
+
+
 def marked(batch: Any, info: BatchInfo) -> Any:
     """Return the batch with attributes `index` and `samples`.
 
@@ -45,7 +53,7 @@ def marked(batch: Any, info: BatchInfo) -> Any:
         return _with(_BUILT_IN[kind](batch), info)
     if isinstance(batch, tuple) and hasattr(kind, "_fields") and not hasattr(batch, "__dict__"):
         batch = tuple.__new__(_named(kind), batch)
-    own = getattr(batch, "index", None)
+    own = attribute_of(batch, "index")
     if hasattr(batch, "__dict__") and (own is None or callable(own)):
         _with(batch, info)
     return batch

@@ -16,6 +16,7 @@ from ..core.wire import encode
 from ..producers.delivery import Deferred
 from ..producers.publisher import Publisher
 from .answers import Reader
+from .batch import attribute_of
 from .loop import Loop, targets_of
 from .monitor import BaseMonitor
 from .parts import COLUMNS, Part, parts
@@ -146,7 +147,7 @@ class TrainingEvents(BaseMonitor):
                 answers.scores if answers.classes else answers.scores.clone(), answers.predicted, answers.labels, answers.loss,
                 *_described(inputs), None if targets is None else targets.detach().clone(), codes,
             )  # fmt: skip
-        samples = getattr(batch, "samples", None)
+        samples = attribute_of(batch, "samples")
         rows = samples if isinstance(samples, np.ndarray) else np.arange(answers.rows)
         names = [f"{self.run}:{data}:{count}:{row}" for row in rows]
         sent = _Sent(

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import (
     Optimizer,
     register_optimizer_step_post_hook,
@@ -281,7 +282,7 @@ class GradientMonitor(BaseMonitor):
             names = sorted(self._layers, key=lambda name: order.get(name, -1))
             sizes = dict.fromkeys(names, 0)
             for layer, p in zip(self._layer_of, self._parameters, strict=True):
-                sizes[layer] += p.numel()
+                sizes[layer] += 0 if is_lazy(p) else p.numel()
             self._flow = GradientFlow(names, np.array(list(sizes.values()), np.int64))
         return self._flow
 

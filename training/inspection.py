@@ -90,6 +90,8 @@ class Inspection:
         if (
             x is None
             or not x.numel()
+            or x.is_meta
+            or x.is_quantized
             or len(x) != len(samples)
             or samples.min() < 0
             or samples.max() >= _MOST
@@ -97,15 +99,17 @@ class Inspection:
             self.unread += 1
             return
         flat = x.reshape(len(x), -1)
-        if not flat.is_floating_point() or flat.dtype in (torch.float16, torch.bfloat16):
+        if flat.dtype not in (torch.float32, torch.float64):
             flat = flat.float()
         if x.ndim == 2 and x.shape[1] <= COLUMNS:
-            low = high = mean = flat  # each column is looked at for itself
+            # Each column is looked at for itself; the loop may change its batch in place before the numbers are read.
+            low = high = mean = flat.clone() if flat.data_ptr() == x.data_ptr() else flat
         else:
             low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
             size = torch.linalg.vector_norm(flat, dim=1, keepdim=True) / flat.shape[1] ** 0.5
             mean = torch.cat([flat.mean(1, keepdim=True), size], 1)
-        self._pending.append(_Look(info, low, high, mean, mean * mean, y))
+        labels = None if y is None else y.clone()
+        self._pending.append(_Look(info, low, high, mean, mean * mean, labels))
         if x.device.type == "cpu":
             self._content(x, info)
             if len(self._pending) >= _PENDING:

@@ -66,7 +66,10 @@ class LabelDoubt:
         with torch.no_grad():
             score = torch.log_softmax(logits.detach().float(), 1)
             y = labels.to(score.device).long()[:, None]
-            loss = -score.gather(1, y)[:, 0]
+            is_class = (y >= 0) & (y < score.shape[1])
+            y = torch.where(is_class, y, 0)
+            # A label that is none, as -100, says nothing.
+            loss = -torch.where(is_class, score.gather(1, y), torch.nan)[:, 0]
             best, other = score.scatter(1, y, -torch.inf).max(1)
         self._pending.append(_Outputs(samples, loss, other, -best, labels))
         if len(self._pending) >= _PENDING and logits.device.type == "cpu":

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from ..core.columns import Floats, Ints
 from .audit import Model, audit
-from .batch import BatchInfo, marked
+from .batch import BatchInfo, attribute_of, marked
 from .duplicates import across
 from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
@@ -146,7 +146,7 @@ class WatchedLoader:
         """
         look = self._watching()
         _, labels = parts(batch, look.inputs, look.labels)
-        samples = getattr(batch, "samples", None)
+        samples = attribute_of(batch, "samples")
         if not isinstance(samples, np.ndarray):
             samples = np.empty(0, np.int64) if self.last is None else self.last.samples
         if labels is None:
@@ -185,7 +185,7 @@ class WatchedLoader:
 
         Notes
         -----
-        Triggers are looked for in pictures, (n, channels, height, width), see `triggers.py`: about seven forward passes a
+        Triggers are looked for in pictures, (n, channels, height, width) of 16 x 16 or more, see `triggers.py`: about seven forward passes a
         sample. Adversarial inputs and ones out of distribution, see `unusual.py`, need a reference of 600 samples that the model was not
         trained on, and are best looked for before it has learnt them by heart.
         """
@@ -197,8 +197,6 @@ class WatchedLoader:
             )
         if most is not None and most < 1:
             raise ValueError(f"most must be 1 sample or more, got {most}")
-        if not len(self.loader.dataset):  # type: ignore[arg-type]
-            raise ValueError("there is no sample in the data set to look at")
         reference = next(iter(self._references.items()), None)
         self._audited = audit(model, self.loader, look, reference, most)
         return list(self._audited)
@@ -238,7 +236,7 @@ class WatchedLoader:
         if path is not None:
             can = can_be_read(self.loader)
             read = (lambda samples: arrays_of(self.loader, look, samples)) if can else None
-            Path(path).write_text(page(found, read), "utf-8")
+            Path(path).write_text(page(found, read), "utf-8", errors="replace")
         text = report(found)
         if look.unread:
             text += (

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
+from .batch import attribute_of
 from .parts import LABELS
 
 _LOGITS: Final = ("logits", "output", "outputs", "prediction", "predictions")
@@ -40,7 +41,7 @@ class Loop:
 
     def place_of(self, batch: Any) -> Place:
         """Return the place of the batch that ends now."""
-        index = getattr(batch, "index", None)  # of a list, that is a method
+        index = attribute_of(batch, "index")  # of a list, that is a method
         place = self.place
         return place._replace(batch=int(index)) if isinstance(index, Integral) else place
 

@@ -53,11 +53,11 @@ class LossMonitor(BaseMonitor):
             raise ValueError(f"every must be 1 batch or more, got {every}")
         self.every = every
         self.alerts = alerts
-        self._error: Exception | None = not_begun()
         self.history = Curve()
         self._curve = LossCurve(plateau_steps)
         self._loop = Loop()
         self._readings: Readings[Place] = Readings()
+        self._error: Exception | None = not_begun()
         self._loss = BatchLoss(None, lambda: False, self._failed)
 
     def initialize(

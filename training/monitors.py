@@ -111,10 +111,12 @@ class Monitors(BaseMonitor):
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
-        """Begin all."""
+        """Begin all, those as well that failed in an earlier run."""
         self._of = model, dataloader, criterion
         self.alerts = self.alerts or TrainingAlerts(model=type(bare(model)).__name__)
         self._loop = Loop()
+        self.set_aside.clear()
+        self._failed.clear()
         for number, monitor in enumerate(self.monitors):
             if monitor.alerts is None:
                 monitor.alerts = self.alerts

@@ -50,8 +50,9 @@ def parts(
 
 
 def array_of(x: torch.Tensor) -> NDArray[Any]:
-    """Return a tensor as an array, in single precision where numpy does not know its type."""
-    return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+    """Return a tensor as an array, of single precision where numpy knows no such numbers."""
+    known = (torch.float16, torch.float32, torch.float64)
+    return (x if not x.is_floating_point() or x.dtype in known else x.float()).cpu().numpy()
 
 
 def _named(batch: Any) -> Mapping[str, Any]:

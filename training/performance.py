@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ..core.verdict import Verdict
-from ..detectors import class_counts
 from ..detectors.confidence_error import confidence_error
 from .alerts import TrainingAlerts
 from .answers import Reader
@@ -62,7 +61,7 @@ class PerformanceMonitor(BaseMonitor):
     -----
     In training each batch is counted as the model was before its step, so the first epoch's numbers are low. Labels that are no class, as
     -100, are left out. Outputs of one column are about two classes where the criterion is binary cross-entropy, or labels are whole
-    numbers; of other outputs with labels that are none there is only the loss.
+    numbers; of more than 1,000 classes there is the accuracy alone; of other outputs with labels that are none there is only the loss.
 
     References
     ----------
@@ -123,7 +122,7 @@ class PerformanceMonitor(BaseMonitor):
                 row[f"{prefix}loss"] = float(one.total) / one.weight
             if one.counts is None:
                 continue
-            found = class_counts.metrics(one.counts.confusion)
+            found = one.counts.metrics()
             row |= {f"{prefix}{name}": metric.value for name, metric in found.items()}
             sure = confidence_error(one.counts.bins)
             if sure is not None:

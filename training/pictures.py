@@ -16,6 +16,8 @@ from .finding import LEAK, Finding, listed
 
 _SHOWN: Final = 24  # samples of a finding
 _WIDTH: Final = 96  # of a picture on the page, in pixels
+_MOST: Final = 384  # of it in the page, about; of larger ones each second row and column, or each third, and so on
+_LONG: Final = 16  # times as long as wide is no picture
 _NUMBERS: Final = 12  # of a sample that is no picture
 _CHANNELS: Final = (1, 3, 4)
 _STYLE: Final = """
@@ -98,10 +100,15 @@ def _content(x: NDArray[Any], low: float, high: float, box: Ints | None) -> str:
     if picture is None:
         numbers = ", ".join(f"{v:.4g}" for v in x.reshape(-1)[:_NUMBERS].tolist())
         return f"<code>{numbers}{', ...' if x.size > _NUMBERS else ''}</code>"
-    grey = np.nan_to_num((picture.astype(np.float64) - low) / (high - low or 1.0)) * 255
+    height, width = picture.shape[:2]
+    step = max(1, max(height, width) // _MOST)
+    grey = (
+        np.nan_to_num((picture[::step, ::step].astype(np.float64) - low) / (high - low or 1.0))
+        * 255
+    )
     inner = f'<img alt="" src="data:image/png;base64,{_png(grey.clip(0, 255).round().astype(np.uint8))}">'
     if box is not None:
-        row, column, side = (_WIDTH * k / picture.shape[1] for k in box.tolist())
+        row, column, side = (_WIDTH * k / width for k in box.tolist())
         at = f"left:{column:.1f}px;top:{row:.1f}px;width:{side:.1f}px;height:{side:.1f}px"
         inner += f'<div class="part" style="{at}"></div>'
     return f'<div class="picture">{inner}</div>'
@@ -110,12 +117,18 @@ def _content(x: NDArray[Any], low: float, high: float, box: Ints | None) -> str:
 def _picture(x: NDArray[Any]) -> NDArray[Any] | None:
     """Return (height, width) or (height, width, channels) of a sample; None if it is no picture."""
     if x.ndim == 2 and min(x.shape) > 1:
-        return x
-    if x.ndim != 3:
+        return None if _is_long(*x.shape) else x
+    if x.ndim != 3 or not x.size:
         return None
     if x.shape[0] in _CHANNELS:
         x = np.moveaxis(x, 0, 2)
-    return None if x.shape[2] not in _CHANNELS else x[:, :, 0] if x.shape[2] == 1 else x
+    if x.shape[2] not in _CHANNELS or _is_long(*x.shape[:2]):
+        return None
+    return x[:, :, 0] if x.shape[2] == 1 else x
+
+
+def _is_long(height: int, width: int) -> bool:
+    return max(height, width) > _LONG * min(height, width)
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

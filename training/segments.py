@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..core.columns import Ints
+from .batch import attribute_of
 
 Values: TypeAlias = Callable[[Any], Any] | Hashable | Sequence[Any] | np.ndarray[Any, Any] | torch.Tensor  # fmt: skip
 """How a segment is found: a function of the batch or a key of it that gives (n,) values, or (samples,) values by the sample's index."""
@@ -78,7 +79,7 @@ class Segments:
             return None
         if data not in self._by_sample:
             self._by_sample[data] = self._numbered(values).cpu().numpy()
-        samples = getattr(batch, "samples", None)
+        samples = attribute_of(batch, "samples")
         if not isinstance(samples, np.ndarray):
             raise ValueError(  # noqa: TRY004 - it is the loader that is another one
                 f"segment {self.name!r} is an array by sample, and a batch of {data!r} knows no samples: wrap its loader in "

@@ -32,7 +32,7 @@ def samples_of(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return inputs and labels of samples, read once more from the loader's data set."""
     data: Any = loader.dataset
-    with same_randomness():
+    with same_randomness(data, loader.collate_fn):
         batch = loader.collate_fn([data[int(k)] for k in samples])
     return parts(batch, look.inputs, look.labels)
 
@@ -62,7 +62,7 @@ def rows_of(
 
     Random numbers are afterwards as they were before. `collate` is as in `batches_of`.
     """
-    with same_randomness():
+    with same_randomness(split):
         chunks = list(_inputs(split, look, collate))
         if not chunks:
             return np.empty(0, np.uint64), np.empty(0, np.int64)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from . import random_states
 
@@ -23,10 +24,10 @@ def untouched(model: nn.Module, dataloader: Iterable[Any]) -> Generator[None]:
         (module, name, buffer, buffer.detach().clone())
         for module, _ in modes
         for name, buffer in module._buffers.items()
-        if buffer is not None
+        if buffer is not None and not is_lazy(buffer)
     ]
     drawn = random_states.taken()
-    own = [(one, one.get_state()) for one in _generators(dataloader)]
+    own = random_states.own([model, dataloader])
     model.eval()
     try:
         with torch.no_grad():
@@ -40,25 +41,19 @@ def untouched(model: nn.Module, dataloader: Iterable[Any]) -> Generator[None]:
                 if not torch.equal(buffer, was):
                     buffer.copy_(was)
         random_states.restore(drawn)
-        for generator, state in own:
-            generator.set_state(state)
+        for back in own:
+            back()
         # Weights that autocast has cast without gradients are of no use to a pass with them.
         torch.clear_autocast_cache()
 
 
 @contextmanager
-def same_randomness() -> Generator[None]:
-    """Leave the generators of Python, numpy and torch as they were."""
-    states = random_states.taken()
+def same_randomness(*holders: Any) -> Generator[None]:
+    """Leave the generators of Python, numpy and torch as they were, and those that data sets and other objects have of their own."""
+    states, own = random_states.taken(), random_states.own(holders)
     try:
         yield
     finally:
         random_states.restore(states)
-
-
-def _generators(data: Iterable[Any]) -> list[torch.Generator]:
-    """Return the generators of random numbers that a loader and its samplers have of their own."""
-    samplers = [getattr(data, "sampler", None), getattr(data, "batch_sampler", None)]
-    holders = [data, *samplers, *(getattr(one, "sampler", None) for one in samplers)]
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+        for back in own:
+            back()
