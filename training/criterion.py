@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -12,6 +12,9 @@ from torch import nn
 from .hooks import Hook
 from .loop import logits_of, loss_of, targets_of
 from .untouched import same_randomness
+
+_MOST: Final = 1024
+"""Losses between two ends of batches: more are of a loop that does not say when a batch ends."""
 
 
 @contextmanager
@@ -94,3 +97,4 @@ class BatchLoss:
     def _see(self, loss: Any) -> None:
         if isinstance(loss, torch.Tensor):
             self._seen.append(loss.detach().float().mean())
+            del self._seen[:-_MOST]

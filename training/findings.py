@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from .finding import ADVERSARIAL, BALANCE, DRIFT, LABEL, LEAK, Finding, detector
 from .loader import WatchedLoader
 from .loop import Loop, Place
 from .monitor import BaseMonitor
+
+_log = logging.getLogger(__name__)
 
 _KINDS: Final[dict[str, Kind]] = {
     LEAK: "leakage",
@@ -114,7 +117,7 @@ class FindingsMonitor(BaseMonitor):
         row = {"epoch": float(epoch)}
         is_due = self.audit is not None and (self._ended + 1) % self.audit == 0
         if is_due and self._loader is not None and self._model is not None:
-            self._loader.audit(self._model)
+            self._audit(self._loader, self._model)
         if self._loader is not None and self._ended % self.epochs == 0:
             for found in self._loader.findings():
                 if found.kind == LABEL and not self.labels:
@@ -125,6 +128,13 @@ class FindingsMonitor(BaseMonitor):
         self.history.append(row)
         self._ended += 1
         self._loop.end_epoch(epoch)
+
+    def _audit(self, loader: WatchedLoader, model: nn.Module) -> None:
+        try:
+            loader.audit(model)
+        except Exception:  # of a model that cannot be copied, say; what the loader finds by itself is claimed as ever
+            _log.exception("the model could not look at the data and is not asked again")
+            self._model = None
 
     def _is_new(self, found: Finding) -> bool:
         if not len(found.samples):

@@ -30,6 +30,8 @@ from .monitor import BaseMonitor, not_begun
 from .readings import Readings
 
 _SMALLEST: Final = 1e-12
+_MOST: Final = 1 << 14
+"""Outputs of layers between two ends of batches: more are of a loop that does not say when a batch ends."""
 _POINTS: Final = 1000  # of the curve of a layer, of which there may be hundreds
 
 
@@ -166,7 +168,8 @@ class GradientMonitor(BaseMonitor):
         return self._error is None and self._loop.step % self.finite_every == 0
 
     def _take_pass(self, layer: str, total: torch.Tensor) -> None:
-        self._passes.append((layer, total))
+        if len(self._passes) < _MOST:
+            self._passes.append((layer, total))
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -80,7 +80,8 @@ class Inspection:
         self._order: Any = None
         self._is_sorted, self._last, self._count = True, -1, 0
         self._orders: list[tuple[bytes, int]] = []
-        self._kept: list[Finding] = []
+        self._kept: dict[tuple[str, str], Finding] = {}
+        """Of what was found epoch by epoch the first of each kind and sentence."""
 
     def take(self, batch: Any, info: BatchInfo) -> None:
         """Look at a batch; nothing waits for its device."""
@@ -119,14 +120,14 @@ class Inspection:
         """Take note of the end of an epoch, or of its having been left."""
         self._flush()
         if self._is_iterable:
-            self._kept += repeated_shards(self._epoch_keys, epoch)
+            self._keep(*repeated_shards(self._epoch_keys, epoch))
             self._epoch_keys = []
-        self._kept += self._drift.end(epoch)
+        self._keep(*self._drift.end(epoch))
         if self._order is not None:
             self._orders.append((b"" if self._is_sorted else self._order.digest(), epoch))
             *before, (digest, _) = self._orders[-2:]
             if before and digest and digest == before[0][0] and self._count > 8:
-                self._kept.append(
+                self._keep(
                     Finding(
                         ORDER,
                         f"epoch {epoch} has its samples in the order of the one before; call set_epoch, or shuffle anew",
@@ -139,14 +140,11 @@ class Inspection:
         """Return what was found up to now; `read` gives inputs by sample, see `within`."""
         self._flush()
         twice = within(self.contents, self.label_of, read)
-        return [*self._ranges(), *twice, *self._first_kept()]
+        return [*self._ranges(), *twice, *self._kept.values()]
 
-    def _first_kept(self) -> list[Finding]:
-        """Of what was found epoch by epoch the first of each kind and sentence."""
-        found: dict[tuple[str, str], Finding] = {}
-        for one in self._kept:
-            found.setdefault((one.kind, "" if one.kind == ORDER else one.summary), one)
-        return list(found.values())
+    def _keep(self, *found: Finding) -> None:
+        for one in found:
+            self._kept.setdefault((one.kind, "" if one.kind == ORDER else one.summary), one)
 
     def _ordered(self, samples: Ints) -> None:
         self._order = self._order or hashlib.blake2b(digest_size=8)

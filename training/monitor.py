@@ -93,7 +93,7 @@ class BaseMonitor:
         """Go through other data than training's; call it before `on_epoch_end`, once for each data set.
 
         The model is in evaluation meanwhile, without gradients. Afterwards it is as it was, and so are all random numbers: training is the same
-        with and without.
+        with and without, but for what a model writes into plain attributes of its own while it runs, and goes by later.
 
         Parameters
         ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -89,6 +90,32 @@ def test_what_the_model_finds_in_the_data_is_an_alert() -> None:
     assert [a.kind for a in first if a.subject == "samples:adversarial input"] == [
         "adversarial input"
     ]
+
+
+def test_a_model_that_cannot_look_at_the_data_costs_no_other_finding(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Locked(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(6, 3)
+            self.lock = threading.Lock()  # cannot be copied
+
+    data = rows()
+    data.tensors[0][7, 2] = torch.nan
+    loader, model, alerts = (
+        WatchedLoader(DataLoader(data, 32)),
+        Locked(),
+        TrainingAlerts(show=False),
+    )
+    with Monitors([FindingsMonitor(audit=1)], alerts=alerts) as monitors:
+        monitors.initialize(model, loader, nn.CrossEntropyLoss())
+        for epoch in range(2):
+            for batch in loader:
+                monitors.on_batch_end(model(batch[0]), batch)
+            monitors.on_epoch_end(epoch)
+    assert monitors.set_aside == {}
+    assert [a.subject for a in alerts.alerts if a.state == "firing"] == ["samples:non-finite input"]
+    assert caplog.text.count("could not look at the data") == 1
 
 
 def test_bad_input_is_named() -> None:

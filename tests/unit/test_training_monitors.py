@@ -466,3 +466,16 @@ def test_alerts_are_called_by_the_class_behind_what_wraps_a_model() -> None:
 def test_a_monitor_that_has_not_begun_says_so(kind: Any) -> None:
     with pytest.raises(RuntimeError, match="call initialize"):
         kind().on_batch_end(torch.zeros(4, 2), (torch.zeros(4, 3), torch.zeros(4)))
+
+
+def test_a_loop_that_does_not_end_its_batches_costs_bounded_memory() -> None:
+    model, criterion = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)), nn.CrossEntropyLoss()
+    loss, gradients = LossMonitor(), GradientMonitor()
+    for monitor in (loss, gradients):
+        monitor.initialize(model, [], criterion)
+    for _ in range(10_000):
+        criterion(model(torch.zeros(1, 3)), torch.zeros(1, dtype=torch.int64))
+    assert len(loss._loss._seen) <= 1024
+    assert len(gradients._passes) <= 1 << 14
+    loss.close()
+    gradients.close()
