@@ -33,7 +33,8 @@ from tocsin.training.finding import report
 
 _BATCH: Final = 128
 _RATE: Final = 0.1
-_LEAST: Final = 1000  # rows that a reference is made of
+_LEAST: Final = 1000  # rows that a reference is made of; with 1,500 it has logits too
+_HELD: Final = 1500
 _AUDITED: Final = 1000  # samples that the model looks at once more
 FAULTS: Final = ("rate", "nan", "labels")
 
@@ -84,7 +85,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Look at the data, train, and say what was found and what was kept."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--epochs", type=int, default=10)
-    asked.add_argument("--rows", type=int, help="so many to train on; then 1,000 to validate on")
+    asked.add_argument(
+        "--rows", type=int, help="so many to train on; then 1,500 at the most to validate on"
+    )
     asked.add_argument("--folder", type=Path, help="where checkpoints and plots go")
     asked.add_argument("--tensorboard", action="store_true", help="write scalars to the folder too")
     asked.add_argument("--fault", choices=FAULTS, help="goes wrong in the middle of the run")
@@ -99,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"{missing}\n")
         name, (model, plain, varied, held_back) = "digits", digits()
     plain = Subset(plain, range(len(plain))[: options.rows])
-    validation = Subset(held_back, range(len(held_back))[: options.rows and _LEAST])
+    validation = Subset(held_back, range(len(held_back))[: options.rows and _HELD])
     looked = looked_at(plain, validation)
     left = list(looked.quarantine().indices)
     print(f"trained on {len(left):,} of {len(plain):,} samples\n")
