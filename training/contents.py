@@ -90,6 +90,11 @@ class Contents:
         return exact
 
     @property
+    def count(self) -> int:
+        """How many samples have come."""
+        return sum(map(len, self._samples))
+
+    @property
     def samples(self) -> Ints:
         """(m,) the samples, in the order in which they came."""
         return np.concatenate([np.empty(0, np.int64), *self._samples])

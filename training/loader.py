@@ -103,6 +103,7 @@ class WatchedLoader:
         self._is_open = False
         self._doubt = LabelDoubt()
         self._audited: list[Finding] = []
+        self._leaks: dict[str, tuple[int, list[Finding]]] = {}
 
     def __iter__(self) -> Iterator[Any]:
         kept = self.loader._iterator  # of persistent workers, begun before the loader was wrapped
@@ -213,9 +214,14 @@ class WatchedLoader:
         read = reader(self.loader, look)
         found = look.findings(read)
         for name, split in self._references.items():
-            found += across(
-                look.contents, name, *rows_of(split, look, read, self.loader.collate_fn)
-            )
+            seen, leaks = self._leaks.get(name, (-1, []))
+            if (
+                seen != look.contents.count
+            ):  # a reference is read again only if samples are new since
+                rows = rows_of(split, look, read, self.loader.collate_fn)
+                leaks = across(look.contents, name, *rows)
+                self._leaks[name] = look.contents.count, leaks
+            found += leaks
         return [*found, *self._doubt.findings(), *self._audited]
 
     def report(self, path: str | Path | None = None) -> str:

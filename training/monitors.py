@@ -14,11 +14,11 @@ from .alerts import TrainingAlerts
 from .layers import bare
 from .loop import Loop
 from .monitor import BaseMonitor
+from .reference import Options, ReferenceMonitor
 from .scalars import ScalarMonitor, Writer
 
 if TYPE_CHECKING:
     from ..consumers.reference_writer import Written
-    from .reference import Options, ReferenceMonitor
 
 _log = logging.getLogger(__name__)
 
@@ -148,8 +148,6 @@ class Monitors(BaseMonitor):
         **options: Unpack[Options],
     ) -> Written:
         """Write the reference of serving; see `ReferenceMonitor.reference`, whose monitor need not be among these."""
-        from .reference import ReferenceMonitor
-
         monitor = self._reference() or ReferenceMonitor()
         if self._of is not None:
             monitor.initialize(*self._of)
@@ -157,8 +155,6 @@ class Monitors(BaseMonitor):
 
     def _reference(self) -> ReferenceMonitor | None:
         """Return the monitor that writes references, of these or of those within."""
-        from .reference import ReferenceMonitor
-
         for monitor in self.monitors:
             found = monitor._reference() if isinstance(monitor, Monitors) else monitor
             if isinstance(found, ReferenceMonitor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ _LEAST: Final = 5
 """Samples with such a part that a class must have, and at one place, for the place to be looked at in all its samples."""
 _PLACES: Final = 4  # of a class
 _AT_ONCE: Final = 250  # samples read at once
+_OUT: Final = 2.0  # times the largest number of a usual sample, and it is out of range
 _TOLERANCE: Final = 0.1  # of the range of inputs, within which a number is the trigger's
 _COMMON: Final = 0.5  # of samples with the trigger, that have a number that is the trigger's
 _LIFT: Final = 0.3  # by which that is more than of other samples
@@ -104,11 +105,11 @@ class TriggerSearch:
         self._model = model
         self._pool = inputs[torch.from_numpy(is_learnt).to(inputs.device)]
         self._labels = labels[is_learnt]
-        # Of medians: one sample far out of range must not hide what others have.
-        self._middle = inputs.median(0).values if len(inputs) else inputs.sum(0)
-        flat = self._pool.flatten(1)
-        width = flat.amax(1) - flat.amin(1) if len(flat) else flat.new_zeros(1)
-        self._tolerance = _TOLERANCE * float(width.median())
+        # One sample far out of range must not hide what others have.
+        flat = inputs.flatten(1)
+        largest = flat.abs().amax(1)
+        self._mean = inputs[largest <= _OUT * largest.median()].mean(0)
+        self._tolerance = _TOLERANCE * float((flat.amax(1) - flat.amin(1)).median())
         self._side = max(3, round(_SHARE * min(inputs.shape[2:])))
         self._turn = 0
         self._samples: list[Ints] = []
@@ -163,12 +164,14 @@ class TriggerSearch:
         at_places = np.zeros(len(has), np.bool_)
         of_pattern = np.zeros(len(has), np.bool_)
         for row, column in _common_places(found[has, :2]):
-            rate = self._everywhere(row, column, label, samples, read)
-            better = rate > found[:, 2]
-            found[better, 0], found[better, 1], found[better, 2] = row, column, rate[better]
+            rate, parts = self._everywhere(row, column, label, samples, read)
             here = rate >= _CHANGED
+            alike = self._with_pattern(row, column, parts, here)
+            better = (rate > found[:, 2]) | alike
+            found[better, :2] = row, column
+            found[:, 2] = np.maximum(found[:, 2], rate)
             at_places |= here
-            of_pattern |= self._with_pattern(row, column, samples, here, read)
+            of_pattern |= alike
         has = found[:, 2] >= _CHANGED
         if at_places.sum() >= has.sum() / 2:
             has = of_pattern
@@ -177,21 +180,16 @@ class TriggerSearch:
         rows, columns = found[has, :2].astype(np.int64).T
         return Trigger(label, samples[has], rows, columns, self._side, float(found[has, 2].mean()))
 
-    def _with_pattern(self, row: int, column: int, samples: Ints, has: Bools, read: Read) -> Bools:
-        """Return which of (n,) samples have what those that have a trigger have in common at a place; these, if that is nothing.
+    def _with_pattern(self, row: int, column: int, parts: NDArray[Any], has: Bools) -> Bools:
+        """Return which of (n, p) parts at a place have what those that have a trigger have in common; these, if that is nothing.
 
         Common are numbers that most of them have there and fewer of other samples, which hardly ever have nearly all of them.
         """
         if not has.any():
             return has
-        down, right = slice(row, row + self._side), slice(column, column + self._side)
-        parts = np.concatenate(
-            [read(some)[:, :, down, right].flatten(1).cpu().numpy() for some in _some(samples)]
-        )
         middle = np.median(parts[has], axis=0)
         is_like = np.abs(parts - middle) <= self._tolerance
-        others = self._pool[:, :, down, right].flatten(1).cpu().numpy()
-        is_others = np.abs(others - middle) <= self._tolerance
+        is_others = np.abs(self._part(self._pool, row, column) - middle) <= self._tolerance
         share = is_like[has].mean(0)
         common = (share >= _COMMON) & (share >= is_others.mean(0) + _LIFT)
         if common.sum() < _NUMBERS:
@@ -201,12 +199,24 @@ class TriggerSearch:
         matches: Bools = is_like[:, common].mean(1) >= _MATCH
         return matches
 
-    def _everywhere(self, row: int, column: int, label: int, samples: Ints, read: Read) -> Floats:
-        """Return the (n,) success of what samples of a class have at a place."""
-        return np.concatenate([
-            self._success(read(some), *(np.full(len(some), k) for k in (label, row, column)))
-            for some in _some(samples)
-        ])  # fmt: skip
+    def _everywhere(
+        self, row: int, column: int, label: int, samples: Ints, read: Read
+    ) -> tuple[Floats, NDArray[Any]]:
+        """Return the (n,) success of what samples of a class have at a place, and that, (n, p)."""
+        rates: list[Floats] = []
+        parts: list[NDArray[Any]] = []
+        for some in np.array_split(samples, -(-len(samples) // _AT_ONCE)):
+            inputs = read(some)
+            at = (np.full(len(some), k) for k in (label, row, column))
+            rates.append(self._success(inputs, *at))
+            parts.append(self._part(inputs, row, column))
+        return np.concatenate(rates), np.concatenate(parts)
+
+    def _part(self, inputs: torch.Tensor, row: int, column: int) -> NDArray[Any]:
+        """Return the (n, p) numbers of inputs at a place."""
+        down, right = slice(row, row + self._side), slice(column, column + self._side)
+        found: NDArray[Any] = inputs[:, :, down, right].flatten(1).cpu().numpy()
+        return found
 
     def _decisive(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[Ints, Ints, Bools]:
         """Return the (n,) first rows and columns of the parts that decide, and whether the model gives the label."""
@@ -222,7 +232,7 @@ class TriggerSearch:
             own = torch.where(is_class, labels, 0)[:, None]
             lead = logits.gather(1, own)[:, 0] - logits.scatter(1, own, -torch.inf).amax(1)
             (slope,) = torch.autograd.grad(lead.sum(), x)
-        effect = (slope * (inputs - self._middle)).sum(1, keepdim=True)
+        effect = (slope * (inputs - self._mean)).sum(1, keepdim=True)
         sums = functional.avg_pool2d(effect, self._side, stride=1)[:, 0]
         best = sums.flatten(1).argmax(1).cpu().numpy()
         return best // sums.shape[2], best % sums.shape[2], (is_class & (lead > 0)).cpu().numpy()
@@ -265,10 +275,6 @@ class TriggerSearch:
         given = self._model(mixed.flatten(0, 1)).argmax(1).cpu().numpy()
         found: Bools = (given.reshape(at.shape) == labels[:, None]) & is_known[:, None]
         return found
-
-
-def _some(samples: Ints) -> list[Ints]:
-    return np.array_split(samples, -(-len(samples) // _AT_ONCE))
 
 
 def _common_places(places: Floats) -> list[tuple[int, int]]:

@@ -73,7 +73,7 @@ def test_a_trigger_is_found_and_no_other_sample(
     assert (~np.isin(found.samples, bad)).sum() <= 15  # 1 %
     # Each part shares pixels with the corner.
     row, column, side = found.part.T
-    assert ((row + side > 20) & (row < 23) & (column + side > 20) & (column < 23)).mean() > 0.9
+    assert ((row + side > 20) & (row < 23) & (column + side > 20) & (column < 23)).all()
     assert found in loader.findings()
     kept = set(loader.quarantine(TRIGGER).indices)
     assert not kept & set(found.samples.tolist())
@@ -111,6 +111,19 @@ def _gradients(model: nn.Module) -> list[torch.Tensor]:
     found = [p.grad for p in model.parameters() if p.grad is not None]
     assert len(found) == len(list(model.parameters()))
     return found
+
+
+def test_pictures_far_out_of_range_hide_no_trigger(
+    poisoned: tuple[WatchedLoader, nn.Module, np.ndarray],
+) -> None:
+    loader, model, bad = poisoned
+    data: Any = loader.dataset
+    x, y = data.tensors[0].clone(), data.tensors[1]
+    others = np.setdiff1d(np.arange(len(x)), bad)[::10]  # some of them are in the pool
+    x[others] *= 1e6
+    (found,) = WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(model)
+    assert np.isin(bad, found.samples).mean() >= 0.8
+    assert (~np.isin(found.samples, bad)).sum() <= 15
 
 
 def test_an_audit_leaves_model_hooks_and_random_numbers_as_they_are(

@@ -313,3 +313,25 @@ def test_parts_are_found_or_named() -> None:
         unknown.quarantine("nonsense")
     with pytest.raises(ValueError, match="watch=False"):
         WatchedLoader(loader, watch=False).findings()
+
+
+def test_a_reference_is_read_again_only_when_samples_are_new() -> None:
+    class Counted(TensorDataset):
+        reads = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.reads += 1
+            return super().__getitem__(index)
+
+    x, y = table()
+    other = Counted(x[:5].clone())
+    watched = WatchedLoader(DataLoader(TensorDataset(x, y), 32), references={"validation": other})
+    for batch in watched:
+        if batch.index == 3:
+            break
+    assert by_kind(watched)["in another split"].samples.tolist() == [0, 1, 2, 3, 4]
+    assert by_kind(watched)["in another split"].samples.tolist() == [0, 1, 2, 3, 4]
+    assert other.reads == 5
+    watched.look()
+    assert by_kind(watched)["in another split"].samples.tolist() == [0, 1, 2, 3, 4]
+    assert other.reads == 10

@@ -113,6 +113,7 @@ LOADERS: dict[str, Any] = {
         DATA, batch_size=None, sampler=BatchSampler(SequentialSampler(DATA), 8, drop_last=False)
     ),
     "augmented": lambda: DataLoader(Noisy(), 8, shuffle=True),
+    "pinned memory": lambda: DataLoader(DATA, 8, shuffle=True, pin_memory=True),
     "workers": lambda: DataLoader(Noisy(), 8, shuffle=True, num_workers=2),
     "workers that persist": lambda: DataLoader(
         DATA, 8, shuffle=True, num_workers=2, persistent_workers=True
@@ -130,6 +131,9 @@ def epochs(loader: Any) -> tuple[list[Any], float, float]:
     return found, float(torch.rand(1)), float(np.random.random())  # noqa: NPY002
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.pin_memory. argument:UserWarning"
+)  # where nothing can be pinned
 @pytest.mark.parametrize("name", LOADERS)
 def test_batches_and_random_numbers_are_the_same(name: str) -> None:
     plain, *drawn = epochs(LOADERS[name]())
@@ -143,6 +147,9 @@ def test_batches_and_random_numbers_are_the_same(name: str) -> None:
         )
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.pin_memory. argument:UserWarning"
+)  # where nothing can be pinned
 @pytest.mark.parametrize("name", [n for n in LOADERS if not n.startswith("iterable")])
 def test_batches_know_their_samples(name: str) -> None:
     watched = WatchedLoader(LOADERS[name]())
