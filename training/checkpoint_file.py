@@ -55,6 +55,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         What `ModelCheckpoint` was made with.
     state
         Name of the file of the state; None where only weights are saved.
+    state_classes
+        What of the state is of which class, `optimizer` say.
     tocsin_version, model_class
         Who wrote it, and what the weights are of.
     tied
@@ -73,6 +75,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     outside: bool
     settings: dict[str, Any]
     state: str | None = None
+    state_classes: dict[str, str] = {}
     tocsin_version: str = __version__
     model_class: str = ""
     tied: dict[str, str] = {}
@@ -108,11 +111,13 @@ def write(path: Path, model: nn.Module, record: Record, state: Mapping[str, Any]
     except OSError as error:
         raise StorageError(f"dirpath {path.parent} cannot be made: {error.strerror}") from error
     weights, tied = _weights(bare(model))
-    kind = type(bare(model))
-    record = msgspec.structs.replace(
-        record, tied=tied, model_class=f"{kind.__module__}.{kind.__qualname__}"
-    )
+    record = msgspec.structs.replace(record, tied=tied, model_class=class_name(bare(model)))
     return _commit(path, weights, record, state)
+
+
+def class_name(one: object) -> str:
+    """Return the class of an object, with its module."""
+    return f"{type(one).__module__}.{type(one).__qualname__}"
 
 
 def copy(path: Path, to: Path, record: Record) -> Record:

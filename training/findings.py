@@ -81,11 +81,13 @@ class FindingsMonitor(BaseMonitor):
         self.history: list[dict[str, float]] = []
         self._given = self._loader = loader
         self._model: nn.Module | None = None
+        self._criterion: Callable[..., Any] | None = None
         self._begin()
 
     def _begin(self) -> None:
         self._loop, self.history = Loop(), []
         self._ended = 0
+        self._observes = self.labels
         self._named: dict[str, set[int]] = {}
         self._said: set[str] = set()
 
@@ -93,8 +95,7 @@ class FindingsMonitor(BaseMonitor):
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
         """Begin."""
-        del criterion
-        self._model = model
+        self._model, self._criterion = model, criterion
         self._loader = self._given
         if self._loader is None:
             if not isinstance(dataloader, WatchedLoader):
@@ -107,8 +108,12 @@ class FindingsMonitor(BaseMonitor):
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Give the loader what the model made of a batch, where labels are looked at."""
-        if self.labels and self._loader is not None:
-            self._loader.observe(outputs, batch)
+        if self._observes and self._loader is not None:
+            try:
+                self._loader.observe(outputs, batch, self._criterion)
+            except ValueError as error:  # what else the loader finds is claimed as ever
+                _log.warning("doubtful labels are not looked for: %s", error)
+                self._observes = False
         self._loop.end_batch(batch)
 
     def on_epoch_end(self, epoch: int) -> None:

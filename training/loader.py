@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from ..core.columns import Floats, Ints
+from .answers import Reader
 from .audit import Model, audit
 from .batch import BatchInfo, attribute_of, marked
 from .duplicates import across
 from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
 from .label_doubt import LabelDoubt
+from .loop import logits_of, targets_of
 from .parts import Part, parts
 from .pictures import page
 from .recording import Recorder, Tasks, recording
@@ -130,31 +132,45 @@ class WatchedLoader:
         for _ in self:
             pass
 
-    def observe(self, outputs: Any, batch: Any) -> None:
+    def observe(
+        self, outputs: Any, batch: Any, criterion: Callable[..., Any] | None = None
+    ) -> None:
         """Take what a model made of a batch, which tells of doubtful labels; call it where the loss is known.
 
         Parameters
         ----------
         outputs
-            (n, k) logits, or what has them as `logits` or first.
+            (n, k) logits, of two classes also (n,) or (n, 1), or what has them as `logits` or first.
         batch
             A batch of this loader. One that carries no samples is taken to be the latest.
+        criterion
+            Where labels are 0 and 1 as floating numbers: `nn.BCEWithLogitsLoss()` says that they are classes, `nn.BCELoss()` that outputs are probabilities.
 
         Raises
         ------
         ValueError
-            No logits or labels, or not one for each sample.
+            No logits or labels, not one for each sample, or labels that are no classes.
         """
         look = self._watching()
         _, labels = parts(batch, look.inputs, look.labels)
+        if labels is None and look.labels is None:
+            labels = targets_of(batch)  # of two classes they may be floating numbers
         samples = attribute_of(batch, "samples")
         if not isinstance(samples, np.ndarray):
             samples = np.empty(0, np.int64) if self.last is None else self.last.samples
-        if labels is None:
-            raise ValueError(
-                "found no label for each sample in the batch, a whole number each; say where with labels=, or do without observe"
-            )
-        self._doubt.take(outputs, labels, samples)
+        with torch.no_grad():
+            answers = None
+            if labels is not None:
+                answers = Reader(criterion).read(outputs, [None, labels])
+            if answers is None:
+                shapes = [
+                    None if of is None else tuple(of.shape) for of in (logits_of(outputs), labels)
+                ]
+                raise ValueError(
+                    f"expected (n, k) logits and (n,) labels, whole numbers each, found {shapes[0]} and {shapes[1]}; say where labels are with "
+                    "labels=, or do without observe"
+                )
+            self._doubt.take(answers, samples)
 
     def suspicion(self) -> Floats:
         """Return the (n,) mean loss of each sample of the data set over the times that it was observed, NaN for never; in nats.
@@ -291,6 +307,7 @@ class WatchedLoader:
         """Take note of the end of the epoch that was going on."""
         if self._is_open and self._inspection is not None:
             self._inspection.end(self.epoch)
+            self._doubt.end()
         self._is_open = False
 
     def set_epoch(self, epoch: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,8 @@ from .curve import Curve
 from .loop import Loop, Place
 from .monitor import BaseMonitor, not_begun
 from .readings import Readings
+
+_log = logging.getLogger(__name__)
 
 
 class LossMonitor(BaseMonitor):
@@ -58,6 +61,7 @@ class LossMonitor(BaseMonitor):
         self._loop = Loop()
         self._readings: Readings[Place] = Readings()
         self._error: Exception | None = not_begun()
+        self._is_warned = False
         self._loss = BatchLoss(None, lambda: False, self._failed)
 
     def initialize(
@@ -70,7 +74,7 @@ class LossMonitor(BaseMonitor):
         self._loop = Loop()
         self._curve = LossCurve(self._curve.plateau_steps)
         self.history = Curve()
-        self._error = None
+        self._error, self._is_warned = None, False
         self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
@@ -83,6 +87,11 @@ class LossMonitor(BaseMonitor):
             loss = self._loss.take(outputs, batch)
             if loss is not None:
                 self._readings.put(place, [loss])
+            elif not self._is_warned:
+                self._is_warned = True
+                _log.warning(
+                    "the loss of a batch is not known, so nothing of it is watched: expected a criterion, outputs that have a `loss`, or a batch with targets"
+                )
         self._judge(self._readings.ready())
         if self.alerts is not None:
             self.alerts.end_batch(place)

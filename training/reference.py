@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 from torch import nn
 
 from ..consumers.model_settings import ModelSettings
+from ..consumers.training_reference import FEWEST
 from ..core.batch import EventBatch, Origin
 from ..core.errors import ConfigError
 from ..core.events import Prediction
@@ -105,8 +106,20 @@ class ReferenceMonitor(BaseMonitor):
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
-        """Begin: remember the model."""
+        """Begin: remember the model.
+
+        Raises
+        ------
+        ConfigError
+            The held-out data of the constructor is known to have too few rows: better said now than after the training.
+        """
         self._model, self._training, self._criterion = model, dataloader, criterion
+        data: Any = getattr(self._held_out, "dataset", None)
+        rows = len(data) if isinstance(data, Sized) else FEWEST
+        if rows < FEWEST:
+            raise ConfigError(
+                f"found {rows} rows of held-out data; expected {FEWEST:,} or more, and 10,000 are better"
+            )
 
     def reference(
         self,

@@ -428,6 +428,12 @@ def test_a_monitor_without_a_model_and_a_bad_name_are_refused_first(tmp_path: Pa
         begun(network(), batches()).reference(tmp_path / "no" / "m.npz")
 
 
+def test_too_few_rows_are_said_before_the_training() -> None:
+    few = DataLoader(TensorDataset(torch.zeros(999, 2), torch.zeros(999).long()), 100)
+    with pytest.raises(ConfigError, match="found 999 rows of held-out data; expected 1,000"):
+        ReferenceMonitor(few).initialize(network(), [], nn.CrossEntropyLoss())
+
+
 def test_the_examples_are_right() -> None:
     assert doctest.testmod(sys.modules[ReferenceMonitor.__module__]).failed == 0
     assert doctest.testmod(sys.modules[weights_sha256.__module__]).failed == 0

@@ -311,6 +311,13 @@ def test_errors_name_what_was_found_and_the_fix(tmp_path: Path) -> None:
         ModelCheckpoint.load(tmp_path, nn.Linear(3, 1))
     with pytest.raises(ConfigError, match="no state of the optimizer"):
         ModelCheckpoint.resume(tmp_path, model, torch.optim.SGD(model.parameters()))
+    folder = tmp_path / "sgd"
+    sgd = torch.optim.SGD(model.parameters())
+    ModelCheckpoint(folder, monitor="loss", model=model, optimizer=sgd).step(1.0)
+    with pytest.raises(
+        ConfigError, match=r"is a torch\.optim\.sgd\.SGD, found a torch\.optim\.adam\.Adam"
+    ):
+        ModelCheckpoint.resume(folder, model, torch.optim.Adam(model.parameters()))
     assert path is not None
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StateError, match="damaged"):

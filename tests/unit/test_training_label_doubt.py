@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -84,8 +86,9 @@ def test_a_model_that_has_learnt_nothing_doubts_nothing() -> None:
     x, y = blobs(0)
     loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32))
     draw = torch.Generator().manual_seed(0)
-    for batch in loader:
-        loader.observe(0.1 * torch.randn(len(batch[0]), 4, generator=draw), batch)
+    for _ in range(2):
+        for batch in loader:
+            loader.observe(0.1 * torch.randn(len(batch[0]), 4, generator=draw), batch)
     assert loader.findings() == []
 
 
@@ -94,9 +97,45 @@ def test_a_model_that_is_sure_and_wrong_doubts_nothing() -> None:
     x, y = blobs(0)
     loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32))
     draw = torch.Generator().manual_seed(0)
-    for batch in loader:
-        loader.observe(3 * torch.randn(len(batch[0]), 4, generator=draw), batch)
+    answers = 3 * torch.randn(N, 4, generator=draw)  # equally wrong in each epoch
+    for _ in range(2):
+        for batch in loader:
+            loader.observe(answers[batch.samples], batch)
     assert loader.findings() == []
+
+
+def test_what_a_model_has_only_not_learnt_yet_is_not_doubted() -> None:
+    """Two classes, learnt slowly: in the second epoch 202 of 1,797 right labels are less likely than the other one."""
+    digits = load_digits()
+    x, y = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target % 2)
+    flipped = np.zeros(len(y), np.bool_)
+    flipped[np.random.default_rng(0).choice(len(y), len(y) // 10, replace=False)] = True
+
+    def named(y: torch.Tensor) -> list[NDArray[np.int64]]:
+        torch.manual_seed(0)
+        loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32, shuffle=True))
+        model = nn.Sequential(
+            nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)
+        )
+        descent = torch.optim.SGD(model.parameters(), 0.003, momentum=0.9)
+        found = []
+        for _ in range(5):
+            for batch in loader:
+                outputs = model(batch[0])
+                loader.observe(outputs, batch)
+                descent.zero_grad()
+                nn.functional.cross_entropy(outputs, batch[1]).backward()
+                descent.step()
+            found.append(
+                next((f.samples for f in loader.findings() if f.kind == "doubtful label"), none)
+            )
+        return found
+
+    none = np.empty(0, np.int64)
+    assert not any(map(len, named(y)))
+    samples = named(torch.where(torch.from_numpy(flipped), 1 - y, y))[-1]
+    assert flipped[samples].sum() > 0.5 * flipped.sum()
+    assert flipped[samples].mean() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -117,7 +156,29 @@ def test_what_tells_nothing_is_refused_and_what_has_not_come_is_unknown() -> Non
     assert np.isfinite(loader.suspicion()).sum() == 32
     loader.observe(torch.full((32, 4), torch.nan), batch)
     np.testing.assert_allclose(loader.suspicion()[:32], np.log(4), rtol=1e-6)
-    with pytest.raises(ValueError, match=r"expected \(n, k\) logits of 32 samples"):
-        loader.observe(torch.zeros(32), batch)
-    with pytest.raises(ValueError, match="found no label"):
+    with pytest.raises(ValueError, match=r"expected .* found \(31, 4\) and \(32,\)"):
+        loader.observe(torch.zeros(31, 4), batch)
+    with pytest.raises(ValueError, match=r"found \(32, 4\) and None"):
         loader.observe(torch.zeros(32, 4), batch[0])
+    with pytest.raises(ValueError, match="of numbers, and of several labels a sample"):
+        loader.observe(torch.zeros(32), [batch[0], torch.zeros(32)])
+    with pytest.raises(ValueError, match="found 96 labels of 2 classes for 32 rows"):
+        loader.observe(torch.zeros(32, 3), [batch[0], torch.zeros(32, 3)], nn.BCEWithLogitsLoss())
+
+
+@pytest.mark.parametrize(
+    "criterion", [nn.BCEWithLogitsLoss(), nn.BCELoss()], ids=["logits", "probabilities"]
+)
+def test_one_output_for_two_classes(criterion: nn.Module) -> None:
+    """The same doubts as of two logits."""
+    x, y = blobs(0)
+    y = y % 2
+    float_labels = WatchedLoader(DataLoader(TensorDataset(x, y[:, None].float()), 32))
+    two = WatchedLoader(DataLoader(TensorDataset(x, y), 32))
+    draw = torch.Generator().manual_seed(0)
+    for batch, other in zip(float_labels, two, strict=True):
+        z = torch.randn(len(other[0]), 1, generator=draw)
+        output = z.sigmoid() if isinstance(criterion, nn.BCELoss) else z
+        float_labels.observe(output, batch, criterion)
+        two.observe(torch.cat([torch.zeros_like(z), z], 1), other)
+    np.testing.assert_allclose(float_labels.suspicion(), two.suspicion(), rtol=1e-4)

@@ -222,6 +222,14 @@ def test_the_loss_is_that_of_the_loop_not_divided_and_not_of_validation() -> Non
     assert len(criterion._forward_hooks) == 1
 
 
+def test_a_loss_that_nothing_tells_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = LossMonitor(alerts=TrainingAlerts(show=False))
+    monitor.initialize(net(), [], None)
+    for _ in range(3):
+        monitor.on_batch_end(torch.zeros(2, 2), [torch.zeros(2, 8), torch.zeros(2)])
+    assert caplog.text.count("the loss of a batch is not known") == 1
+
+
 def test_a_batch_that_holds_nan_is_named_with_the_layer() -> None:
     monitors, alerts = watched(every=10)
 
