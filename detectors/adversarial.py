@@ -356,7 +356,7 @@ class AdversarialInputs:
         """Go on from `volatile`."""
         meta, arrays = unpack("adversarial", 1, state)
         self._clients.restore(Strings.of(meta["clients"]), meta["first"])
-        self._evidence.load(arrays, meta["clock"])
+        self._evidence.load(arrays, meta["clock"], len(meta["clients"]))
         self.flagged, self.checked = meta["flagged"], meta["checked"]
         self._samples = meta["samples"]
 

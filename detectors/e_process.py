@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Bytes, Floats, Ints
+from ..core.errors import StateError
+from ..core.snapshot import check
 from .compiled import compiled
 
 RATES: Final = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.9])
@@ -109,11 +111,7 @@ class ClientEvidence:
 
     def resize(self, clients: int) -> None:
         """Make room for clients numbered below `clients`."""
-        new = {
-            "evidence": np.zeros((clients, len(RATES))), "recent": np.zeros(clients, np.uint64),
-            "seen": np.zeros(clients, np.int64), "weight": np.zeros(clients),
-            "flagged": np.zeros(clients), "touched": np.zeros(clients, np.int64),
-        }  # fmt: skip
+        new = _empty(clients)
         for name, array in self._clients.items():
             kept = min(len(array), clients)
             new[name][:kept] = array[:kept]
@@ -150,8 +148,27 @@ class ClientEvidence:
         """Return the arrays, for a snapshot."""
         return {**self._clients, "totals": self.totals}
 
-    def load(self, arrays: dict[str, NDArray[Any]], clock: int) -> None:
-        """Replace everything by what `state` gave."""
-        self.totals = arrays.pop("totals")
-        self._clients = arrays
+    def load(self, arrays: dict[str, NDArray[Any]], clock: int, clients: int) -> None:
+        """Replace everything by what `state` gave of so many clients.
+
+        Raises
+        ------
+        StateError
+            An array is missing, or of another shape or type than compiled code takes.
+        """
+        for name, like in (_empty(clients) | {"totals": np.zeros(2)}).items():
+            if name not in arrays:
+                raise StateError(f"an array of clients is missing: expected {name}")
+            check(arrays[name], f"{name} of clients", like.shape, like.dtype)
+        self.totals = arrays["totals"]
+        self._clients = {name: arrays[name] for name in _empty(0)}
         self.clock = clock
+
+
+def _empty(clients: int) -> dict[str, NDArray[Any]]:
+    """Return what is known of so many clients that have done nothing."""
+    return {
+        "evidence": np.zeros((clients, len(RATES))), "recent": np.zeros(clients, np.uint64),
+        "seen": np.zeros(clients, np.int64), "weight": np.zeros(clients),
+        "flagged": np.zeros(clients), "touched": np.zeros(clients, np.int64),
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A worker with servers of its own, as the README starts it."""
+"""What runs the documents' code: a worker with servers of its own, as the README starts it, and pages of training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
 
 import pytest
+import torch
 
 from tocsin.embedded import free_port
 
@@ -41,3 +45,19 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     finally:
         worker.terminate()
         worker.wait(10)
+
+
+@pytest.fixture
+def run_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Run a page's Python in an empty folder; return what it says, errors among it.
+
+    Not in a process of its own, which would be seconds of imports for each page.
+    """
+
+    def run(code: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        with redirect_stdout(StringIO()) as said, redirect_stderr(said), torch.random.fork_rng():
+            exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+        return said.getvalue()
+
+    return run

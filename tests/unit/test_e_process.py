@@ -138,7 +138,7 @@ def test_batches_may_be_cut_anywhere() -> None:
         ]
         state = {name: array.copy() for name, array in parts.state().items()}
         fresh = ClientEvidence(0.01, 1e6)
-        fresh.load(state, parts.clock)
+        fresh.load(state, parts.clock, len(parts))
         parts, begin = fresh, end
     assert found == expected
     assert len(found) > 3
