@@ -23,9 +23,15 @@ SPIKE: Final = 8.0
 RISE: Final = 4.0
 """Of scales above the median, for three of the last five values: once in 300 million where values are independent."""
 LASTING: Final = 3.0
-"""Of scales, for four of the last five values: once in 800 million where values are independent."""
+"""Of scales, for four of the last five values: once in 800 million where values are independent; or for their mean, where none counts for more than `RISE`:
+once in 30 million."""
 _FLOOR: Final = 0.05
 """The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
+_SETTLED: Final = 0.1
+"""Of what a run began with: losses below are of samples known by heart, and a few harder batches in a row are no rise of them."""
+_SETTLED_TIMES: Final = (
+    2.0  # the scales of a rise there; chosen: of 240 healthy runs one had three of 4.3 scales
+)
 _WILD: Final = 5.0
 """Times the values of the beginning, for three of the last five values, before there is a window."""
 
@@ -45,7 +51,7 @@ class Surges:
     Logarithms are compared where no number of the window is 0 or negative, numbers otherwise. The scale is the distance from the median to the
     0.9 quantile of the last 128, so that a tail to the right makes it larger, and single outliers do not. A fall within the window would too:
     so what lasts is also compared with the median of the 32 before, in scales of how far the last 128 were from theirs, and the greater of the two counts.
-    A rise is three of the last five values, or four by less. Before there is a window, of 20, values are compared with the median of the first five.
+    A rise is three of the last five values, or four by less, or all five in the mean. Before there is a window, of 20, values are compared with the median of the first five.
 
     Parameters
     ----------
@@ -78,6 +84,11 @@ class Surges:
         """The median of the first values; None before there are five."""
         self.count = 0
 
+    @property
+    def far(self) -> tuple[float, ...]:
+        """How far the last five values were above the usual, in scales, none more than `RISE`: a single one makes no rise."""
+        return tuple(min(far, RISE) for far in self._far)
+
     def update(self, value: float) -> Surge | None:
         """Compare a finite value with those before it, and take it in."""
         self.count += 1
@@ -107,17 +118,21 @@ class Surges:
         if len(off) >= LEVEL:
             lasting = max(statistic, (x - level) / max(_middle(off)[1], floor, 1e-300))
         self._far.append(lasting)
-        if self._lasts() and lasting >= LASTING:
+        if self._lasts(value) and lasting >= LASTING:
             was = usual if statistic >= lasting else level
             return Surge("rise", lasting, LASTING, math.exp(was) if is_log else was)
         if statistic >= SPIKE:
             return Surge("spike", statistic, SPIKE, math.exp(usual) if is_log else usual)
         return None
 
-    def _lasts(self) -> bool:
+    def _lasts(self, value: float) -> bool:
         """Return whether enough of the last five are far above."""
-        rises = sum(far >= RISE for far in self._far)
-        return rises >= 3 or sum(far >= LASTING for far in self._far) >= 4
+        times = _SETTLED_TIMES if value < _SETTLED * (self.start or 0.0) else 1.0
+        far = [one / times for one in self._far]
+        rises = sum(one >= RISE for one in far)
+        lasting = sum(one >= LASTING for one in far) >= 4
+        mean = len(far) == 5 and sum(min(one, RISE) for one in far) >= 5 * LASTING
+        return rises >= 3 or lasting or mean
 
     def _early(self, value: float) -> Surge | None:
         """Compare with what a run began with."""

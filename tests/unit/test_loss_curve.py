@@ -42,3 +42,32 @@ def test_one_bad_batch_is_no_divergence() -> None:
     losses = falling(1)
     losses[250] = 60.0
     assert claims(losses) == [(250, "spike")]
+
+
+def wide(seed: int) -> np.ndarray:
+    """Return losses that fall to a fifth of 2.3 within fifty steps, by batches that differ by a factor of two once they are below."""
+    rng = np.random.default_rng(seed)
+    known = 1 - np.exp(-np.arange(300) / 20)
+    return 2.3 * (1 - 0.82 * known) * np.exp(rng.normal(0, 0.05 + 0.55 * known).clip(None, 1.2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_step_that_unlearns_is_found_however_much_batches_differ(seed: int) -> None:
+    """As a convolutional net does with Adam at a hundred times its rate: one loss of 14, and then those of no knowledge, about the first ones."""
+    losses = wide(seed)
+    assert claims(losses) == []
+    losses[150] = 14.0
+    losses[151:] = 2.25
+    (step, _), *_ = claims(losses)
+    assert step <= 155
+
+
+def test_a_few_harder_batches_of_what_is_known_by_heart_are_no_divergence() -> None:
+    rng = np.random.default_rng(0)
+    losses = np.concatenate(
+        [2.3 * np.exp(-np.arange(150) / 22), 0.003 * np.exp(rng.normal(0, 0.5, 150))]
+    )
+    losses[[250, 252, 253]] = 0.1, 0.09, 0.09  # 4.5 scales above
+    assert claims(losses) == []
+    losses[280:] = 2.0
+    assert claims(losses)[0][0] <= 283
