@@ -27,11 +27,9 @@ LASTING: Final = 3.0
 once in 30 million."""
 _FLOOR: Final = 0.05
 """The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
-_SETTLED: Final = 0.1
+_SETTLED: Final = 0.2
 """Of what a run began with: losses below are of samples known by heart, and a few harder batches in a row are no rise of them."""
-_SETTLED_TIMES: Final = (
-    2.0  # the scales of a rise there; chosen: of 240 healthy runs one had three of 4.3 scales
-)
+_SETTLED_TIMES: Final = 2.0  # the scales of a rise there; chosen: of 400 healthy runs two had three of 4 scales, and no more
 _WILD: Final = 5.0
 """Times the values of the beginning, for three of the last five values, before there is a window."""
 
