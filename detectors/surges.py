@@ -23,13 +23,15 @@ SPIKE: Final = 8.0
 RISE: Final = 4.0
 """Of scales above the median, for three of the last five values: once in 300 million where values are independent."""
 LASTING: Final = 3.0
-"""Of scales, for four of the last five values: once in 800 million where values are independent; or for their mean, where none counts for more than `RISE`:
+"""Of scales, for four of the last five values: once in 800 million where values are independent; or for their mean, where none counts for more than `_MOST`:
 once in 30 million."""
+_MOST: Final = 6.0
 _FLOOR: Final = 0.05
 """The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
-_SETTLED: Final = 0.2
-"""Of what a run began with: losses below are of samples known by heart, and a few harder batches in a row are no rise of them."""
-_SETTLED_TIMES: Final = 2.0  # the scales of a rise there; chosen: of 400 healthy runs two had three of 4 scales, and no more
+_SETTLED: Final = 0.5
+"""Of what a run began with: rises to values below are of samples known by heart, or small. They need more scales, by the root of how far they are below, and
+twice as many at most; chosen: of 200 healthy runs on few samples 3 had three or four of the last five values 3.3 to 4.6 scales above, at 0.04 to 0.4 of the beginning."""
+_MOST_TIMES: Final = 2.0
 _WILD: Final = 5.0
 """Times the values of the beginning, for three of the last five values, before there is a window."""
 
@@ -84,8 +86,8 @@ class Surges:
 
     @property
     def far(self) -> tuple[float, ...]:
-        """How far the last five values were above the usual, in scales, none more than `RISE`: a single one makes no rise."""
-        return tuple(min(far, RISE) for far in self._far)
+        """How far the last five values were above the usual, in scales, none more than `_MOST`: a single one makes no rise."""
+        return tuple(min(far, _MOST) for far in self._far)
 
     def update(self, value: float) -> Surge | None:
         """Compare a finite value with those before it, and take it in."""
@@ -125,11 +127,12 @@ class Surges:
 
     def _lasts(self, value: float) -> bool:
         """Return whether enough of the last five are far above."""
-        times = _SETTLED_TIMES if value < _SETTLED * (self.start or 0.0) else 1.0
+        settled = _SETTLED * (self.start or 0.0)
+        times = min(math.sqrt(settled / value), _MOST_TIMES) if 0.0 < value < settled else 1.0
         far = [one / times for one in self._far]
         rises = sum(one >= RISE for one in far)
         lasting = sum(one >= LASTING for one in far) >= 4
-        mean = len(far) == 5 and sum(min(one, RISE) for one in far) >= 5 * LASTING
+        mean = len(far) == 5 and sum(min(one, _MOST) for one in far) >= 5 * LASTING
         return rises >= 3 or lasting or mean
 
     def _early(self, value: float) -> Surge | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from statistics import median
+from typing import Any, Final
 
 from torch import nn
 
@@ -12,11 +15,12 @@ from ..detectors.loss_curve import LossCurve
 from .alerts import TrainingAlerts
 from .criterion import BatchLoss
 from .curve import Curve
-from .loop import Loop, Place
+from .loop import Loop, Place, logits_of
 from .monitor import BaseMonitor, not_begun
 from .readings import Readings
 
 _log = logging.getLogger(__name__)
+_SIZES: Final = 31  # batches whose median of rows is usual
 
 
 class LossMonitor(BaseMonitor):
@@ -46,7 +50,7 @@ class LossMonitor(BaseMonitor):
     The loss is what a criterion that is a module gives in the loop, seen by a forward hook, so under AMP it is not scaled and with
     gradient accumulation not divided. Of a criterion that is a function, or that is called within what `torch.compile` has compiled, it is
     the `loss` of the outputs, or is computed once more of outputs and targets, without a graph. Losses under `torch.no_grad`, of validation,
-    are not taken.
+    are not taken. Of a batch with less than half the usual rows only a loss that is no number is claimed: single rows differ more.
     """
 
     def __init__(
@@ -59,7 +63,8 @@ class LossMonitor(BaseMonitor):
         self.history = Curve()
         self._curve = LossCurve(plateau_steps)
         self._loop = Loop()
-        self._readings: Readings[Place] = Readings()
+        self._readings: Readings[tuple[Place, bool]] = Readings()
+        self._rows: deque[int] = deque(maxlen=_SIZES)
         self._error: Exception | None = not_begun()
         self._is_warned = False
         self._loss = BatchLoss(None, lambda: False, self._failed)
@@ -75,6 +80,7 @@ class LossMonitor(BaseMonitor):
         self._curve = LossCurve(self._curve.plateau_steps)
         self.history = Curve()
         self._error, self._is_warned = None, False
+        self._rows.clear()
         self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
@@ -86,7 +92,7 @@ class LossMonitor(BaseMonitor):
         if sampled:
             loss = self._loss.take(outputs, batch)
             if loss is not None:
-                self._readings.put(place, [loss])
+                self._readings.put((place, self._is_small(outputs)), [loss])
             elif not self._is_warned:
                 self._is_warned = True
                 _log.warning(
@@ -108,9 +114,19 @@ class LossMonitor(BaseMonitor):
     def _failed(self, error: Exception) -> None:
         self._error = error  # raised where it can be caught, not in the criterion
 
-    def _judge(self, numbers: list[tuple[Place, list[float]]]) -> None:
-        for place, (loss,) in numbers:
+    def _is_small(self, outputs: Any) -> bool:
+        """Return whether a batch has less than half as many rows as is usual, as the last of an epoch may: it differs more than others do."""
+        logits = logits_of(outputs)
+        if logits is None or not logits.ndim:
+            return False
+        self._rows.append(len(logits))
+        return 2 * len(logits) < median(self._rows)
+
+    def _judge(self, numbers: list[tuple[tuple[Place, bool], list[float]]]) -> None:
+        for (place, is_small), (loss,) in numbers:
             self.history.add(place.step, loss)
+            if is_small and math.isfinite(loss):
+                continue
             for verdict in self._curve.update(place.step, loss):
                 if self.alerts is not None:
                     self.alerts.claim(verdict, f"loss: {verdict.change}, {verdict.evidence}", place)
