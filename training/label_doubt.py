@@ -18,9 +18,9 @@ _EVEN: Final = 0.5
 _SHARE: Final = 0.03
 """Of the labels, below which nothing is said (chosen): hard samples with right labels are up to 2 %, of digits and MNIST with four kinds of nets after three
 epochs."""
-_STEADY: Final = 0.85
+_STEADY: Final = 0.75
 """Of the share an epoch before, below which a model is still learning. Chosen: two-class problems of digits and tumours, learnt quickly and slowly in 48 runs of
-eight epochs, gave doubts about right labels at the end of 56 epochs, and of 5 with this; flipped ones are named an epoch or two later."""
+eight epochs, gave doubts about right labels at the end of 68 epochs, and of 12 with this; flipped ones are named an epoch or two later."""
 
 
 class _Outputs(NamedTuple):
@@ -126,7 +126,7 @@ class LabelDoubt:
         The other one is more likely than not, and as likely as in samples that have it; and of the samples of which the model is so sure
         it agrees with most, else it has learnt nothing yet. Hard samples with right labels are
         among them, so that fewer say nothing of a data set; `suspicion` ranks these too. Those that a model has only not learnt yet become fewer
-        with each epoch, wrong ones do not: nothing is said before the second epoch, nor while the share falls by more than 15 % an epoch.
+        with each epoch, wrong ones do not: nothing is said before the second epoch, nor while the share falls by more than a quarter in an epoch.
 
         References
         ----------
