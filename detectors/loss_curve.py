@@ -60,7 +60,7 @@ class LossCurve:
         if plateau_steps < 20:
             raise ValueError(f"plateau_steps must be 20 batches or more, got {plateau_steps}")
         self.plateau_steps = plateau_steps
-        self._surges = Surges()
+        self._surges = Surges(settled=_LEARNT, mean=True)
         self._recent: list[float] = []
         self._first = FirstClaims()
         self._latest: deque[float] = deque(maxlen=_LEVEL)
@@ -92,8 +92,10 @@ class LossCurve:
         if start > 0.0 and not self._has_learnt and len(self._latest) == _LEVEL:
             self._has_learnt = bool(np.median(self._latest) < _LEARNT * start)
         back = sum(value >= start for value in list(self._latest)[-5:]) >= 4
-        if not self._has_learnt or not back or loss < start or np.mean(self._surges.far) < _BACK:
+        if not self._has_learnt or not back or loss < start:
             return []
+        if np.mean(self._surges.far) < _BACK and np.median(self._latest) < start:
+            return []  # of losses that differ much, a few; 32 whose median is there are no chance
         return self._once(
             step, "divergence", loss / start, 1.0, "times the first losses",
             f"{loss:.4g}, began at {start:.4g} and had come below half of that",

@@ -28,10 +28,9 @@ once in 30 million."""
 _MOST: Final = 6.0
 _FLOOR: Final = 0.05
 """The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
-_SETTLED: Final = 0.5
-"""Of what a run began with: rises to values below are of samples known by heart, or small. They need more scales, by the root of how far they are below, and
-twice as many at most; chosen: of 200 healthy runs on few samples 3 had three or four of the last five values 3.3 to 4.6 scales above, at 0.04 to 0.4 of the beginning."""
 _MOST_TIMES: Final = 2.0
+"""As many scales, at most, are needed below `settled`; chosen: of 200 healthy runs on few samples 3 had three or four of the last five losses 3.3 to 4.6 scales
+above, at 0.04 to 0.4 of the beginning."""
 _WILD: Final = 5.0
 """Times the values of the beginning, for three of the last five values, before there is a window."""
 
@@ -59,6 +58,10 @@ class Surges:
         The least scale of a logarithm; of other numbers, as a share of the window's largest.
     wild
         A rise before there is a window is to so many times the values of the beginning.
+    settled
+        Of what a run began with: rises to values below it, as of samples known by heart, need more scales, by the root of how far they are below.
+    mean
+        Whether the mean of the last five makes a rise as well.
 
     Examples
     --------
@@ -72,7 +75,16 @@ class Surges:
     ('spike', 'spike', 'rise')
     """
 
-    def __init__(self, floor: float = _FLOOR, wild: float = _WILD) -> None:
+    def __init__(
+        self,
+        floor: float = _FLOOR,
+        wild: float = _WILD,
+        *,
+        settled: float = 0.0,
+        mean: bool = False,
+    ) -> None:
+        self._settled = settled
+        self._by_mean = mean
         self._floor = floor
         self._wild = math.log(wild)
         self._values: deque[float] = deque(maxlen=WINDOW)
@@ -127,12 +139,14 @@ class Surges:
 
     def _lasts(self, value: float) -> bool:
         """Return whether enough of the last five are far above."""
-        settled = _SETTLED * (self.start or 0.0)
+        settled = self._settled * (self.start or 0.0)
         times = min(math.sqrt(settled / value), _MOST_TIMES) if 0.0 < value < settled else 1.0
         far = [one / times for one in self._far]
         rises = sum(one >= RISE for one in far)
         lasting = sum(one >= LASTING for one in far) >= 4
-        mean = len(far) == 5 and sum(min(one, _MOST) for one in far) >= 5 * LASTING
+        mean = (
+            self._by_mean and len(far) == 5 and sum(min(one, _MOST) for one in far) >= 5 * LASTING
+        )
         return rises >= 3 or lasting or mean
 
     def _early(self, value: float) -> Surge | None:

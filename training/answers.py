@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from .criterion import is_of_two, takes_probabilities
+from .criterion import is_of_numbers, is_of_two, takes_probabilities
 from .loop import logits_of, targets_of
 
 _SMALLEST: Final = 1e-12  # a probability is taken to be at least so much, in a logarithm
@@ -53,6 +53,7 @@ class Reader:
 
     def __init__(self, criterion: Callable[..., Any] | None = None) -> None:
         self._is_binary = is_of_two(criterion)
+        self._is_of_numbers = is_of_numbers(criterion)
         self._gives_probabilities = takes_probabilities(criterion)
 
     def read(self, outputs: Any, batch: Any) -> Answers | None:
@@ -63,14 +64,14 @@ class Reader:
         x, y = logits.detach(), targets.detach().to(logits.device)
         if x.ndim > 1 and x.shape[1] == 1 and x.ndim == y.ndim + 1:
             x = x.squeeze(1)
-        whole = not (y.is_floating_point() or y.is_complex())
+        whole = not (y.is_floating_point() or y.is_complex() or self._is_of_numbers)
         if x.shape == y.shape and (self._is_binary or whole):
             p = x.float() if self._gives_probabilities else x.float().sigmoid()
             both = torch.stack([1 - p, p], 1).clamp(_SMALLEST)
             return _of_classes(both.log(), y)
         if whole and x.ndim == y.ndim + 1 and x.shape[1] > 1 and x[:, 0].shape == y.shape:
             return _of_classes(x.float().log_softmax(1), y)
-        if x.shape == y.shape and x.is_floating_point() and y.is_floating_point():
+        if x.shape == y.shape and x.is_floating_point() and not whole:
             errors = (x.float() - y.float()).square().reshape(len(x), -1).mean(1)
             none = errors.new_empty(0)
             return Answers(len(x), 0, none.long(), none.long(), none, errors, x)
@@ -81,7 +82,8 @@ def _of_classes(score: torch.Tensor, y: torch.Tensor) -> Answers:
     """Return the answers of log probabilities, with classes as dimension 1."""
     classes = score.shape[1]
     best, predicted = score.max(1)
-    labels, best = y.long(), best.exp()
+    # Of labels that are smoothed the nearest is meant.
+    labels, best = (y.round() if y.is_floating_point() else y).long(), best.exp()
     is_class = (labels >= 0) & (labels < classes) & best.isfinite()
     labels = torch.where(is_class, labels, -1)
     loss = -score.gather(1, labels.clamp(0).unsqueeze(1)).squeeze(1)

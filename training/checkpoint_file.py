@@ -111,13 +111,11 @@ def write(path: Path, model: nn.Module, record: Record, state: Mapping[str, Any]
     except OSError as error:
         raise StorageError(f"dirpath {path.parent} cannot be made: {error.strerror}") from error
     weights, tied = _weights(bare(model))
-    record = msgspec.structs.replace(record, tied=tied, model_class=class_name(bare(model)))
+    kind = type(bare(model))
+    record = msgspec.structs.replace(
+        record, tied=tied, model_class=f"{kind.__module__}.{kind.__qualname__}"
+    )
     return _commit(path, weights, record, state)
-
-
-def class_name(one: object) -> str:
-    """Return the class of an object, with its module."""
-    return f"{type(one).__module__}.{type(one).__qualname__}"
 
 
 def copy(path: Path, to: Path, record: Record) -> Record:

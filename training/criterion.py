@@ -42,6 +42,13 @@ def is_of_two(criterion: object) -> bool:
     return isinstance(criterion, nn.BCELoss | nn.BCEWithLogitsLoss)
 
 
+def is_of_numbers(criterion: object) -> bool:
+    """Return whether targets are numbers, whole ones too."""
+    return isinstance(
+        criterion, nn.MSELoss | nn.L1Loss | nn.SmoothL1Loss | nn.HuberLoss | nn.PoissonNLLLoss
+    )
+
+
 def takes_probabilities(criterion: object) -> bool:
     """Return whether a single output is a probability and no logit."""
     return isinstance(criterion, nn.BCELoss)

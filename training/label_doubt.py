@@ -34,8 +34,9 @@ class _Outputs(NamedTuple):
 
 
 class _Epoch(NamedTuple):
-    """The samples that were doubtful at its end, of how many, their share an epoch before, and whether the model knew something."""
+    """Its number, the samples that were doubtful at its end, of how many, their share an epoch before, and whether the model knew something."""
 
+    number: int
     doubtful: Ints
     seen: int
     before: float | None
@@ -98,8 +99,8 @@ class LabelDoubt:
         found[seen] = self._loss[seen] / self._count[seen]
         return found
 
-    def end(self) -> None:
-        """Take note of the end of an epoch: whose label is doubtful by now."""
+    def end(self, epoch: int) -> None:
+        """Take note of the end of an epoch: whose label is doubtful by now. Once more for the same one it replaces the note: loops may end it before its last batch."""
         self._flush()
         seen = np.flatnonzero(self._count)
         if not self._is_new or not len(seen):
@@ -117,8 +118,12 @@ class LabelDoubt:
         agreed = (own > theirs) & (own >= sure[label])
         # A model that is mostly wrong where it is sure has not learnt the labels yet.
         knows = doubtful.sum() <= agreed.sum()
-        before = None if self._epoch is None else self._epoch.share
-        self._epoch = _Epoch(seen[doubtful], len(seen), before, knows=bool(knows))
+        last = self._epoch
+        if last is not None and last.number == epoch:
+            before = last.before
+        else:  # of an epoch in which the model knew nothing the share says nothing
+            before = last.share if last is not None and last.knows else None
+        self._epoch = _Epoch(epoch, seen[doubtful], len(seen), before, knows=bool(knows))
 
     def findings(self) -> list[Finding]:
         """Return the samples whose label is less likely than another one at the end of the last epoch, if these are 3 % or more of those that have come.

@@ -19,7 +19,7 @@ from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
 from .label_doubt import LabelDoubt
 from .loop import logits_of, targets_of
-from .parts import Part, parts
+from .parts import Part, part_of, parts
 from .pictures import page
 from .recording import Recorder, Tasks, recording
 from .splits import arrays_of, can_be_read, reader, rows_of
@@ -153,8 +153,8 @@ class WatchedLoader:
         """
         look = self._watching()
         _, labels = parts(batch, look.inputs, look.labels)
-        if labels is None and look.labels is None:
-            labels = targets_of(batch)  # of two classes they may be floating numbers
+        if labels is None:  # of two classes they may be floating numbers
+            labels = targets_of(batch) if look.labels is None else part_of(batch, look.labels)
         samples = attribute_of(batch, "samples")
         if not isinstance(samples, np.ndarray):
             samples = np.empty(0, np.int64) if self.last is None else self.last.samples
@@ -238,6 +238,9 @@ class WatchedLoader:
                 leaks = across(look.contents, name, *rows)
                 self._leaks[name] = look.contents.count, leaks
             found += leaks
+        self._doubt.end(
+            self.epoch
+        )  # trainers fetch as many batches as there are, and never the end
         return [*found, *self._doubt.findings(), *self._audited]
 
     def report(self, path: str | Path | None = None) -> str:
@@ -307,7 +310,7 @@ class WatchedLoader:
         """Take note of the end of the epoch that was going on."""
         if self._is_open and self._inspection is not None:
             self._inspection.end(self.epoch)
-            self._doubt.end()
+            self._doubt.end(self.epoch)
         self._is_open = False
 
     def set_epoch(self, epoch: int) -> None:

@@ -116,11 +116,13 @@ class LossMonitor(BaseMonitor):
 
     def _is_small(self, outputs: Any) -> bool:
         """Return whether a batch has less than half as many rows as is usual, as the last of an epoch may: it differs more than others do."""
-        logits = logits_of(outputs)
-        if logits is None or not logits.ndim:
+        try:
+            logits = logits_of(outputs)
+            rows = 0 if logits is None or not logits.ndim else len(logits)
+        except Exception:  # outputs of a kind of their own
             return False
-        self._rows.append(len(logits))
-        return 2 * len(logits) < median(self._rows)
+        self._rows.append(rows)
+        return 0 < 2 * rows < median(self._rows)
 
     def _judge(self, numbers: list[tuple[tuple[Place, bool], list[float]]]) -> None:
         for (place, is_small), (loss,) in numbers:

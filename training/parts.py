@@ -49,6 +49,11 @@ def parts(
     return x.detach(), y.detach().reshape(-1)
 
 
+def part_of(batch: Any, part: Part) -> torch.Tensor | None:
+    """Return a part of a batch that is named, of whatever numbers; None where it is none of numbers."""
+    return _tensor(_get(batch, part))
+
+
 def array_of(x: torch.Tensor) -> NDArray[Any]:
     """Return a tensor as an array, of single precision where numpy knows no such numbers."""
     known = (torch.float16, torch.float32, torch.float64)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Sized
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..consumers.model_settings import ModelSettings
 from ..consumers.training_reference import FEWEST
@@ -19,6 +21,9 @@ from .weights import weights_sha256
 
 if TYPE_CHECKING:
     from ..consumers.reference_writer import Written
+
+
+_log = logging.getLogger(__name__)
 
 
 class Options(TypedDict, total=False):
@@ -106,19 +111,14 @@ class ReferenceMonitor(BaseMonitor):
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
-        """Begin: remember the model.
-
-        Raises
-        ------
-        ConfigError
-            The held-out data of the constructor is known to have too few rows: better said now than after the training.
-        """
+        """Begin: remember the model. Held-out data of too few rows is said now in the log, and not only after the training."""
         self._model, self._training, self._criterion = model, dataloader, criterion
-        data: Any = getattr(self._held_out, "dataset", None)
-        rows = len(data) if isinstance(data, Sized) else FEWEST
-        if rows < FEWEST:
-            raise ConfigError(
-                f"found {rows} rows of held-out data; expected {FEWEST:,} or more, and 10,000 are better"
+        rows = _rows_of(self._held_out)
+        if rows is not None and rows < FEWEST:
+            _log.warning(
+                "found %d rows of held-out data; expected %d or more for a reference, and 10,000 are better",
+                rows,
+                FEWEST,
             )
 
     def reference(
@@ -197,3 +197,15 @@ class ReferenceMonitor(BaseMonitor):
                 "scores are too sure and its errors too few"
             )
         return self._model, held_out
+
+
+def _rows_of(data: Any) -> int | None:
+    """Return how many rows a loader of a map data set draws; None where that is not known."""
+    if not isinstance(data, DataLoader) or data.batch_sampler is None:
+        return None
+    sampler: Any = data.sampler
+    return (
+        None
+        if isinstance(data.dataset, IterableDataset) or not hasattr(sampler, "__len__")
+        else len(sampler)
+    )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tocsin.detectors.loss_curve import LossCurve
+from tocsin.detectors.surges import Surges
 
 
 def falling(seed: int, steps: int = 300) -> np.ndarray:
@@ -71,3 +72,39 @@ def test_a_few_harder_batches_of_what_is_known_by_heart_are_no_divergence() -> N
     assert claims(losses) == []
     losses[280:] = 2.0
     assert claims(losses)[0][0] <= 283
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_a_slow_climb_back_is_found(spread: float) -> None:
+    """It carries its own window along."""
+    rng = np.random.default_rng(0)
+    learnt = np.full(300, 0.15)
+    learnt[:60] = np.linspace(1, 0.15, 60)
+    climb = 0.15 * np.exp(np.linspace(0, np.log(5 / 0.15), 2000))
+    losses = 2.3 * np.concatenate([learnt, climb]) * np.exp(rng.normal(0, spread, 2300))
+    steps = [step for step, change in claims(losses) if change == "divergence"]
+    assert steps
+    assert losses[steps[0] - 5 : steps[0]].mean() < 5
+
+
+def test_batches_that_differ_much_come_where_they_began_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    losses = np.concatenate([np.linspace(2.3, 1.0, 60), 1.0 * np.exp(rng.normal(0, 0.5, 400))])
+    losses[[200, 201, 203, 204]] = 2.4, 2.5, 2.4, 2.6
+    assert claims(losses) == []
+    losses[300:] = 2.3 * np.exp(rng.normal(0, 0.5, 160)).clip(0.9)
+    steps = [step for step, change in claims(losses) if change == "divergence"]
+    assert steps
+    assert steps[0] < 350
+
+
+def test_five_that_are_far_in_the_mean_are_a_rise_of_a_loss() -> None:
+    far = [5.5, 0.5, 2.7, 3.7, 2.8]  # scales: neither three of four nor four of three
+    usual = np.exp(np.random.default_rng(0).normal(0, 0.3, 200))
+    scale = np.quantile(np.log(usual[-128:]), 0.9) - np.median(np.log(usual[-128:]))
+    values = [*usual, *np.exp(np.median(np.log(usual[-128:])) + scale * np.array(far))]
+    kinds = []
+    for mean in (True, False):
+        surges = Surges(mean=mean)
+        kinds.append([found.kind for x in values if (found := surges.update(float(x)))])
+    assert kinds == [["rise"], []]

@@ -282,7 +282,9 @@ def test_alerts_are_logged_and_handed_on(caplog: pytest.LogCaptureFixture) -> No
     assert handed == checkpoint.crossings
 
 
-def test_errors_name_what_was_found_and_the_fix(tmp_path: Path) -> None:
+def test_errors_name_what_was_found_and_the_fix(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = nn.Linear(2, 1)
     with pytest.raises(
         ConfigError, match=r"monitor='loss' is not among the metrics given \(accuracy\)"
@@ -314,10 +316,8 @@ def test_errors_name_what_was_found_and_the_fix(tmp_path: Path) -> None:
     folder = tmp_path / "sgd"
     sgd = torch.optim.SGD(model.parameters())
     ModelCheckpoint(folder, monitor="loss", model=model, optimizer=sgd).step(1.0)
-    with pytest.raises(
-        ConfigError, match=r"is a torch\.optim\.sgd\.SGD, found a torch\.optim\.adam\.Adam"
-    ):
-        ModelCheckpoint.resume(folder, model, torch.optim.Adam(model.parameters()))
+    ModelCheckpoint.resume(folder, model, torch.optim.Adam(model.parameters()))
+    assert "is of SGD; Adam may not fit" in caplog.text
     assert path is not None
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StateError, match="damaged"):

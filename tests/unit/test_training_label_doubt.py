@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -182,3 +183,35 @@ def test_one_output_for_two_classes(criterion: nn.Module) -> None:
         float_labels.observe(output, batch, criterion)
         two.observe(torch.cat([torch.zeros_like(z), z], 1), other)
     np.testing.assert_allclose(float_labels.suspicion(), two.suspicion(), rtol=1e-4)
+
+
+def test_epochs_of_trainers_that_never_ask_for_their_end() -> None:
+    """They fetch as many batches as there are."""
+    x, y = blobs(0)
+    y[:80] = (y[:80] + 1) % 4
+    answers = torch.eye(4)[(y + (torch.arange(N) < 80) * 3) % 4] * 5
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32, shuffle=True))
+    found = []
+    for _ in range(2):
+        for batch in islice(loader, len(loader)):
+            loader.observe(answers[batch.samples], batch)
+        found.append([len(one.samples) for one in loader.findings()])
+        assert len(loader.findings()) == len(found[-1])  # asked once more
+    assert found == [[], [80]]
+
+
+def test_what_is_no_class_is_not_doubted() -> None:
+    x, y = blobs(0)
+    loader = WatchedLoader(DataLoader(TensorDataset(x, y), 32))
+    batch = next(iter(loader))
+    with pytest.raises(ValueError, match="of numbers"):  # counts
+        loader.observe(torch.zeros(32), batch, nn.PoissonNLLLoss())
+    smooth = 0.05 + 0.9 * (y % 2)[:, None].float()
+    smoothed = WatchedLoader(DataLoader(TensorDataset(x, smooth), 32))
+    plain = WatchedLoader(
+        DataLoader(TensorDataset(x, (y % 2)[:, None].float()), 32), inputs=0, labels=1
+    )
+    for one, other in zip(smoothed, plain, strict=True):
+        smoothed.observe(one[0][:, :1], one, nn.BCEWithLogitsLoss())
+        plain.observe(other[0][:, :1], other, nn.BCEWithLogitsLoss())
+    np.testing.assert_array_equal(smoothed.suspicion(), plain.suspicion())
