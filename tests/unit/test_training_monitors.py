@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import pickle
 import random
 from collections.abc import Callable
@@ -221,31 +220,6 @@ def test_the_loss_is_that_of_the_loop_not_divided_and_not_of_validation() -> Non
     assert monitor.history == [(0, 0.0)], "of outputs and targets, as the criterion was not called"
     monitor.close()
     assert len(criterion._forward_hooks) == 1
-
-
-def test_the_few_rows_at_the_end_of_an_epoch_are_no_spike() -> None:
-    def claimed(rows: int, loss: float) -> list[str | None]:
-        alerts = TrainingAlerts(show=False)
-        monitor = LossMonitor(alerts=alerts)
-        monitor.initialize(net(), [], None)
-        for step in range(100):
-            is_odd = step == 90
-            value = torch.tensor(loss if is_odd else 0.1 + 0.001 * (step % 7))
-            outputs = {"loss": value, "logits": torch.zeros(rows if is_odd else 64, 2)}
-            monitor.on_batch_end(outputs, None)
-        return [alert.change for alert in alerts.alerts]
-
-    assert claimed(4, 3.0) == []
-    assert claimed(64, 3.0) == ["spike"]
-    assert claimed(4, math.nan) == ["non-finite"]
-
-
-def test_a_loss_that_nothing_tells_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    monitor = LossMonitor(alerts=TrainingAlerts(show=False))
-    monitor.initialize(net(), [], None)
-    for _ in range(3):
-        monitor.on_batch_end(torch.zeros(2, 2), [torch.zeros(2, 8), torch.zeros(2)])
-    assert caplog.text.count("the loss of a batch is not known") == 1
 
 
 def test_a_batch_that_holds_nan_is_named_with_the_layer() -> None:
