@@ -109,7 +109,7 @@ def flipped_labels(figures: Figures, seeds: range, pool: Executor) -> None:
             ("AUROC after one epoch, median", "AUROC, median", "share of the flipped that is named",
              "share of the named that is flipped"), zip(*runs, strict=True), strict=True,
         ):  # fmt: skip
-            figures.report(f"flipped labels, {name}: {what}", float(np.median(values)))
+            figures.report(f"flipped labels, {name}: {what}", float(np.nanmedian(values)))
 
 
 @lru_cache
