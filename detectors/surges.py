@@ -25,7 +25,9 @@ RISE: Final = 4.0
 LASTING: Final = 3.0
 """Of scales, for four of the last five values: once in 800 million where values are independent; or for their mean, where none counts for more than `_MOST`:
 once in 30 million."""
-_MOST: Final = 6.0
+_MOST: Final = (
+    6.0  # of scales, for which one value counts in a mean of five: a single one is then no rise
+)
 _FLOOR: Final = 0.05
 """The least scale of a logarithm: five percent. A language model's loss of 3.0 +- 0.02 is then a spike from 4.5 on."""
 _MOST_TIMES: Final = 2.0

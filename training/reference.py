@@ -203,9 +203,7 @@ def _rows_of(data: Any) -> int | None:
     """Return how many rows a loader of a map data set draws; None where that is not known."""
     if not isinstance(data, DataLoader) or data.batch_sampler is None:
         return None
+    if isinstance(data.dataset, IterableDataset) or not hasattr(data.sampler, "__len__"):
+        return None
     sampler: Any = data.sampler
-    return (
-        None
-        if isinstance(data.dataset, IterableDataset) or not hasattr(sampler, "__len__")
-        else len(sampler)
-    )
+    return len(sampler)

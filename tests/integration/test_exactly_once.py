@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -63,13 +62,11 @@ def by_model(alerts: list[Alert]) -> dict[str, list[Alert]]:
     return found
 
 
+@pytest.mark.parametrize("seed", [0, 1])
 def test_a_worker_killed_during_the_demos_stream_changes_no_alert(
-    make_site: Any, store: EmbeddedRedis, wait_until: Wait
+    make_site: Any, store: EmbeddedRedis, wait_until: Wait, seed: int
 ) -> None:
     site = make_site(store.url)
-    seed = int(
-        "TOCSIN_TEST_KAFKA_HOME" in os.environ
-    )  # of each broker other data, killed at other moments
     rng = np.random.default_rng(seed)
     site.start(tenant="undisturbed")
     killed = site.start(tenant="killed")
