@@ -15,7 +15,7 @@ from ..detectors.loss_curve import LossCurve
 from .alerts import TrainingAlerts
 from .criterion import BatchLoss
 from .curve import Curve
-from .loop import Loop, Place, logits_of
+from .loop import Loop, Place, logits_of, targets_of
 from .monitor import BaseMonitor, not_begun
 from .readings import Readings
 
@@ -92,7 +92,7 @@ class LossMonitor(BaseMonitor):
         if sampled:
             loss = self._loss.take(outputs, batch)
             if loss is not None:
-                self._readings.put((place, self._is_small(outputs)), [loss])
+                self._readings.put((place, self._is_small(outputs, batch)), [loss])
             elif not self._is_warned:
                 self._is_warned = True
                 _log.warning(
@@ -114,11 +114,13 @@ class LossMonitor(BaseMonitor):
     def _failed(self, error: Exception) -> None:
         self._error = error  # raised where it can be caught, not in the criterion
 
-    def _is_small(self, outputs: Any) -> bool:
+    def _is_small(self, outputs: Any, batch: Any) -> bool:
         """Return whether a batch has less than half as many rows as is usual, as the last of an epoch may: it differs more than others do."""
         try:
-            logits = logits_of(outputs)
-            rows = 0 if logits is None or not logits.ndim else len(logits)
+            counted = logits_of(outputs)
+            if counted is None:  # a loss alone
+                counted = targets_of(batch)
+            rows = 0 if counted is None or not counted.ndim else len(counted)
         except Exception:  # outputs of a kind of their own
             return False
         self._rows.append(rows)
