@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from .counts import Counts
 from .criterion import BatchLoss
 from .loop import Loop, Place
 from .monitor import BaseMonitor, not_begun
+
+_COLLAPSE: Final = 3.0
+"""Times the fall that is claimed in its first epoch; chosen: momentum on few digits loses 10 to 20 points for an epoch, and is healthy."""
 
 
 class _Epoch:
@@ -41,7 +44,8 @@ class PerformanceMonitor(BaseMonitor):
     every
         One batch of training in so many is counted; of validation all are.
     fall
-        An epoch whose accuracy, in training or validation, is so much below the best one's, and below by more than chance, is claimed.
+        An epoch whose accuracy, in training or validation, is so much below the best one's, and below by more than chance, is claimed if the
+        one before was as well, or if it is three times as much: an epoch may end at a bad moment, and the next be as good as ever.
     alerts
         Where claims go; `Monitors` gives its own.
 
@@ -94,6 +98,7 @@ class PerformanceMonitor(BaseMonitor):
         self.alerts = self.alerts or TrainingAlerts()
         self._loop, self.history, self._error = Loop(), [], None
         self._best: dict[str, tuple[float, float]] = {}  # accuracies, and their lower limits
+        self._fallen: set[str] = set()  # of the epoch before
         self._reader = Reader(criterion)
         self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
         self._epochs = {}
@@ -151,13 +156,23 @@ class PerformanceMonitor(BaseMonitor):
 
     def _compare(self, place: Place, name: str, accuracy: float, low: float, high: float) -> None:
         best = self._best.get(name)
+        was_fallen = name in self._fallen
+        self._fallen.discard(name)
         if best is None or accuracy > best[0]:
             self._best[name] = accuracy, low
-        elif accuracy < best[0] - self.fall and high < best[1] and self.alerts is not None:
-            verdict = Verdict(
-                detector="epoch_accuracy", subject=name, offset=place.step, row=0,
-                statistic=best[0] - accuracy, threshold=self.fall, unit="accuracy of the best epoch less this one's",
-                change="rate down", size=accuracy - best[0], evidence=f"{accuracy:.3f}, was {best[0]:.3f}",
-            )  # fmt: skip
-            text = f"{name} of epoch {place.epoch}: {accuracy:.3f}, the best was {best[0]:.3f}"
-            self.alerts.claim(verdict, text, place)
+        elif accuracy < best[0] - self.fall and high < best[1]:
+            self._fallen.add(name)
+            is_lost = was_fallen or accuracy < best[0] - _COLLAPSE * self.fall
+            if is_lost and self.alerts is not None:
+                self._claim(self.alerts, place, name, accuracy, best[0])
+
+    def _claim(
+        self, alerts: TrainingAlerts, place: Place, name: str, accuracy: float, best: float
+    ) -> None:
+        verdict = Verdict(
+            detector="epoch_accuracy", subject=name, offset=place.step, row=0,
+            statistic=best - accuracy, threshold=self.fall, unit="accuracy of the best epoch less this one's",
+            change="rate down", size=accuracy - best, evidence=f"{accuracy:.3f}, was {best:.3f}",
+        )  # fmt: skip
+        text = f"{name} of epoch {place.epoch}: {accuracy:.3f}, the best was {best:.3f}"
+        alerts.claim(verdict, text, place)

@@ -127,14 +127,26 @@ def test_validation_is_beside_training_in_the_history_and_goes_to_the_checkpoint
     assert checkpoint.best_model_score == min(one["val_loss"] for one in performance.history)
 
 
-def test_validation_that_has_forgotten_is_claimed() -> None:
+@pytest.mark.parametrize(
+    ("shares", "claimed"),
+    [
+        ((0.9, 0.5), [1]),
+        ((0.9, 0.75, 0.9, 0.75), []),  # a moment of an epoch's end
+        ((0.9, 0.75, 0.75), [2]),
+        ((0.9, 0.85, 0.85), []),
+    ],
+)
+def test_validation_that_has_forgotten_is_claimed(
+    shares: tuple[float, ...], claimed: list[int]
+) -> None:
     alerts = TrainingAlerts(show=False)
     monitor = PerformanceMonitor(alerts=alerts)
     monitor.initialize(nn.Identity(), [], nn.CrossEntropyLoss())
     labels = torch.randint(0, 3, (900,), generator=torch.Generator().manual_seed(0))
-    for epoch, right in enumerate((0.9, 0.5)):
+    for epoch, right in enumerate(shares):
         said = torch.where(torch.arange(900) < 900 * right, labels, (labels + 1) % 3)
         logits = nn.functional.one_hot(said, 3) * 5.0
         monitor.on_validation_batch_end(logits, [logits, labels])
         monitor.on_epoch_end(epoch)
-    assert [alert.subject for alert in alerts.alerts] == ["val_accuracy"]
+    assert {claim.verdict.subject for claim in alerts.claims} <= {"val_accuracy"}
+    assert [claim.place.epoch for claim in alerts.claims] == claimed
