@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from .criterion import is_of_numbers, is_of_two, takes_probabilities
-from .loop import logits_of, targets_of
+from .criterion import is_of_numbers, is_of_shares, is_of_two, takes_probabilities
+from .loop import aligned, logits_of, targets_of
 
 _SMALLEST: Final = 1e-12  # a probability is taken to be at least so much, in a logarithm
 
@@ -23,7 +23,7 @@ class Answers(NamedTuple):
     classes
         How many there are; 0 where labels are numbers.
     predicted, labels
-        (m,) int64 classes; a label that is none, as -100, is -1. Of numbers empty.
+        (m,) int64 classes; a label that is none, as -100, is -1; of outputs that are not finite another class than the label is predicted. Of numbers empty.
     confidence
         (m,) the probability of the class that is predicted. Of numbers empty.
     loss
@@ -54,22 +54,29 @@ class Reader:
     def __init__(self, criterion: Callable[..., Any] | None = None) -> None:
         self._is_binary = is_of_two(criterion)
         self._is_of_numbers = is_of_numbers(criterion)
+        self._is_of_shares = is_of_shares(criterion)
         self._gives_probabilities = takes_probabilities(criterion)
+        ignored = getattr(criterion, "ignore_index", -1)
+        self._ignored = ignored if isinstance(ignored, int) and ignored >= 0 else None
 
     def read(self, outputs: Any, batch: Any) -> Answers | None:
         """Return what outputs say of a batch's labels; None where shapes do not tell."""
-        logits, targets = logits_of(outputs), targets_of(batch)
+        logits = logits_of(outputs)
+        targets = None if logits is None else targets_of(batch, logits)
         if logits is None or targets is None or not logits.ndim:
             return None
-        x, y = logits.detach(), targets.detach().to(logits.device)
-        if x.ndim > 1 and x.shape[1] == 1 and x.ndim == y.ndim + 1:
-            x = x.squeeze(1)
+        x, y = aligned(logits.detach(), targets), targets.detach().to(logits.device)
+        if self._is_of_shares and x.ndim > 1 and x.shape == y.shape:
+            meant_most = y.argmax(1)
+            return _of_classes(x.float().log_softmax(1), meant_most)
         whole = not (y.is_floating_point() or y.is_complex() or self._is_of_numbers)
         if x.shape == y.shape and (self._is_binary or whole):
             p = x.float() if self._gives_probabilities else x.float().sigmoid()
             both = torch.stack([1 - p, p], 1).clamp(_SMALLEST)
             return _of_classes(both.log(), y)
         if whole and x.ndim == y.ndim + 1 and x.shape[1] > 1 and x[:, 0].shape == y.shape:
+            if self._ignored is not None:
+                y = torch.where(y == self._ignored, -1, y.long())
             return _of_classes(x.float().log_softmax(1), y)
         if x.shape == y.shape and x.is_floating_point() and not whole:
             errors = (x.float() - y.float()).square().reshape(len(x), -1).mean(1)
@@ -84,8 +91,9 @@ def _of_classes(score: torch.Tensor, y: torch.Tensor) -> Answers:
     best, predicted = score.max(1)
     # Of labels that are smoothed the nearest is meant.
     labels, best = (y.round() if y.is_floating_point() else y).long(), best.exp()
-    is_class = (labels >= 0) & (labels < classes) & best.isfinite()
-    labels = torch.where(is_class, labels, -1)
+    labels = torch.where((labels >= 0) & (labels < classes), labels, -1)
+    # Outputs that are no numbers are wrong, or an epoch that broke would be as good as its first batches.
+    predicted = torch.where(best.isfinite(), predicted, (labels + 1) % classes)
     loss = -score.gather(1, labels.clamp(0).unsqueeze(1)).squeeze(1)
     return Answers(
         len(y), classes, predicted.flatten(), labels.flatten(), best.flatten(), loss.flatten(), score

@@ -2,56 +2,96 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from .hooks import Hook
-from .loop import logits_of, loss_of, targets_of
+from .loop import aligned, logits_of, loss_of, targets_of
 from .untouched import same_randomness
 
+_log = logging.getLogger(__name__)
 _MOST: Final = 1024
 """Losses between two ends of batches: more are of a loop that does not say when a batch ends."""
 
 
 @contextmanager
 def _as_it_was(criterion: Callable[..., Any]) -> Generator[None]:
-    """Leave the buffers of a criterion, and all random numbers, as they were."""
+    """Leave what a criterion holds, and all random numbers, as they were."""
     if str(getattr(criterion, "__module__", "")).startswith("torch.nn."):
         # torch's own remember nothing and draw torch's numbers at most; numpy's state alone takes 0.07 ms a batch.
         with torch.random.fork_rng(devices=[]):
             yield
         return
-    modules = criterion.modules() if isinstance(criterion, nn.Module) else ()
-    buffers = [
-        (m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None
+    holder = getattr(criterion, "__self__", criterion)  # of a method
+    holders = list(holder.modules()) if isinstance(holder, nn.Module) else [holder]
+    # Of a module the parameters are left out: without gradients nothing changes them.
+    tables = [
+        table
+        for one in holders
+        for table in (getattr(one, "__dict__", None), getattr(one, "_buffers", None))
+        if table is not None
     ]
+    kept = [(table, dict(table), {name: _copied(value) for name, value in table.items()}) for table in tables]  # fmt: skip
     try:
         with same_randomness(criterion):
             yield
     finally:
-        for module, name, buffer, was in buffers:
-            module._buffers[name] = buffer.copy_(was)
+        for table, was, copies in kept:
+            for name, value in was.items():
+                _put_back(value, copies[name])
+            for name in [name for name in table if name not in was]:
+                del table[name]
+            table.update(was)
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of what a call may change in place, of a tensor with the version that it is of; None of anything else."""
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+        return value.detach().clone(), value._version
+    return copy(value) if type(value) in (list, dict, set, deque) else None
+
+
+def _put_back(value: Any, was: Any) -> None:
+    if isinstance(value, torch.Tensor) and was is not None:
+        copied, version = was
+        if value._version != version:  # a comparison would wait for the device
+            value.copy_(copied)
+    elif was is not None:
+        value.clear()
+        (value.extend if isinstance(value, list | deque) else value.update)(was)
 
 
 def is_of_two(criterion: object) -> bool:
     """Return whether a single output is about two classes: it is binary cross-entropy."""
-    return isinstance(criterion, nn.BCELoss | nn.BCEWithLogitsLoss)
+    functions = (functional.binary_cross_entropy, functional.binary_cross_entropy_with_logits)
+    return isinstance(criterion, nn.BCELoss | nn.BCEWithLogitsLoss) or criterion in functions
+
+
+def is_of_shares(criterion: object) -> bool:
+    """Return whether targets of the shape of the outputs are a share of each class: it is cross-entropy."""
+    return isinstance(criterion, nn.CrossEntropyLoss) or criterion is functional.cross_entropy
 
 
 def is_of_numbers(criterion: object) -> bool:
     """Return whether targets are numbers, whole ones too."""
-    return isinstance(
-        criterion, nn.MSELoss | nn.L1Loss | nn.SmoothL1Loss | nn.HuberLoss | nn.PoissonNLLLoss
-    )
+    functions = (
+        functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss, functional.poisson_nll_loss,
+    )  # fmt: skip
+    kinds = nn.MSELoss | nn.L1Loss | nn.SmoothL1Loss | nn.HuberLoss | nn.PoissonNLLLoss
+    return isinstance(criterion, kinds) or criterion in functions
 
 
 def takes_probabilities(criterion: object) -> bool:
     """Return whether a single output is a probability and no logit."""
-    return isinstance(criterion, nn.BCELoss)
+    return isinstance(criterion, nn.BCELoss) or criterion is functional.binary_cross_entropy
 
 
 class BatchLoss:
@@ -76,6 +116,7 @@ class BatchLoss:
     ) -> None:
         self._criterion = criterion
         self._seen: list[torch.Tensor] = []
+        self._was_called = self._is_refused = False
         self._handles: list[Any] = []
         if isinstance(criterion, nn.Module):
             self._handles = [criterion.register_forward_hook(Hook(wants, self._see, failed))]
@@ -83,17 +124,42 @@ class BatchLoss:
     def take(self, outputs: Any, batch: Any) -> torch.Tensor | None:
         """Return the loss of the batch that ends, a number on its device; None if there is no way to know it."""
         seen, self._seen = self._seen, []
+        was_called, self._was_called = self._was_called, False
         if seen:
             return seen[0] if len(seen) == 1 else torch.stack(seen).mean()
+        if (
+            was_called
+        ):  # what it gave is no loss that can be read: a second call would give no other
+            loss = loss_of(outputs)
+            return None if loss is None else loss.detach().float().mean()
         return self.of(outputs, batch)
 
     def of(self, outputs: Any, batch: Any) -> torch.Tensor | None:
         """Return the loss that comes with outputs, or what the criterion gives for them and the targets; None if there is neither."""
-        loss, logits, targets = loss_of(outputs), logits_of(outputs), targets_of(batch)
-        if loss is None and self._criterion and logits is not None and targets is not None:
+        loss, logits = loss_of(outputs), logits_of(outputs)
+        if loss is not None:
+            return loss.detach().float().mean()
+        targets = None if logits is None else targets_of(batch, logits)
+        if self._criterion is None or logits is None or targets is None or self._is_refused:
+            return None
+        x, y = aligned(logits.detach(), targets), targets.to(logits.device)
+        if not y.is_floating_point() and (is_of_two(self._criterion) or is_of_numbers(self._criterion)):  # fmt: skip
+            y = y.to(x.dtype)
+        try:
             with torch.no_grad(), _as_it_was(self._criterion):
-                loss = self._criterion(logits.detach(), targets.to(logits.device))
-        return loss.detach().float().mean() if isinstance(loss, torch.Tensor) else None
+                loss = _loss_in(self._criterion(x, y))
+        except Exception as error:  # it takes other things than outputs and targets
+            self._is_refused = True
+            _log.warning(
+                "the criterion cannot be called with outputs of shape %s and targets of shape %s, so its loss is not known where the loop "
+                "does not call it as a module: expected one of these two, or outputs that have a `loss` (%s: %s)",
+                tuple(x.shape), tuple(y.shape), type(error).__name__, error,
+            )  # fmt: skip
+            return None
+        if loss is None:
+            return None
+        is_sum = getattr(self._criterion, "reduction", None) == "sum"
+        return loss.float().sum() / max(len(y), 1) if is_sum else loss.float().mean()
 
     def close(self) -> None:
         """Remove the hook."""
@@ -101,7 +167,16 @@ class BatchLoss:
             handle.remove()
         self._handles = []
 
-    def _see(self, loss: Any) -> None:
-        if isinstance(loss, torch.Tensor):
+    def _see(self, given: Any) -> None:
+        self._was_called = True
+        loss = _loss_in(given)
+        if loss is not None:
             self._seen.append(loss.detach().float().mean())
             del self._seen[:-_MOST]
+
+
+def _loss_in(given: Any) -> torch.Tensor | None:
+    """Return the loss in what a criterion gives: a tensor, the first of several, or what a dictionary calls so."""
+    if isinstance(given, tuple | list) and given:
+        given = given[0]
+    return given if isinstance(given, torch.Tensor) else loss_of(given)

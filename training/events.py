@@ -17,7 +17,7 @@ from ..producers.delivery import Deferred
 from ..producers.publisher import Publisher
 from .answers import Reader
 from .batch import attribute_of
-from .loop import Loop, targets_of
+from .loop import Loop, logits_of, targets_of
 from .monitor import BaseMonitor
 from .parts import COLUMNS, Part, parts
 from .segments import MOST, TRAINING, Segment, Segments
@@ -140,7 +140,7 @@ class TrainingEvents(BaseMonitor):
                     "of tokens are not published"
                 )
             inputs, _ = parts(batch, self._inputs)
-            targets = None if answers.classes else targets_of(batch)
+            targets = None if answers.classes else targets_of(batch, logits_of(outputs))
             numbers = {name: number for name, of in self._numbers.items() if (number := of()) is not None}  # fmt: skip
             codes = {segment.name: segment.codes(batch, data) for segment in self._segments}
             tensors = _Tensors(

@@ -139,11 +139,12 @@ class _Told:
         """Return the events of a batch, without rows whose outputs are not finite."""
         self._embedding = None
         outputs = self._forward(batch)
-        logits, targets = logits_of(outputs), targets_of(batch)
+        logits = logits_of(outputs)
         if logits is None:
             raise ConfigError(
                 f"found no tensor of logits in outputs of type {type(outputs).__name__}; give forward=, a function of model and batch"
             )
+        targets = targets_of(batch, logits)
         logits = logits.float().cpu()
         if self._is_regression(logits, targets):
             rows = self._numbers(logits, targets)

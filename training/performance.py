@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -14,9 +15,10 @@ from .alerts import TrainingAlerts
 from .answers import Reader
 from .counts import Counts
 from .criterion import BatchLoss
-from .loop import Loop, Place
+from .loop import Loop, Place, logits_of, targets_of
 from .monitor import BaseMonitor, not_begun
 
+_log = logging.getLogger(__name__)
 _COLLAPSE: Final = 3.0
 """Times the fall that is claimed in its first epoch; chosen: momentum on few digits loses 10 to 20 points for an epoch, and is healthy."""
 
@@ -86,6 +88,7 @@ class PerformanceMonitor(BaseMonitor):
         self._loop = Loop()
         self._loss = BatchLoss(None, lambda: False, self._failed)
         self._error: Exception | None = not_begun()
+        self._is_warned = False
         self._reader = Reader()
         self._epochs: dict[str, _Epoch] = {}
 
@@ -97,6 +100,7 @@ class PerformanceMonitor(BaseMonitor):
         self.close()
         self.alerts = self.alerts or TrainingAlerts()
         self._loop, self.history, self._error = Loop(), [], None
+        self._is_warned = False
         self._best: dict[str, tuple[float, float]] = {}  # accuracies, and their lower limits
         self._fallen: set[str] = set()  # of the epoch before
         self._reader = Reader(criterion)
@@ -150,6 +154,13 @@ class PerformanceMonitor(BaseMonitor):
         answers = self._reader.read(outputs, batch)
         if loss is not None:
             one.add_loss(loss, answers.rows if prefix and answers is not None else 1)
+        if answers is None and not self._is_warned:
+            self._is_warned = True
+            _log.warning(
+                "no labels that fit the outputs were found, so only the loss is counted: expected (n, classes) outputs and (n,) classes, "
+                "found %s of outputs and %s of targets",
+                _shape(logits_of(outputs)), _shape(targets_of(batch)),
+            )  # fmt: skip
         if answers is not None and answers.classes:
             one.counts = one.counts or Counts(answers)
             one.counts.add(answers)
@@ -176,3 +187,7 @@ class PerformanceMonitor(BaseMonitor):
         )  # fmt: skip
         text = f"{name} of epoch {place.epoch}: {accuracy:.3f}, the best was {best:.3f}"
         alerts.claim(verdict, text, place)
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "no tensor" if tensor is None else str(tuple(tensor.shape))
