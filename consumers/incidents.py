@@ -297,7 +297,12 @@ class Incidents:
             members=members,
             current=incident.now or opened.current,
             summary=sentences.ended(
-                subjects, opened.change, outcome, incident.now, self.resolve_events
+                subjects,
+                opened.change,
+                outcome,
+                incident.now,
+                self.resolve_events,
+                is_trained=bool(self.run),
             ),
         )
 

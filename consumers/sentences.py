@@ -116,7 +116,13 @@ def time(seconds: float) -> str:
 
 
 def ended(
-    subjects: Sequence[str], change: str, outcome: str, now: Summary | None, quiet: int
+    subjects: Sequence[str],
+    change: str,
+    outcome: str,
+    now: Summary | None,
+    quiet: int,
+    *,
+    is_trained: bool = False,
 ) -> str:
     """Return one line about the end of an incident.
 
@@ -131,7 +137,9 @@ def ended(
     now
         What the first one is now, where that is known.
     quiet
-        Events for which nothing was claimed.
+        Events, of a training batches, for which nothing was claimed.
+    is_trained
+        Whether it is of a training: what has changed there may last, and monitors that claim its beginning say no more of it.
     """
     names = list(dict.fromkeys(name_of(subject) for subject in subjects))
     more = len(names) - _SHOWN
@@ -139,7 +147,9 @@ def ended(
     if subjects[0].startswith("detector:"):
         return f"{who}: still set aside; no more is said of it"
     said = _OUTCOMES.get(outcome, f"quiet for {quiet} events")
-    if change.startswith("gap "):  # a gap that lasts is claimed once
+    if is_trained:
+        said = f"nothing more claimed for {quiet} batches"
+    elif change.startswith("gap "):  # a gap that lasts is claimed once
         said = f"nothing more claimed for {quiet} events, the gap may last: see tocsin metrics"
     level = "" if now is None else _level(subjects[0], change, now)
     return f"{who}: {said}" + (

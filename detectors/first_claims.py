@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+AGAIN: Final = 50
+"""Steps after which a change of each batch that lasts is claimed again: an incident of training rests for 100 before it is over."""
+
 
 class FirstClaims:
     """Remembers when each change was last there.
+
+    Parameters
+    ----------
+    again
+        A change that lasts is claimed again after so many steps; None for once.
 
     Examples
     --------
@@ -14,14 +24,20 @@ class FirstClaims:
     [True, False, False, True]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, again: int | None = None) -> None:
+        self._again = again
         self._last: dict[str, int] = {}
+        self._claimed: dict[str, int] = {}
 
     def is_first(self, change: str, step: int, rest: int) -> bool:
         """Return whether `change`, which is there at `step`, was not there for more than `rest` steps."""
         last = self._last.get(change)
         self._last[change] = step
-        return last is None or step - last > rest
+        is_first = last is None or step - last > rest
+        if not is_first and (self._again is None or step - self._claimed[change] < self._again):
+            return False
+        self._claimed[change] = step
+        return True
 
 
 class LastingClaims:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.columns import Floats, Ints
 from ..core.verdict import Summary, Verdict
-from .first_claims import FirstClaims
+from .first_claims import AGAIN, FirstClaims
 from .surges import RISE, Surges
 
 NAME: Final = "gradient_flow"
@@ -59,7 +59,7 @@ class GradientFlow:
         self._zeros = np.zeros(len(self.names), np.int64)
         self._shares: deque[Floats] = deque(maxlen=_STEPS)
         self._updates: deque[Floats] = deque(maxlen=5)
-        self._first = FirstClaims()
+        self._first = FirstClaims(AGAIN)
 
     def update(self, step: int, norms: Floats) -> list[Verdict]:
         """Take the (layers,) norms of a step's gradients in; return what is wrong with them."""

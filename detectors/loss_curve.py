@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from ..core.verdict import Summary, Verdict
-from .first_claims import FirstClaims
+from .first_claims import AGAIN, FirstClaims
 from .surges import Surges
 
 NAME: Final = "loss_curve"
@@ -44,7 +44,7 @@ class LossCurve:
 
     Notes
     -----
-    Of a change that lasts only its beginning is claimed, until 20 batches were without it.
+    Of a change that lasts its beginning is claimed, and again every 50 batches, until 20 were without it.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class LossCurve:
         self.plateau_steps = plateau_steps
         self._surges = Surges(settled=_LEARNT, mean=True)
         self._recent: list[float] = []
-        self._first = FirstClaims()
+        self._first = FirstClaims(AGAIN)
         self._latest: deque[float] = deque(maxlen=_LEVEL)
         self._has_learnt = False
         self._largest = 0.0
@@ -116,7 +116,7 @@ class LossCurve:
             said = ("divergence", mean, _FAR, "robust scales of log loss, mean of five")
         else:
             return []
-        evidence = f"{loss:.4g}, and {max(self._records):.1f} times the largest loss before within five batches"
+        evidence = f"{loss:.4g} now, up to {max(self._records):.1f} times the largest loss before in the last five batches"
         return self._once(step, *said, evidence, None, Summary(count=1, mean=loss))
 
     def _plateau(self, step: int, loss: float) -> list[Verdict]:

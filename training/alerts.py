@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import isnan
 from typing import Final, NamedTuple
 from uuid import uuid4
@@ -76,7 +77,7 @@ class TrainingAlerts:
     claims
         What they are made of, the latest 1,000: an alert may be of several, and a claim that joins an incident without making it worse has none.
     run
-        The name of the run.
+        The name of the run; of a second one that begins here with `/2` after it.
 
     Raises
     ------
@@ -102,16 +103,24 @@ class TrainingAlerts:
         self.alerts: deque[Alert] = deque(maxlen=_KEPT)
         self.claims: deque[TrainingClaim] = deque(maxlen=_KEPT)
         self.run = run or uuid4().hex[:12]
+        self._runs = 1
         self._step = 0
-        self._incidents = Incidents(
-            model, environment, 0, merge_events=merge_steps, resolve_events=resolve_steps, runbook=RUNBOOK,
-            run=self.run,
+        self._begun = partial(
+            Incidents, model, environment, 0, merge_events=merge_steps, resolve_events=resolve_steps, runbook=RUNBOOK,
         )  # fmt: skip
+        self._incidents = self._begun(run=self.run)
         self._version = version
         self._callbacks = [on_alert] if callable(on_alert) else list(on_alert)
         self._show = show
         self._clock = clock
         self._channel = None if redis_url is None else _Channel(redis_url, tenant, model)
+
+    def begin(self) -> None:
+        """Begin another run, if there was one: batches count from 0 again, and what is open is of the run before."""
+        if self._step or self.claims:
+            self._runs += 1
+            self.run = f"{self.run.rsplit('/', 1)[0]}/{self._runs}"
+            self._step, self._incidents = 0, self._begun(run=self.run)
 
     def claim(
         self, verdict: Verdict, summary: str, place: Place, *, kind: Kind = "training"

@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from .criterion import is_of_numbers, is_of_shares, is_of_two, takes_probabilities
-from .loop import aligned, logits_of, targets_of
+from .loop import aligned, logits_of
+from .targets import Targets
 
 _SMALLEST: Final = 1e-12  # a probability is taken to be at least so much, in a logarithm
 
@@ -52,6 +53,7 @@ class Reader:
     """
 
     def __init__(self, criterion: Callable[..., Any] | None = None) -> None:
+        self.targets = Targets(criterion)
         self._is_binary = is_of_two(criterion)
         self._is_of_numbers = is_of_numbers(criterion)
         self._is_of_shares = is_of_shares(criterion)
@@ -59,10 +61,14 @@ class Reader:
         ignored = getattr(criterion, "ignore_index", -1)
         self._ignored = ignored if isinstance(ignored, int) and ignored >= 0 else None
 
+    def close(self) -> None:
+        """Remove the hook on the criterion."""
+        self.targets.close()
+
     def read(self, outputs: Any, batch: Any) -> Answers | None:
         """Return what outputs say of a batch's labels; None where shapes do not tell."""
         logits = logits_of(outputs)
-        targets = None if logits is None else targets_of(batch, logits)
+        targets = None if logits is None else self.targets.of(batch, logits)
         if logits is None or targets is None or not logits.ndim:
             return None
         x, y = aligned(logits.detach(), targets), targets.detach().to(logits.device)

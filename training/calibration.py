@@ -74,11 +74,13 @@ class CalibrationMonitor(BaseMonitor):
         self.every = every
         self.alerts = alerts
         self.history: list[dict[str, float]] = []
+        self._reader = Reader()
         self._begin(None)
 
     def _begin(self, criterion: Callable[..., Any] | None) -> None:
         self._loop, self.history = Loop(), []
         self._looks = Looks(self.alpha)
+        self.close()
         self._reader = Reader(criterion)
         self._claims = LastingClaims(_IN_A_ROW)
         self._was_within: dict[str, float] = {}  # at which accuracy, the highest
@@ -91,6 +93,10 @@ class CalibrationMonitor(BaseMonitor):
         del model, dataloader
         self.alerts = self.alerts or TrainingAlerts()
         self._begin(criterion)
+
+    def close(self) -> None:
+        """Remove the hook on the criterion."""
+        self._reader.close()
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Count a batch, on the device."""

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from .hooks import Hook
-from .loop import aligned, logits_of, loss_of, targets_of
+from .loop import aligned, logits_of, loss_of
+from .targets import Targets
 from .untouched import same_randomness
 
 _log = logging.getLogger(__name__)
@@ -106,6 +107,8 @@ class BatchLoss:
         Whether this batch is looked at.
     failed
         Given what went wrong in the hook.
+    targets
+        Which part of a batch they are; None for one's own.
     """
 
     def __init__(
@@ -113,10 +116,12 @@ class BatchLoss:
         criterion: Callable[..., Any] | None,
         wants: Callable[[], bool],
         failed: Callable[[Exception], None],
+        targets: Targets | None = None,
     ) -> None:
         self._criterion = criterion
         self._seen: list[torch.Tensor] = []
         self._was_called = self._is_refused = False
+        self.targets = targets or Targets(criterion)
         self._handles: list[Any] = []
         if isinstance(criterion, nn.Module):
             self._handles = [criterion.register_forward_hook(Hook(wants, self._see, failed))]
@@ -139,7 +144,7 @@ class BatchLoss:
         loss, logits = loss_of(outputs), logits_of(outputs)
         if loss is not None:
             return loss.detach().float().mean()
-        targets = None if logits is None else targets_of(batch, logits)
+        targets = None if logits is None else self.targets.of(batch, logits)
         if self._criterion is None or logits is None or targets is None or self._is_refused:
             return None
         x, y = aligned(logits.detach(), targets), targets.to(logits.device)
@@ -166,6 +171,7 @@ class BatchLoss:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self.targets.close()
 
     def _see(self, given: Any) -> None:
         self._was_called = True

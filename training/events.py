@@ -17,7 +17,7 @@ from ..producers.delivery import Deferred
 from ..producers.publisher import Publisher
 from .answers import Reader
 from .batch import attribute_of
-from .loop import Loop, logits_of, targets_of
+from .loop import Loop, logits_of
 from .monitor import BaseMonitor
 from .parts import COLUMNS, Part, parts
 from .segments import MOST, TRAINING, Segment, Segments
@@ -107,7 +107,12 @@ class TrainingEvents(BaseMonitor):
         """Begin a run."""
         del model, dataloader
         self.run = uuid4().hex[:12]
+        self.close()
         self._loop, self._reader, self._seen = Loop(), Reader(criterion), {}
+
+    def close(self) -> None:
+        """Remove the hook on the criterion; the publisher is whoever's it is."""
+        self._reader.close()
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Publish a batch, if it is its turn."""
@@ -140,7 +145,9 @@ class TrainingEvents(BaseMonitor):
                     "of tokens are not published"
                 )
             inputs, _ = parts(batch, self._inputs)
-            targets = None if answers.classes else targets_of(batch, logits_of(outputs))
+            targets = (
+                None if answers.classes else self._reader.targets.of(batch, logits_of(outputs))
+            )
             numbers = {name: number for name, of in self._numbers.items() if (number := of()) is not None}  # fmt: skip
             codes = {segment.name: segment.codes(batch, data) for segment in self._segments}
             tensors = _Tensors(

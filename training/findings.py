@@ -11,7 +11,7 @@ from torch import nn
 from ..core.alert import Kind
 from ..core.verdict import Verdict
 from .alerts import TrainingAlerts
-from .finding import ADVERSARIAL, BALANCE, DRIFT, LABEL, LEAK, Finding, detector_of
+from .finding import ADVERSARIAL, BALANCE, DRIFT, LABEL, LEAK, Finding, detector_of, listed
 from .loader import WatchedLoader
 from .loop import Loop, Place
 from .monitor import BaseMonitor
@@ -162,4 +162,7 @@ class FindingsMonitor(BaseMonitor):
             evidence=found.summary, samples=[str(k) for k in found.samples[:_SAMPLES]],
         )  # fmt: skip
         kind = _KINDS.get(found.kind, "training")
-        self.alerts.claim(verdict, f"{found.kind}: {found.summary}", place, kind=kind)
+        text = f"{found.kind}: {found.summary}"
+        if len(found.samples):
+            text += f": {listed(found.samples)}"
+        self.alerts.claim(verdict, text, place._replace(batch=-1), kind=kind)

@@ -14,8 +14,9 @@ from ..core.errors import ConfigError
 from ..core.events import Prediction, Scalar
 from .criterion import is_of_two, takes_probabilities
 from .layers import bare
-from .loop import logits_of, targets_of
+from .loop import logits_of
 from .parts import LABELS, parts
+from .targets import Targets
 from .untouched import untouched
 
 Features = Sequence[str] | Callable[[Any], Sequence[Mapping[str, Scalar]]] | None
@@ -60,6 +61,7 @@ def tell(
     criterion: Callable[..., Any] | None,
     fields: EventFields,
     take: Callable[[list[Prediction]], None],
+    targets: Targets | None = None,
 ) -> int:
     """Run a model over data in evaluation mode, and give the events of each batch to `take`.
 
@@ -75,6 +77,8 @@ def tell(
         How rows become events.
     take
         Is given the events of a batch.
+    targets
+        Which part of a batch they are, where that is known.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def tell(
     also where an error is raised.
     """
     of = bare(model)
-    told = _Told(of, criterion, fields)
+    told = _Told(of, criterion, fields, targets or Targets())
     device = next((t.device for t in (*of.parameters(), *of.buffers())), torch.device("cpu"))
     with untouched(of, data), told.watched():
         for batch in data:
@@ -104,10 +108,15 @@ class _Told:
     """Events of batches, numbered."""
 
     def __init__(
-        self, model: nn.Module, criterion: Callable[..., Any] | None, fields: EventFields
+        self,
+        model: nn.Module,
+        criterion: Callable[..., Any] | None,
+        fields: EventFields,
+        targets: Targets,
     ) -> None:
         self._model = model
         self._of = fields
+        self._targets = targets
         self._is_of_two = is_of_two(criterion)
         self._gives_probabilities = takes_probabilities(criterion)
         self._embedding: torch.Tensor | None = None
@@ -144,7 +153,7 @@ class _Told:
             raise ConfigError(
                 f"found no tensor of logits in outputs of type {type(outputs).__name__}; give forward=, a function of model and batch"
             )
-        targets = targets_of(batch, logits)
+        targets = self._targets.of(batch, logits)
         logits = logits.float().cpu()
         if self._is_regression(logits, targets):
             rows = self._numbers(logits, targets)

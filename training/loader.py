@@ -18,11 +18,12 @@ from .duplicates import across
 from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
 from .label_doubt import LabelDoubt
-from .loop import logits_of, targets_of
+from .loop import logits_of
 from .parts import Part, part_of, parts
 from .pictures import page
 from .recording import Recorder, Tasks, recording
 from .splits import arrays_of, can_be_read, reader, rows_of
+from .targets import Targets
 
 
 class WatchedLoader:
@@ -154,7 +155,7 @@ class WatchedLoader:
         look = self._watching()
         _, labels = parts(batch, look.inputs, look.labels)
         if labels is None:  # of two classes they may be floating numbers
-            labels = targets_of(batch) if look.labels is None else part_of(batch, look.labels)
+            labels = Targets().of(batch) if look.labels is None else part_of(batch, look.labels)
         samples = attribute_of(batch, "samples")
         if not isinstance(samples, np.ndarray):
             samples = np.empty(0, np.int64) if self.last is None else self.last.samples

@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from .batch import attribute_of
-from .parts import LABELS
 
 _LOGITS: Final = ("logits", "output", "outputs", "out", "prediction", "predictions", "scores")
 
@@ -78,38 +77,6 @@ def loss_of(outputs: Any) -> torch.Tensor | None:
     """Return the `loss` that a model gives with its outputs, as those of Hugging Face do; None if it gives none."""
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     return loss if isinstance(loss, torch.Tensor) else None
-
-
-def targets_of(batch: Any, logits: torch.Tensor | None = None) -> torch.Tensor | None:
-    """Return the targets of a batch; None if there are none.
-
-    Of a dictionary they are what it calls so. Of a tuple or list they are the first after the inputs that `logits` may be about, whole numbers for
-    outputs of several classes, else numbers of their shape, so that indices, weights and groups may follow; else the last.
-    """
-    if isinstance(batch, Mapping):
-        found = [batch[name] for name in LABELS if name in batch]
-        return next((part for part in found if isinstance(part, torch.Tensor)), None)
-    if not isinstance(batch, Sequence) or isinstance(batch, str | bytes):
-        return None
-    rest = [part for part in batch[1:] if isinstance(part, torch.Tensor)]
-    fits = [0 if logits is None else _fit(logits, part) for part in rest]
-    if not any(fits):
-        return rest[-1] if rest else None
-    return rest[fits.index(max(fits))]
-
-
-def _fit(logits: torch.Tensor, part: torch.Tensor) -> int:
-    """Return 3 for what may be classes of outputs, 2 for numbers of their shape, 1 for whole ones, 0 for what is no target of them."""
-    shape, own = logits.shape, part.shape
-    is_whole = not part.is_floating_point() and not part.is_complex()
-    if (
-        is_whole
-        and len(shape) == len(own) + 1
-        and shape[1] > 1
-        and own in (shape[:1] + shape[2:], shape[:-1])
-    ):
-        return 3
-    return (1 if is_whole else 2) if shape in (own, (*own, 1)) else 0
 
 
 def aligned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from ..detectors.loss_curve import LossCurve
 from .alerts import TrainingAlerts
 from .criterion import BatchLoss
 from .curve import Curve
-from .loop import Loop, Place, logits_of, targets_of
+from .loop import Loop, Place, logits_of
 from .monitor import BaseMonitor, not_begun
 from .readings import Readings
 
@@ -119,7 +119,7 @@ class LossMonitor(BaseMonitor):
         try:
             counted = logits_of(outputs)
             if counted is None:  # a loss alone
-                counted = targets_of(batch)
+                counted = self._loss.targets.of(batch)
             rows = 0 if counted is None or not counted.ndim else len(counted)
         except Exception:  # outputs of a kind of their own
             return False

@@ -46,6 +46,7 @@ class BaseMonitor:
     """
 
     alerts: TrainingAlerts | None = None
+    _lent: TrainingAlerts | None = None  # by `Monitors`, in place of which others may lend theirs
 
     def initialize(
         self,

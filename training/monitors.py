@@ -114,12 +114,13 @@ class Monitors(BaseMonitor):
         """Begin all, those as well that failed in an earlier run."""
         self._of = model, dataloader, criterion
         self.alerts = self.alerts or TrainingAlerts(model=type(bare(model)).__name__)
+        self.alerts.begin()
         self._loop = Loop()
         self.set_aside.clear()
         self._failed.clear()
         for number, monitor in enumerate(self.monitors):
-            if monitor.alerts is None:
-                monitor.alerts = self.alerts
+            if monitor.alerts is None or monitor.alerts is monitor._lent:
+                monitor.alerts = monitor._lent = self.alerts
             self._call(number, lambda m: m.initialize(model, dataloader, criterion))
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:

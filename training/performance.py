@@ -15,7 +15,7 @@ from .alerts import TrainingAlerts
 from .answers import Reader
 from .counts import Counts
 from .criterion import BatchLoss
-from .loop import Loop, Place, logits_of, targets_of
+from .loop import Loop, Place, logits_of
 from .monitor import BaseMonitor, not_begun
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,9 @@ class PerformanceMonitor(BaseMonitor):
         self._best: dict[str, tuple[float, float]] = {}  # accuracies, and their lower limits
         self._fallen: set[str] = set()  # of the epoch before
         self._reader = Reader(criterion)
-        self._loss = BatchLoss(criterion, lambda: self._loop.step % self.every == 0, self._failed)
+        self._loss = BatchLoss(
+            criterion, lambda: self._loop.step % self.every == 0, self._failed, self._reader.targets
+        )
         self._epochs = {}
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
@@ -159,7 +161,7 @@ class PerformanceMonitor(BaseMonitor):
             _log.warning(
                 "no labels that fit the outputs were found, so only the loss is counted: expected (n, classes) outputs and (n,) classes, "
                 "found %s of outputs and %s of targets",
-                _shape(logits_of(outputs)), _shape(targets_of(batch)),
+                _shape(logits_of(outputs)), _shape(self._reader.targets.of(batch)),
             )  # fmt: skip
         if answers is not None and answers.classes:
             one.counts = one.counts or Counts(answers)

@@ -16,7 +16,9 @@ from ..core.batch import EventBatch, Origin
 from ..core.errors import ConfigError
 from ..core.events import Prediction
 from .held_out import EventFields, Features, Forward, Segments, tell
+from .loop import logits_of
 from .monitor import BaseMonitor
+from .targets import Targets
 from .weights import weights_sha256
 
 if TYPE_CHECKING:
@@ -107,11 +109,15 @@ class ReferenceMonitor(BaseMonitor):
         self._model: nn.Module | None = None
         self._training: Any = None
         self._criterion: Callable[..., Any] | None = None
+        self._targets = Targets()
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
         """Begin: remember the model. Held-out data of too few rows is said now in the log, and not only after the training."""
+        if criterion is not self._criterion:
+            self._targets.close()
+            self._targets = Targets(criterion)
         self._model, self._training, self._criterion = model, dataloader, criterion
         rows = _rows_of(self._held_out)
         if rows is not None and rows < FEWEST:
@@ -120,6 +126,14 @@ class ReferenceMonitor(BaseMonitor):
                 rows,
                 FEWEST,
             )
+
+    def on_batch_end(self, outputs: Any, batch: Any) -> None:
+        """Learn which part of a batch the targets are."""
+        self._targets.of(batch, logits_of(outputs))
+
+    def close(self) -> None:
+        """Remove the hook on the criterion."""
+        self._targets.close()
 
     def reference(
         self,
@@ -168,9 +182,23 @@ class ReferenceMonitor(BaseMonitor):
 
             return add
 
-        left_out = tell(model, held_out, self._criterion, told.fields, take(writer.add))
+        left_out = tell(
+            model, held_out, self._criterion, told.fields, take(writer.add), self._targets
+        )
         if told.trained_on is not None:
-            tell(model, told.trained_on, self._criterion, told.fields, take(writer.add_trained))
+            tell(
+                model,
+                told.trained_on,
+                self._criterion,
+                told.fields,
+                take(writer.add_trained),
+                self._targets,
+            )
+        if not writer.rows and left_out:
+            raise ConfigError(
+                f"what the model says of all {left_out:,} held-out rows is not finite, so there is no reference of it: expected a model "
+                "whose weights are finite, as that of the last checkpoint before it broke"
+            )
         if not writer.rows:
             raise ConfigError(
                 "the held-out data gave no rows; expected batches, 1,000 rows or more"

@@ -49,6 +49,46 @@ def test_what_follows_the_labels_is_not_taken_for_them(rest: tuple[Any, ...]) ->
     assert row["val_loss"] == pytest.approx(float(functional.cross_entropy(logits, Y)))
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_what_the_criterion_is_given_tells_which_part_they_are(is_moved: bool) -> None:
+    """Of a group and labels of one shape nothing else can; validation goes by it too."""
+    group = torch.arange(300) % 2
+    logits = torch.stack([-X[:, 0], X[:, 0]], 1).requires_grad_()
+    criterion, batch = nn.CrossEntropyLoss(), [X, group, Y]
+    monitor = PerformanceMonitor(alerts=TrainingAlerts(show=False))
+    with Monitors([monitor]) as monitors:
+        monitors.initialize(nn.Identity(), [], criterion)
+        criterion(logits, Y.clone() if is_moved else Y)
+        monitors.on_batch_end(logits, batch)
+        assert len(criterion._forward_pre_hooks) == 0
+        monitors.on_validation_batch_end(logits, batch)
+        monitors.on_epoch_end(0)
+    assert not criterion._forward_hooks
+    (row,) = monitor.history
+    assert row["accuracy"] == row["val_accuracy"] == 1.0
+
+
+def test_where_nothing_tells_it_is_said_which_part_is_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logits = torch.stack([-X[:, 0], X[:, 0]], 1)
+    with caplog.at_level(logging.WARNING):
+        row_of(logits, [X, Y, torch.arange(300) % 2], functional.cross_entropy)
+    assert caplog.text.count("parts 1 and 2 of a batch may all be its targets, and 1 is taken") == 1
+
+
+def test_targets_that_are_no_part_of_the_batch_are_not_looked_for_again_and_again() -> None:
+    criterion = nn.CrossEntropyLoss()
+    logits = torch.stack([-X[:, 0], X[:, 0]], 1).requires_grad_()
+    with Monitors([PerformanceMonitor()], alerts=TrainingAlerts(show=False)) as monitors:
+        monitors.initialize(nn.Identity(), [], criterion)
+        for step in range(3):
+            assert len(criterion._forward_pre_hooks) == 1, step
+            criterion(logits, 1 - Y)
+            monitors.on_batch_end(logits, [X, Y])
+        assert not criterion._forward_pre_hooks
+
+
 def test_of_two_inputs_the_second_is_no_target() -> None:
     logits = torch.stack([-X[:, 0], X[:, 0]], 1)
     assert row_of(logits, [X, X[:, :3], Y], nn.CrossEntropyLoss())["accuracy"] == 1.0
