@@ -292,7 +292,7 @@ class ModelCheckpoint:
     ) -> ModelCheckpoint:
         """Go on where the newest training of a folder stopped, or was killed.
 
-        Puts the folder in order first: what a killed process left half done is finished or taken away.
+        Puts the folder in order once the newest checkpoint is loaded: what a killed process left half done is finished or taken away.
 
         Parameters
         ----------
@@ -316,8 +316,6 @@ class ModelCheckpoint:
         of_run, found = newest_training(folder)
         name, newest = next(reversed(of_run.items()))
         checkpoint = cls(folder, **{**newest.settings, **settings})
-        checkpoint_file.sweep(folder, found)
-        checkpoint._files.take_up(of_run)
         checkpoint.next_epoch = newest.epoch + (checkpoint._every is None)
         checkpoint.global_step = newest.step
         checkpoint._threshold.outside = newest.outside
@@ -325,6 +323,8 @@ class ModelCheckpoint:
             checkpoint.attach(model, optimizer, scheduler, **(others or {}))
             load_weights(folder / name, newest, model)
             checkpoint._restore(folder / name, newest, random=random)
+        checkpoint_file.sweep(folder, found)
+        checkpoint._files.take_up(of_run)
         return checkpoint
 
     @staticmethod

@@ -47,6 +47,8 @@ class KeptFiles:
         self.last = ""
         self._save_last = save_last
         self._run, self._order = uuid.uuid4().hex, 0
+        self._newest = ""
+        self._leaving: set[str] = set()
 
     def save(self, stem: str, record: Record, source: Source) -> str | None:
         """Save what may be one of the best, and the last; return the name of the file among the best.
@@ -56,17 +58,17 @@ class KeptFiles:
         StorageError
             The disk is full, or refuses.
         """
-        saved, leaving = None, ""
+        saved = None
         if self.ranking.takes(record.score):
             saved, leaving = self._free(stem, self.ranking.reusable), self.ranking.leaving
             self._write(saved, "best", record, source)
             self.ranking.add(saved, record.score)
+            self._leaving = (self._leaving | {leaving}) - {"", saved}
         try:
             if self._save_last:
                 self._write_last(saved, record, source)
         finally:
-            if leaving not in {"", saved, (self.folder / self.last).resolve().name}:
-                checkpoint_file.remove(self.folder / leaving)
+            self._take_away()
         return saved
 
     def save_last(self, record: Record, source: Source) -> None:
@@ -81,7 +83,7 @@ class KeptFiles:
     def take_up(self, of_run: dict[str, Record]) -> None:
         """Be where a training's files, oldest first, say it was, and finish what it had begun."""
         name, newest = next(reversed(of_run.items()))
-        self._run, self._order = newest.run, newest.order
+        self._run, self._order, self._newest = newest.run, newest.order, name
         k, self.ranking.k = self.ranking.k, -1
         for one, record in of_run.items():
             if record.role == "best":
@@ -100,9 +102,16 @@ class KeptFiles:
         ):
             self._finish_last(name, newest)
         while 0 < k < len(self.ranking.scores):
-            gone = self.ranking.worst
-            self.ranking.scores.pop(gone)
-            checkpoint_file.remove(self.folder / gone)
+            self._leaving.add(self.ranking.worst)
+            self.ranking.scores.pop(self.ranking.worst)
+        self._take_away()
+
+    def _take_away(self) -> None:
+        """Remove what is among the best no more. The newest file, which a training goes on from, and the one that `last` is wait for a newer one."""
+        needed = {self._newest, (self.folder / self.last).resolve().name}
+        for name in self._leaving - needed:
+            checkpoint_file.remove(self.folder / name)
+        self._leaving &= needed
 
     def _write_last(self, saved: str | None, record: Record, source: Source) -> None:
         last = self._free("last", self.last)
@@ -132,6 +141,7 @@ class KeptFiles:
             record, run=self._run, order=self._order, saved_ns=time.time_ns(), role=role
         )
         checkpoint_file.write(self.folder / name, source[0], record, source[1]())
+        self._newest = name
 
     def _free(self, stem: str, own: str) -> str:
         """Return a name that no file has, or the one that is `own`, as Lightning numbers them."""
