@@ -7,37 +7,22 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from ..core.errors import ConfigError, NonFiniteError
+from ..core.errors import ConfigError, NonFiniteError, StorageError
 from . import checkpoint_file, random_states
 from .checkpoint_file import Record
 from .checkpoint_settings import check_settings
 from .kept_files import KeptFiles, Source, newest_training
-from .saved_checkpoint import SavedCheckpoint, load_weights
+from .saved_checkpoint import HasState, SavedCheckpoint, load_state, load_weights
 from .template import file_name
 from .threshold import Action, Crossing, Threshold, actions
 from .top_k import Mode, Newest, TopK
 
 _log = logging.getLogger(__name__)
-
-# Values on a GPU are read together; chosen, so that what waits stays small however seldom checkpoints are.
-_MOST_WAITING = 128
-
-
-class HasState(Protocol):
-    """An optimizer, a scheduler, a gradient scaler."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what it needs to go on."""
-        ...
-
-    def load_state_dict(self, state_dict: Any, /) -> object:
-        """Go on from there."""
-        ...
 
 
 class ModelCheckpoint:
@@ -150,7 +135,8 @@ class ModelCheckpoint:
         ranking = Newest(save_top_k) if monitor is None else TopK(save_top_k, mode)
         self._files = KeptFiles(self.dirpath, ranking, save_last)
         self._latest: tuple[int, int, dict[str, Any]] | None = None
-        self._waiting: list[tuple[int, int, torch.Tensor]] = []
+        self._failed: tuple[object, ...] | None = None
+        self._owes_crossing = False
         self._model: nn.Module | None = None
         self._states: dict[str, HasState] = {}
         self._warned = False
@@ -236,11 +222,15 @@ class ModelCheckpoint:
             The quantity is NaN, with `nan="raise"`. Nothing was saved.
         StorageError
             The disk is full, or refuses. What was saved before is as it was, and training can go on.
+
+        Notes
+        -----
+        A step that is refused, by one of the first two, is not counted: the next call is of the same epoch. After a StorageError
+        the epoch counts, since it was trained; the same call once more, before the weights are changed, tries the same step again.
         """
         given = self._given(value, metrics)
-        named_epoch, named_step = given.pop("epoch", epoch), given.pop("step", step)
-        number = self.next_epoch if named_epoch is None else int(named_epoch)
-        steps = self.global_step + 1 if named_step is None else int(named_step)
+        epoch, step = given.pop("epoch", epoch), given.pop("step", step)
+        number, steps, again = self._place(given, epoch, step)
         due = self._every is None or steps % self._every == 0
         missing = self.monitor is not None and self.monitor not in given
         if missing and (due or given):
@@ -248,21 +238,56 @@ class ModelCheckpoint:
             raise ConfigError(
                 f"monitor={self.monitor!r} is not among the metrics given ({found}); give step() its value, or name one that is"
             )
-        self.next_epoch = number + 1 if self._every is None else number
-        self.global_step = steps
-        self._latest = None if due else (number, steps, given)
         current = given.get(self.monitor) if self.monitor is not None else None
         if not due and (
-            current is None or not self._threshold or self._waits(number, steps, current)
+            current is None or not self._threshold or self._threshold.waits(current, number, steps)
         ):
+            self._count(number, steps, given)
             return None
-        crossed = self._watch(number, steps, current)
         numbers = {name: _number(name, one) for name, one in given.items()}
+        score = numbers.get(self.monitor) if self.monitor is not None else None
+        name = self._name(number, steps, numbers, score)
+        crossed = self._threshold.crossings(score, number, steps)
+        if "save" in self._actions:
+            self._owes_crossing = bool(crossed) or (self._owes_crossing and self._threshold.outside)
         try:
-            return self._save(number, steps, numbers, crossed, due=due)
+            path = self._save(name, number, steps, numbers, score, due=due, again=again)
+        except StorageError:
+            self._count(number, steps, given)
+            self._failed = self._signs(given)
+            raise
+        else:
+            self._count(number, steps, None if due else given)
+            return path
         finally:
             for crossing in crossed:
                 self._act(crossing)
+
+    def _place(
+        self, given: dict[str, Any], epoch: int | None, step: int | None
+    ) -> tuple[int, int, bool]:
+        """Return which epoch and step a call is of, and whether it tries the one that failed again."""
+        failed = self.next_epoch - (self._every is None), self.global_step
+        same = self._failed is not None and self._failed == self._signs(given)
+        if same and epoch in {None, failed[0]} and step in {None, failed[1]}:
+            return *failed, True
+        number = self.next_epoch if epoch is None else int(epoch)
+        return number, self.global_step + 1 if step is None else int(step), False
+
+    def _signs(self, given: dict[str, Any]) -> tuple[object, ...]:
+        """Return what tells a step that is tried again from the one after it: its values, and hashes of the weights."""
+        assert self._model is not None
+        weights = [  # fused optimizers leave the tensors' own counters of changes alone
+            hash(one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            for one in self._model.parameters()
+        ]
+        return repr({name: _number(name, one) for name, one in given.items()}), weights
+
+    def _count(self, epoch: int, step: int, unsaved: dict[str, Any] | None) -> None:
+        self.next_epoch = epoch + (self._every is None)
+        self.global_step = step
+        self._latest = None if unsaved is None else (epoch, step, unsaved)
+        self._failed = None
 
     def finish(self) -> None:
         """End a training with `every_n_train_steps`: with `save_last`, steps since the last n-th are saved as `last`.
@@ -322,7 +347,7 @@ class ModelCheckpoint:
         if model is not None:
             checkpoint.attach(model, optimizer, scheduler, **(others or {}))
             load_weights(folder / name, newest, model)
-            checkpoint._restore(folder / name, newest, random=random)
+            load_state(folder / name, newest, checkpoint._states, random=random)
         checkpoint_file.sweep(folder, found)
         checkpoint._files.take_up(of_run)
         return checkpoint
@@ -369,43 +394,27 @@ class ModelCheckpoint:
             )
         return {self.monitor: value, **metrics}
 
-    def _waits(self, epoch: int, step: int, value: Any) -> bool:
-        """Whether a value is left on its device to be read with others."""
-        if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
-            return False
-        self._waiting.append((epoch, step, value.detach()))
-        return len(self._waiting) < _MOST_WAITING
-
-    def _watch(self, epoch: int, step: int, current: Any) -> list[Crossing]:
-        """Compare all values that came since with the bounds."""
-        if not self._threshold or current is None:
-            return []
-        waiting, self._waiting = self._waiting, []
-        if waiting and waiting[-1][1] == step:
-            waiting.pop()
-        read = torch.stack([v.reshape(()) for _, _, v in waiting]).tolist() if waiting else []
-        values = [(e, s, float(v)) for (e, s, _), v in zip(waiting, read, strict=True)]
-        values.append((epoch, step, _number(self.monitor or "", current)))
-        found = [self._threshold.crossed(v, e, s) for e, s, v in values]
-        return [one for one in found if one is not None]
-
-    def _save(
-        self,
-        epoch: int,
-        step: int,
-        metrics: dict[str, float],
-        crossed: list[Crossing],
-        *,
-        due: bool,
-    ) -> Path | None:
-        """Save what is to be saved; what is in memory changes only when it is on the disk."""
-        score = metrics.get(self.monitor) if self.monitor is not None else None
+    def _name(self, epoch: int, step: int, metrics: dict[str, float], score: float | None) -> str:
+        """Return the name of a step's file."""
         names: dict[str, float] = {**metrics, "epoch": epoch, "step": step}
         prefixes = ("val_", "train_")
         if score is not None and not (self.monitor or "").startswith(prefixes):
             for prefix in prefixes:
                 names.setdefault(f"{prefix}{self.monitor}", score)
-        name = file_name(self._filename, names, insert_names=self._insert_names)
+        return file_name(self._filename, names, insert_names=self._insert_names)
+
+    def _save(
+        self,
+        name: str,
+        epoch: int,
+        step: int,
+        metrics: dict[str, float],
+        score: float | None,
+        *,
+        due: bool,
+        again: bool,
+    ) -> Path | None:
+        """Save what is to be saved; what is in memory changes only when it is on the disk."""
         if score is not None and math.isnan(score) and due:
             said = f"{self.monitor} is NaN at epoch {epoch}, step {step}: the loss diverged, or a batch is broken"
             if self._nan == "raise":
@@ -417,9 +426,10 @@ class ModelCheckpoint:
         if not self._can_save():
             return None
         record, source = self._saving(epoch, step, metrics)
-        saved = self._files.save(name, record, source) if due else None
-        if crossed and "save" in self._actions:
+        saved = self._files.save(name, record, source, again=again) if due else None
+        if self._owes_crossing:
             self._files.save_crossing(name, record, source)
+            self._owes_crossing = False
         if due and self.verbose:
             best = self._files.ranking.best
             said = (
@@ -461,20 +471,6 @@ class ModelCheckpoint:
         return not (
             distributed.is_available() and distributed.is_initialized() and distributed.get_rank()
         )
-
-    def _restore(self, path: Path, record: Record, *, random: bool) -> None:
-        state = checkpoint_file.read_state(path, record)
-        for name, one in self._states.items():
-            if name not in state:
-                raise ConfigError(
-                    f"{path.name} holds no state of the {name}: it was saved without. Leave it out of resume(), or begin anew with save_weights_only=False"
-                )
-            was, now = record.state_classes.get(name, ""), type(one).__qualname__
-            if was and not (was.endswith(now) or now.endswith(was)):  # Lightning's is LightningAdam
-                _log.warning("the %s in %s is of %s; %s may not fit", name, path.name, was, now)
-            one.load_state_dict(state[name])
-        if random and "random" in state:
-            random_states.restore(state["random"])
 
     def _act(self, crossing: Crossing) -> None:
         self.crossings.append(crossing)

@@ -48,21 +48,30 @@ class KeptFiles:
         self._save_last = save_last
         self._run, self._order = uuid.uuid4().hex, 0
         self._newest = ""
+        self._saved: str | None = None
         self._leaving: set[str] = set()
 
-    def save(self, stem: str, record: Record, source: Source) -> str | None:
+    def save(self, stem: str, record: Record, source: Source, *, again: bool) -> str | None:
         """Save what may be one of the best, and the last; return the name of the file among the best.
+
+        Parameters
+        ----------
+        stem, record, source
+            Its name, what is known of it, and where the rest is from.
+        again
+            Whether this step was tried before, and failed: what is among the best by now stays as it is.
 
         Raises
         ------
         StorageError
             The disk is full, or refuses.
         """
-        saved = None
-        if self.ranking.takes(record.score):
+        saved = self._saved = self._saved if again else None
+        if saved is None and self.ranking.takes(record.score):
             saved, leaving = self._free(stem, self.ranking.reusable), self.ranking.leaving
             self._write(saved, "best", record, source)
             self.ranking.add(saved, record.score)
+            self._saved = saved
             self._leaving = (self._leaving | {leaving}) - {"", saved}
         try:
             if self._save_last:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
 from ..core.errors import ConfigError
+from . import random_states
 from .checkpoint_file import Record, read_record, read_state, read_weights
 from .kept_files import newest_training
 from .layers import bare
 from .top_k import Newest, TopK
+
+_log = logging.getLogger(__name__)
+
+
+class HasState(Protocol):
+    """An optimizer, a scheduler, a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it needs to go on."""
+        ...
+
+    def load_state_dict(self, state_dict: Any, /) -> object:
+        """Go on from there."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,28 @@ def load_weights(path: Path, record: Record, model: nn.Module) -> None:
         raise ConfigError(
             f"{path.name} holds weights of {record.model_class}, which do not fit {type(bare(model)).__qualname__}: {error}"
         ) from error
+
+
+def load_state(path: Path, record: Record, parts: Mapping[str, HasState], *, random: bool) -> None:
+    """Put the state beside a checkpoint into the optimizer and what else there is, by name, and into the random generators.
+
+    Raises
+    ------
+    ConfigError
+        It was saved without one of them.
+    """
+    state = read_state(path, record)
+    for name, one in parts.items():
+        if name not in state:
+            raise ConfigError(
+                f"{path.name} holds no state of the {name}: it was saved without. Leave it out of resume(), or begin anew with save_weights_only=False"
+            )
+        was, now = record.state_classes.get(name, ""), type(one).__qualname__
+        if was and not (was.endswith(now) or now.endswith(was)):  # Lightning's is LightningAdam
+            _log.warning("the %s in %s is of %s; %s may not fit", name, path.name, was, now)
+        one.load_state_dict(state[name])
+    if random and "random" in state:
+        random_states.restore(state["random"])
 
 
 def _best(of_run: dict[str, Record]) -> str:

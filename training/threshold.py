@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
+import torch
 
 from ..core.errors import ConfigError
+
+# Values on a GPU are read together; chosen, so that what waits stays small however seldom checkpoints are.
+_MOST_WAITING = 128
 
 
 class Crossing(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,9 +75,29 @@ class Threshold:
         self.monitor = monitor
         self.min_value, self.max_value = min_value, max_value
         self.outside = False
+        self._waiting: list[tuple[int, int, torch.Tensor]] = []
 
     def __bool__(self) -> bool:
         return self.min_value is not None or self.max_value is not None
+
+    def waits(self, value: Any, epoch: int, step: int) -> bool:
+        """Whether a value is left on its device to be read with others."""
+        if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
+            return False
+        self._waiting.append((epoch, step, value.detach()))
+        return len(self._waiting) < _MOST_WAITING
+
+    def crossings(self, value: float | None, epoch: int, step: int) -> list[Crossing]:
+        """Take the values that waited, and the next one; return the crossings among them."""
+        if not self or value is None:
+            return []
+        waiting, self._waiting = self._waiting, []
+        if waiting and waiting[-1][1] == step:
+            waiting.pop()
+        read = torch.stack([v.reshape(()) for _, _, v in waiting]).tolist() if waiting else []
+        values = [(float(v), e, s) for (e, s, _), v in zip(waiting, read, strict=True)]
+        found = [self.crossed(*one) for one in (*values, (value, epoch, step))]
+        return [one for one in found if one is not None]
 
     def crossed(self, value: float, epoch: int, step: int) -> Crossing | None:
         """Take the next value; return the crossing, if it is one."""
