@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..core.errors import StorageError
@@ -32,7 +32,8 @@ def replacing(path: Path) -> Generator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"{path} could not be written: {error.strerror or error}. Files that were there before are as they were;"
             " make room, or give another dirpath"

@@ -18,7 +18,7 @@ from .checkpoint_file import Record
 from .checkpoint_settings import check_settings
 from .kept_files import KeptFiles, Source, newest_training
 from .saved_checkpoint import HasState, SavedCheckpoint, load_state, load_weights
-from .template import file_name
+from .template import also_known, file_name
 from .threshold import Action, Crossing, Threshold, actions
 from .top_k import Mode, Newest, TopK
 
@@ -34,12 +34,12 @@ class ModelCheckpoint:
     Parameters
     ----------
     dirpath
-        The folder; made when something is saved.
+        The folder; made when something is saved. None means `checkpoints` in the working directory.
     filename
-        Template of file names, as `best-{epoch:02d}-{val_loss:.2f}`: it knows `epoch`, `step`, the metrics given to `step`, and the monitored quantity
-        also with `val_` or `train_` before its name, where it has neither. None means `{epoch}-{step}`. Of equal names the later ones end in `-v1`, `-v2`.
+        Template of file names, as `best-{epoch:02d}-{val_loss:.2f}`: it knows `epoch`, `step` and the metrics given to `step`; `loss` is
+        also `val_loss` and `train_loss`, and each of those is `loss`, where only one of the three is given. None means `{epoch}-{step}`. Of equal names the later ones end in `-v1`, `-v2`.
     monitor
-        The quantity that ranks models. None keeps the newest.
+        The quantity that ranks models, found by the same names. None keeps the newest.
     mode
         Whether small ("min") or large values ("max") are good.
     save_top_k
@@ -47,11 +47,11 @@ class ModelCheckpoint:
     save_last
         Whether `last.safetensors` always holds the last step at which something could be saved; "link" makes it a symbolic link where that step was kept anyway.
     every_n_train_steps
-        None: each call of `step` is the end of an epoch, and may save. A number: each is a training step, and every n-th may save.
+        None or 0: each call of `step` is the end of an epoch, and may save. A number: each is a training step, and every n-th may save.
     save_weights_only
         Leave out optimizer, scheduler and random states; such a checkpoint is for serving, not to go on from.
     max_value, min_value
-        Bounds of the monitored quantity. It is crossed where a value is out of them and the one before was not; NaN is out of all bounds.
+        Bounds of the monitored quantity. It is crossed where a value is out of them and the one before was not, or was in a training that was stopped; NaN is out of all bounds.
     action
         What happens then, one or several: "alert" (a warning in the log, and `on_alert` is called), "save" (a checkpoint of its own,
         `crossing-...`, that is always kept), "stop" (`should_stop` becomes true), or a function of the `Crossing`.
@@ -93,7 +93,7 @@ class ModelCheckpoint:
 
     def __init__(
         self,
-        dirpath: str | os.PathLike[str] = "checkpoints",
+        dirpath: str | os.PathLike[str] | None = None,
         filename: str | None = None,
         monitor: str | None = None,
         *,
@@ -118,14 +118,14 @@ class ModelCheckpoint:
             raise ConfigError(
                 "max_value and min_value bound the monitored quantity, and monitor is None; name it"
             )
-        self.dirpath = Path(dirpath).expanduser().absolute()
+        self.dirpath = Path("checkpoints" if dirpath is None else dirpath).expanduser().absolute()
         self.monitor, self.mode, self.verbose = monitor, mode, verbose
         self.should_stop = False
         self.next_epoch = 0
         self.global_step = 0
         self.crossings: list[Crossing] = []
         self._filename = filename or "{epoch}-{step}"
-        self._every = every_n_train_steps
+        self._every = every_n_train_steps or None
         self._weights_only = save_weights_only
         self._nan = nan
         self._insert_names = auto_insert_metric_name
@@ -230,6 +230,9 @@ class ModelCheckpoint:
         """
         given = self._given(value, metrics)
         epoch, step = given.pop("epoch", epoch), given.pop("step", step)
+        also = also_known(given)
+        if self.monitor is not None and self.monitor in also:
+            given[self.monitor] = given[also[self.monitor]]
         number, steps, again = self._place(given, epoch, step)
         due = self._every is None or steps % self._every == 0
         missing = self.monitor is not None and self.monitor not in given
@@ -246,7 +249,9 @@ class ModelCheckpoint:
             return None
         numbers = {name: _number(name, one) for name, one in given.items()}
         score = numbers.get(self.monitor) if self.monitor is not None else None
-        name = self._name(number, steps, numbers, score)
+        names = {name: numbers[one] for name, one in also.items()} | numbers
+        names |= {"epoch": number, "step": steps}
+        name = file_name(self._filename, names, insert_names=self._insert_names)
         crossed = self._threshold.crossings(score, number, steps)
         if "save" in self._actions:
             self._owes_crossing = bool(crossed) or (self._owes_crossing and self._threshold.outside)
@@ -343,7 +348,6 @@ class ModelCheckpoint:
         checkpoint = cls(folder, **{**newest.settings, **settings})
         checkpoint.next_epoch = newest.epoch + (checkpoint._every is None)
         checkpoint.global_step = newest.step
-        checkpoint._threshold.outside = newest.outside
         if model is not None:
             checkpoint.attach(model, optimizer, scheduler, **(others or {}))
             load_weights(folder / name, newest, model)
@@ -394,15 +398,6 @@ class ModelCheckpoint:
             )
         return {self.monitor: value, **metrics}
 
-    def _name(self, epoch: int, step: int, metrics: dict[str, float], score: float | None) -> str:
-        """Return the name of a step's file."""
-        names: dict[str, float] = {**metrics, "epoch": epoch, "step": step}
-        prefixes = ("val_", "train_")
-        if score is not None and not (self.monitor or "").startswith(prefixes):
-            for prefix in prefixes:
-                names.setdefault(f"{prefix}{self.monitor}", score)
-        return file_name(self._filename, names, insert_names=self._insert_names)
-
     def _save(
         self,
         name: str,
@@ -447,7 +442,7 @@ class ModelCheckpoint:
             run="", order=0, saved_ns=0, role="best",  # the files' business
             epoch=epoch, step=step, monitor=self.monitor, metrics=metrics,
             score=metrics.get(self.monitor) if self.monitor is not None else None,
-            outside=self._threshold.outside, settings=self._settings,
+            settings=self._settings,
             state_classes={name: type(one).__qualname__ for name, one in self._states.items()},
         )  # fmt: skip
         return record, (self._model, self._state)

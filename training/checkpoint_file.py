@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .. import __version__
 from ..core.errors import ConfigError, StateError, StorageError
@@ -49,8 +50,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         The monitored quantity and its value, as it came.
     metrics
         All values that came with it.
-    outside
-        Whether the quantity was out of its bounds.
     settings
         What `ModelCheckpoint` was made with.
     state
@@ -61,6 +60,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         Who wrote it, and what the weights are of.
     tied
         Names of weights that are another one's, under one memory, and that one's name.
+    extra
+        What modules gave as `get_extra_state()`, by its name in the `state_dict`, as `plain_state` takes it apart.
     """
 
     run: str
@@ -72,13 +73,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     monitor: str | None
     score: float | None
     metrics: dict[str, float]
-    outside: bool
     settings: dict[str, Any]
     state: str | None = None
     state_classes: dict[str, str] = {}
     tocsin_version: str = __version__
     model_class: str = ""
     tied: dict[str, str] = {}
+    extra: dict[str, Any] = {}
 
 
 def write(path: Path, model: nn.Module, record: Record, state: Mapping[str, Any] | None) -> Record:
@@ -110,10 +111,10 @@ def write(path: Path, model: nn.Module, record: Record, state: Mapping[str, Any]
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"dirpath {path.parent} cannot be made: {error.strerror}") from error
-    weights, tied = _weights(bare(model))
+    weights, tied, extra = _weights(bare(model))
     kind = type(bare(model))
     record = msgspec.structs.replace(
-        record, tied=tied, model_class=f"{kind.__module__}.{kind.__qualname__}"
+        record, tied=tied, extra=extra, model_class=f"{kind.__module__}.{kind.__qualname__}"
     )
     return _commit(path, weights, record, state)
 
@@ -198,8 +199,8 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def read_weights(path: Path, record: Record) -> dict[str, torch.Tensor]:
-    """Return the weights by name, on the CPU, tied ones under both names.
+def read_weights(path: Path, record: Record) -> dict[str, Any]:
+    """Return the weights by name, on the CPU, tied ones under both names, and the extra state of modules as it was.
 
     Raises
     ------
@@ -207,8 +208,11 @@ def read_weights(path: Path, record: Record) -> dict[str, torch.Tensor]:
         The file is damaged.
     """
     try:
-        weights = load_file(path)
-        return weights | {name: weights[of] for name, of in record.tied.items()}
+        tensors = load_file(path)
+        within = tuple(f"{name}." for name in record.extra)
+        weights = {name: one for name, one in tensors.items() if not name.startswith(within)}
+        weights |= {name: weights[of] for name, of in record.tied.items()}
+        return weights | {name: rebuild(tree, tensors) for name, tree in record.extra.items()}
     except (SafetensorError, OSError, KeyError) as error:
         raise StateError(
             f"the weights in {path} cannot be read ({error}); take an older checkpoint"
@@ -279,16 +283,30 @@ def _own_state(path: Path) -> Path | None:
     return path.with_name(state) if state else None
 
 
-def _weights(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return the weights, each once, and the names that are left out. Views of one memory that differ are written as tensors of their own."""
+def _weights(
+    model: nn.Module,
+) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, Any]]:
+    """Return the weights, each once, the names that are left out, and the extra state of modules, with its tensors among the weights.
+
+    Views of one memory that differ are written as tensors of their own.
+    """
     weights: dict[str, torch.Tensor] = {}
     tied: dict[str, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
+    extra: dict[str, Any] = {}
     for name, tensor in model.state_dict().items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        if not isinstance(tensor, torch.Tensor):
+            extra[name], parts = flatten(tensor, name, "let get_extra_state() give such")
+            weights |= parts
+            continue
+        if is_lazy(tensor):
             raise ConfigError(
-                f"{name} of {type(model).__qualname__} is a {type(tensor).__qualname__} that safetensors cannot hold;"
-                " expected dense tensors in its state_dict"
+                f"{name} of {type(model).__qualname__} has no shape yet; expected weights. Run a batch through the model first"
+            )
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise ConfigError(
+                f"{name} of {type(model).__qualname__} is a {tensor.layout} tensor on {tensor.device} that safetensors cannot hold;"
+                " expected dense tensors with values in its state_dict"
             )
         place = (
             tensor.untyped_storage().data_ptr(),
@@ -303,7 +321,7 @@ def _weights(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]
             continue
         seen[place] = name
         weights[name] = tensor.detach()
-    return weights, tied
+    return weights, tied, extra
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:

@@ -21,9 +21,9 @@ def check_settings(
         )
     if save_last not in {None, True, False, "link"}:
         raise ConfigError(f"save_last={save_last!r} is not known; expected True, False or 'link'")
-    if every is not None and every < 1:
+    if every is not None and every < 0:
         raise ConfigError(
-            f"every_n_train_steps={every} is too small; expected 1 or more, or None to save at the end of epochs"
+            f"every_n_train_steps={every} is too small; expected 1 or more, or None or 0 to save at the end of epochs"
         )
     if nan not in {"worst", "raise"}:
         raise ConfigError(f"nan={nan!r} is not known; expected 'worst' or 'raise'")

@@ -20,7 +20,9 @@ _MAPS: dict[type, str] = {
 _MAKE: dict[str, type[Any]] = {"dict": dict, "ordered": OrderedDict, "counter": Counter}
 
 
-def flatten(state: Any, where: str) -> tuple[Any, dict[str, torch.Tensor]]:
+def flatten(
+    state: Any, where: str, fix: str = "save_weights_only=True leaves it out"
+) -> tuple[Any, dict[str, torch.Tensor]]:
     """Take nested state apart.
 
     Parameters
@@ -29,6 +31,8 @@ def flatten(state: Any, where: str) -> tuple[Any, dict[str, torch.Tensor]]:
         Numbers, text, None, tensors and arrays of any shape, in dicts, lists, tuples and sets.
     where
         What it is the state of, for messages and as the beginning of the names of tensors.
+    fix
+        What can be done about state of another type.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def flatten(state: Any, where: str) -> tuple[Any, dict[str, torch.Tensor]]:
                 raise ConfigError(f"{path} is an array that is not saved ({error})") from error
             if tensor.layout != torch.strided:
                 raise ConfigError(
-                    f"{path} is a {tensor.layout} tensor, which safetensors cannot hold; save_weights_only=True leaves it out"
+                    f"{path} is a {tensor.layout} tensor, which safetensors cannot hold; {fix}"
                 )
             tensors[path] = tensor
             return ["array" if array else "tensor", path]
@@ -80,7 +84,7 @@ def flatten(state: Any, where: str) -> tuple[Any, dict[str, torch.Tensor]]:
             return [kind, *(walk(v, f"{path}.{i}") for i, v in enumerate(value))]
         raise ConfigError(
             f"{path} is of type {type(value).__qualname__}, which is not saved without pickle;"
-            " expected numbers, text and tensors in dicts and lists. save_weights_only=True leaves it out"
+            f" expected numbers, text and tensors in dicts and lists; {fix}"
         )
 
     return walk(state, where), tensors

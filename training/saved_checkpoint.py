@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import nn
 
 from ..core.errors import ConfigError
@@ -75,8 +74,8 @@ class SavedCheckpoint:
         """The monitored quantity."""
         return self.record.score
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights by name, on the CPU; tied ones under each of their names."""
+    def weights(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes: the weights by name, on the CPU, tied ones under each of their names, and the extra state of modules."""
         return read_weights(self.path, self.record)
 
     def state(self) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from string import Formatter
 
 from ..core.errors import ConfigError
+
+_PREFIXES = ("val_", "train_")
+# In bytes, chosen: file systems take 255, with `crossing-`, a version, `.safetensors` and what a temporary name has more.
+_LONGEST = 200
 
 
 def file_name(template: str, values: Mapping[str, float], *, insert_names: bool = True) -> str:
@@ -23,7 +27,7 @@ def file_name(template: str, values: Mapping[str, float], *, insert_names: bool 
     Raises
     ------
     ConfigError
-        A field that is no name of a value, a format that does not fit its value, a name that would lie in another folder.
+        A field that is no name of a value, a format that does not fit its value, a name that would lie in another folder or is too long.
     """
     name = ""
     for literal, field, spec, conversion in _parts(template):
@@ -52,7 +56,32 @@ def file_name(template: str, values: Mapping[str, float], *, insert_names: bool 
             f"filename {template!r} gives {name!r}, which is no name of a file in dirpath;"
             " auto_insert_metric_name=False leaves the names of metrics out"
         )
+    if len(name.encode()) > _LONGEST:
+        raise ConfigError(
+            f"filename {template!r} gives a name of {len(name.encode())} bytes; expected {_LONGEST} at most. Make it shorter"
+        )
     return name
+
+
+def also_known(names: Iterable[str]) -> dict[str, str]:
+    """Return the names by which quantities go beside their own, and which one each means.
+
+    `loss` is `val_loss` and `train_loss` too, and each of those is `loss`, where only one of the three is given.
+
+    Examples
+    --------
+    >>> also_known(["val_loss", "accuracy"])
+    {'loss': 'val_loss', 'val_accuracy': 'accuracy', 'train_accuracy': 'accuracy'}
+    """
+    given = list(names)
+    also: dict[str, str] = {}
+    for name in given:
+        prefix = next((one for one in _PREFIXES if name.startswith(one)), "")
+        plain = name.removeprefix(prefix)
+        prefixed = [f"{one}{plain}" for one in _PREFIXES]
+        if sum(one in given for one in (plain, *prefixed)) == 1:
+            also |= dict.fromkeys([plain] if prefix else prefixed, name)
+    return also
 
 
 def _parts(template: str) -> list[tuple[str, str | None, str | None, str | None]]:

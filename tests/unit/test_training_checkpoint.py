@@ -269,8 +269,9 @@ def test_thresholds(tmp_path: Path) -> None:
     assert [(one.epoch, one.bound) for one in seen] == [(1, "max_value"), (4, "max_value")]
     assert names(tmp_path) == ["crossing-epoch=1", "crossing-epoch=4"]
     again = ModelCheckpoint.resume(tmp_path, action=seen.append)
-    again.step(7.0)  # still out of bounds: no new crossing
-    assert len(seen) == 2
+    again.step(7.0)  # still out of bounds: the first value after resume acts again
+    again.step(8.0)
+    assert len(seen) == 3
 
 
 def test_alerts_are_logged_and_handed_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -329,7 +330,7 @@ def test_errors_name_what_was_found_and_the_fix(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"mode": "least"}, {"save_top_k": -2}, {"monitor": None, "save_top_k": 3}, {"save_last": "copy"}, {"every_n_train_steps": 0},
+        {"mode": "least"}, {"save_top_k": -2}, {"monitor": None, "save_top_k": 3}, {"save_last": "copy"}, {"every_n_train_steps": -1},
         {"nan": "ignore"}, {"action": "email"}, {"max_value": math.nan}, {"min_value": 2.0, "max_value": 1.0}, {"monitor": None, "max_value": 1.0},
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints of a training that goes on: after it was stopped, after a step that was refused, after a full disk."""
+"""Checkpoints of a training that goes on: after it was stopped, after a step that was refused, after a full disk; and what is said, or taken, of what is given to them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from tocsin.core.errors import ConfigError, NonFiniteError, StorageError
 from tocsin.training import ModelCheckpoint
+from tocsin.training.atomic_file import replacing
 from tocsin.training.kept_files import KeptFiles
 
 
@@ -131,9 +132,9 @@ def test_a_step_tried_again_after_a_full_disk_is_the_same_step(tmp_path: Path) -
     )
     checkpoint.step(0.3)
     optimizer.step()
-    for named in ({}, {"epoch": 1}):  # the loop tries until there is room
+    for epoch in (None, 1):  # the loop tries until there is room
         with full_disk(500), pytest.raises(StorageError):
-            checkpoint.step(0.3, **named)
+            checkpoint.step(0.3, epoch=epoch)
     assert (checkpoint.next_epoch, checkpoint.global_step) == (2, 2)
     checkpoint.step(0.3)
     assert names(tmp_path) == ["epoch=0-step=1", "epoch=1-step=2", "last"]
@@ -165,3 +166,129 @@ def test_a_step_tried_again_saves_what_is_not_saved_yet(tmp_path: Path) -> None:
 
 def refuse(*_: object) -> None:
     raise StorageError("no room")
+
+
+def test_a_training_gone_on_with_is_stopped_again_by_values_out_of_bounds(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"save_last": True, "max_value": 1.0, "action": "stop"}
+    model = nn.Linear(2, 1)
+    stopped = ModelCheckpoint(tmp_path, monitor="loss", model=model, **settings)
+    stopped.step(0.3)
+    stopped.step(5.0)
+    assert stopped.should_stop
+    resumed = ModelCheckpoint.resume(tmp_path, model)
+    resumed.step(0.9)
+    assert not resumed.should_stop
+    resumed = ModelCheckpoint.resume(tmp_path, model)
+    resumed.step(6.0)
+    assert resumed.should_stop
+    assert [one.epoch for one in resumed.crossings] == [3]
+    resumed.step(7.0)
+    again = ModelCheckpoint.resume(tmp_path, model)
+    again.step(math.nan)
+    assert again.should_stop
+
+
+def test_words_of_lightning_that_mean_nothing_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = ModelCheckpoint(None, every_n_train_steps=0, model=nn.Linear(2, 1))
+    checkpoint.step()
+    assert names(tmp_path / "checkpoints") == ["epoch=0-step=1"]
+    assert ModelCheckpoint.resume("checkpoints").next_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("monitor", "given", "score"),
+    [
+        ("loss", {"val_loss": 0.3}, 0.3),
+        ("loss", {"train_loss": 0.4, "val_accuracy": 0.9}, 0.4),
+        ("loss", {"loss": 0.1, "val_loss": 0.3}, 0.1),
+        ("val_loss", {"loss": 0.2}, 0.2),
+        ("loss", {"train_loss": 0.4, "val_loss": 0.3}, None),
+        ("val_loss", {"train_loss": 0.4}, None),
+        ("val_loss", {"loss": 0.2, "train_loss": 0.4}, None),
+        ("loss", {"losses": 0.3}, None),
+    ],
+)
+def test_a_quantity_goes_by_its_name_in_validation(
+    tmp_path: Path, monitor: str, given: dict[str, float], score: float | None
+) -> None:
+    template = f"{{epoch}}-{{{monitor}:.1f}}"
+    checkpoint = ModelCheckpoint(tmp_path, template, monitor, model=nn.Linear(2, 1))
+    if score is None:
+        with pytest.raises(ConfigError, match=f"monitor='{monitor}' is not among"):
+            checkpoint.step(**given)
+    else:
+        checkpoint.step(**given)
+        assert names(tmp_path) == [f"epoch=0-{monitor}={score}"]
+        assert checkpoint.best_model_score == score
+
+
+def test_names_of_files_go_by_it_too(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(
+        tmp_path, "{loss:.1f}-{accuracy}", "val_loss", model=nn.Linear(2, 1)
+    )
+    checkpoint.step(0.3, val_accuracy=1)
+    assert names(tmp_path) == ["loss=0.3-accuracy=1.0"]
+    with pytest.raises(ConfigError, match=r"names \{accuracy\}, which is not measured"):
+        checkpoint.step(0.2, val_accuracy=1, train_accuracy=1)
+
+
+class Extra(nn.Module):
+    def __init__(self, state: Any = None) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 1)
+        self.state = state
+
+    def get_extra_state(self) -> Any:
+        return self.state
+
+    def set_extra_state(self, state: Any) -> None:
+        self.state = state
+
+
+def test_extra_state_of_modules_is_saved(tmp_path: Path) -> None:
+    mean = torch.arange(3.0)
+    one, other = Extra({"seen": 3, "names": ["a", "b"], "mean": mean}), Extra(7)
+    checkpoint = ModelCheckpoint(
+        tmp_path, monitor="loss", save_last=True, model=nn.Sequential(one, other)
+    )
+    checkpoint.step(0.3)
+    (tmp_path / "last.safetensors").unlink()  # as if killed before it: resume copies it
+    first, second = Extra(), Extra()
+    found = nn.Sequential(first, second)
+    ModelCheckpoint.resume(tmp_path, found)
+    ModelCheckpoint.load(tmp_path / "last.safetensors", found)
+    assert (first.state["seen"], first.state["names"], second.state) == (3, ["a", "b"], 7)
+    assert torch.equal(first.state["mean"], mean)
+    assert torch.equal(first.inner.weight, one.inner.weight)
+
+
+@pytest.mark.parametrize(
+    ("filename", "model", "said"),
+    [
+        (None, nn.LazyLinear(3), "weight of LazyLinear has no shape yet.* Run a batch"),
+        (None, nn.Linear(2, 1, device="meta"), "weight of Linear is a .* on meta .* with values"),
+        (None, Extra(object()), "_extra_state is of type object.* let get_extra_state"),
+        ("\u00e9" * 101, nn.Linear(2, 1), "a name of 202 bytes; expected 200 at most. Make it"),
+    ],
+)
+def test_what_cannot_be_saved_is_said(
+    tmp_path: Path, filename: str | None, model: nn.Module, said: str
+) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, filename, "loss", model=model)
+    with pytest.raises(ConfigError, match=said):
+        checkpoint.step(0.3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_name_is_saved_and_a_longer_one_is_the_storages_error(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(
+        tmp_path, "x" * 200, "loss", save_top_k=2, max_value=0.1, action="save", model=nn.Linear(2, 1),
+    )  # fmt: skip
+    for _ in range(2):
+        checkpoint.step(0.3)
+    assert len(names(tmp_path)) == 3
+    with pytest.raises(StorageError, match="too long"), replacing(tmp_path / ("x" * 250)) as path:
+        path.touch()
