@@ -218,9 +218,9 @@ def test_a_quantity_goes_by_its_name_in_validation(
     checkpoint = ModelCheckpoint(tmp_path, template, monitor, model=nn.Linear(2, 1))
     if score is None:
         with pytest.raises(ConfigError, match=f"monitor='{monitor}' is not among"):
-            checkpoint.step(**given)
+            checkpoint.step(given)
     else:
-        checkpoint.step(**given)
+        checkpoint.step(given)
         assert names(tmp_path) == [f"epoch=0-{monitor}={score}"]
         assert checkpoint.best_model_score == score
 
