@@ -35,10 +35,12 @@ def form_of(x: NDArray[Any]) -> Form:
     size = picture_size(shape) if len(shape) in (2, 3) else None
     if size is not None and min(size) >= _SMALLEST:
         return "image"
-    if x.dtype.kind != "f" or not x[:1].size:
+    if not x[:1].size:
         return "other"
-    if len(shape) == 1 and shape[0] <= COLUMNS:
+    if len(shape) < 2 and int(np.prod(shape)) <= COLUMNS:
         return "table"
+    if x.dtype.kind != "f":
+        return "other"
     return "vector" if int(np.prod(shape)) <= _WIDEST else "other"
 
 
@@ -49,6 +51,7 @@ class Near(NamedTuple):
     bits: NDArray[np.uint64] | None = None
     sketch: NDArray[np.int8] | None = None
     keys: RowKeys | None = None
+    halves: NDArray[np.uint64] | None = None
 
 
 class Contents:
@@ -56,7 +59,7 @@ class Contents:
 
     Notes
     -----
-    72 bytes a picture or vector, 80 a row of a table, of the first 131,072; 16 bytes of each one after these.
+    72 bytes a picture or vector, 112 a row of a table, of the first 131,072; 16 bytes of each one after these, 32 of a table.
     """
 
     def __init__(self) -> None:
@@ -65,6 +68,7 @@ class Contents:
         self.shape: tuple[int, ...] = ()
         self._samples: list[Ints] = []
         self._exact: list[Keys] = []
+        self._halves: list[NDArray[np.uint64]] = []
         self._near: list[Near] = []
         self._near_rows = 0
         self._waiting: list[Floats] = []
@@ -78,6 +82,11 @@ class Contents:
         exact = content_keys(x)
         self._samples.append(samples)
         self._exact.append(exact)
+        if self.form == "table":
+            flat = x.reshape(len(x), -1)
+            self._halves.append(np.stack([content_keys(flat[:, k::2]) for k in (0, 1)]))
+        if self.form == "table" and x.dtype.kind != "f":
+            return exact  # of whole numbers another one is another value
         if self.form != "other" and x.shape[1:] == self.shape and self._near_rows < MOST:
             self._near_rows += len(x)
             self._waiting.append(self._vectors(x))
@@ -103,6 +112,19 @@ class Contents:
     def exact(self) -> Keys:
         """(m,) their keys."""
         return np.concatenate([np.empty(0, np.uint64), *self._exact])
+
+    def chance(self, *, near: bool = False) -> float:
+        """Return how likely two rows of a table are equal, or nearly, by chance: as if its even columns knew nothing of the odd ones; 0 else."""
+        self._flush()
+        parts = [one.halves for one in self._near if one.halves is not None]
+        parts = parts if near else self._halves
+        if not parts:
+            return 0.0
+        found = 1.0
+        for keys in np.concatenate(parts, axis=1):
+            _, counts = np.unique(keys, return_counts=True)
+            found *= float((counts * (counts - 1.0)).sum()) / max(len(keys) * (len(keys) - 1), 1)
+        return found
 
     def near(self) -> Ints:
         """Return of each of the first rows the place of an earlier one that it is nearly equal to, itself included; -1 for none."""
@@ -175,7 +197,9 @@ class Contents:
         if self.form == "table":
             if self._scheme is None:
                 self._scheme = Scheme.fit(rows, [str(k) for k in range(rows.shape[1])])
-            self._near.append(Near(np.ones(len(rows), np.bool_), keys=self._scheme.keys(rows)))
+            every = np.ones(len(rows), np.bool_)
+            halves = np.stack([_half(self._scheme, rows, k) for k in (0, 1)])
+            self._near.append(Near(every, keys=self._scheme.keys(rows), halves=halves))
             return
         is_known = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)  # one grey is no picture
         if self._projections is None:
@@ -196,6 +220,12 @@ class Contents:
         bits = np.concatenate([one.bits for one in self._near if one.bits is not None])
         sketch = np.concatenate([one.sketch for one in self._near if one.sketch is not None])
         return Signatures.of(self._projections, bits, sketch, distance)
+
+
+def _half(scheme: Scheme, rows: Floats, first: int) -> Keys:
+    """Return the (n,) near keys of every other column."""
+    part = Scheme(scheme.numbers[first::2], (), scheme.steps[first::2])
+    return part.keys(rows[:, first::2]).near
 
 
 def _distance(x: Floats, z: Floats) -> Floats:

@@ -15,6 +15,10 @@ from .finding import CONFLICT, DUPLICATE, LEAK, NEAR, SHARD, Finding, counted
 
 _COMMON: Final = 0.01
 """Of a table's rows that come three times or more: with so many, rows of few values coincide by chance (chosen)."""
+_MOSTLY: Final = 0.5
+"""The same of whole numbers, which may be texts, of which some are common (chosen)."""
+_BY_CHANCE: Final = 0.02
+"""Of the pairs of rows that are equal, those that chance explains: with so many, it may explain all, as columns know of each other (chosen)."""
 _SHARD: Final = 0.5
 """Of a worker's samples that were there before: so many are a shard that is repeated (chosen)."""
 _LEAST: Final = 8  # different samples of a worker, of which the share is taken
@@ -23,6 +27,11 @@ Read = Callable[[Ints], NDArray[Any] | None]
 _CONFIRMED: Final = 8192
 """Pairs that are looked at once more at the most; with more, the data set is full of what looks alike (chosen)."""
 _AT_ONCE: Final = 512
+
+
+def is_chance(expected: float, pairs: float) -> bool:
+    """Return whether chance, by which so many are expected, may explain the pairs of equal rows."""
+    return expected >= _BY_CHANCE * max(pairs, 1)
 
 
 def within(contents: Contents, label_of: Ints, read: Read | None = None) -> list[Finding]:
@@ -46,8 +55,10 @@ def within(contents: Contents, label_of: Ints, read: Read | None = None) -> list
     labels = label_of[samples]
     differs = (labels >= 0) & (labels != labels[original]) & (labels[original] >= 0)
     conflicts = np.isin(group, group[differs])
-    by_chance = contents.form == "table" and (counts[group] > 2).mean() > _COMMON
     again = original != np.arange(len(samples))
+    is_common = _is_common(contents, counts[group])
+    pairs = _pairs(counts)
+    by_chance = is_common or is_chance(contents.chance() * _pairs(len(samples)), pairs)
     if differs.any() and not by_chance:
         text = f"{counted(int(conflicts.sum()))} with the inputs of one that has another label"
         found.append(_finding(CONFLICT, text, samples[conflicts], samples[original[conflicts]]))
@@ -55,9 +66,11 @@ def within(contents: Contents, label_of: Ints, read: Read | None = None) -> list
         text = f"{counted(int(again.sum()))} equal to an earlier one"
         found.append(_finding(DUPLICATE, text, samples[again], samples[original[again]]))
     near = contents.near()
-    if by_chance or not len(near):
+    if is_common or not len(near):
         return found
     is_near = (near >= 0) & ~again[: len(near)]
+    if is_chance(contents.chance(near=True) * _pairs(len(near)), int(is_near.sum())):
+        return found
     if read is not None:
         confirm(contents, is_near, samples, near, read)
     if is_near.any():
@@ -91,12 +104,21 @@ def across(contents: Contents, name: str, keys: Keys, near: Ints) -> list[Findin
     order = np.argsort(keys, kind="stable")
     if not len(keys) or not len(own):
         return []
-    place = np.minimum(np.searchsorted(keys[order], own), len(keys) - 1)
-    is_equal = keys[order][place] == own
-    row = np.where(is_equal, order[place], -1)
+    left = np.searchsorted(keys[order], own)
+    equal = np.searchsorted(keys[order], own, "right") - left
+    is_equal = equal > 0
+    _, group, counts = np.unique(own, return_inverse=True, return_counts=True)
+    if _is_common(contents, counts[group]):
+        return []
+    pairs = len(keys) * len(own)
+    row = np.where(is_equal, order[np.minimum(left, len(keys) - 1)], -1)
     rows = np.flatnonzero(near >= 0)
     rows = rows[row[near[rows]] < 0]
-    row[near[rows]] = rows
+    if not is_chance(contents.chance(near=True) * pairs, len(rows)):
+        row[near[rows]] = rows
+    if is_chance(contents.chance() * pairs, int(equal.sum())):
+        row[is_equal] = -1
+        is_equal[:] = False
     leaked = row >= 0
     if not leaked.any():
         return []
@@ -146,6 +168,19 @@ def repeated_shards(
             )
             found.append(_finding(SHARD, text, np.flatnonzero(both), original[both], epoch))
     return found
+
+
+def _is_common(contents: Contents, counts: Ints) -> bool:
+    """Return whether rows of a table, which come so often each, are of few kinds."""
+    if contents.form != "table" or contents.dtype is None:
+        return False
+    limit = _COMMON if contents.dtype.kind == "f" else _MOSTLY
+    return bool((counts > 2).mean() > limit)
+
+
+def _pairs(count: Any) -> float:
+    """Return how many pairs there are in one group, or several, of so many."""
+    return float(np.sum(count * (count - 1.0) / 2))
 
 
 def _finding(kind: str, text: str, samples: Ints, of: Ints, epoch: int = 0) -> Finding:
