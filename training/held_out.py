@@ -15,7 +15,7 @@ from ..core.events import Prediction, Scalar
 from .criterion import is_of_two, takes_probabilities
 from .layers import bare
 from .loop import logits_of
-from .parts import LABELS, parts
+from .parts import LABELS, only_inputs, parts
 from .targets import Targets
 from .untouched import untouched
 
@@ -186,10 +186,10 @@ class _Told:
             named = {name: value for name, value in batch.items() if name not in LABELS}
             if len(named) > 1:
                 return self._model(**named)
-        inputs, _ = parts(batch)
+        inputs = only_inputs(batch)
         if inputs is None:
             raise ConfigError(
-                f"found no inputs in a batch of type {type(batch).__name__}; give forward=, a function of model and batch"
+                f"found no inputs in a batch of type {type(batch).__name__}, or several; give forward=, a function of model and batch"
             )
         return self._model(inputs)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
 
 Part = Callable[[Any], Any] | Hashable | None
 """How a part is found: a function of the batch, a key or place in it, or None for what `parts` takes it to be."""
@@ -21,32 +22,59 @@ COLUMNS: Final = 64
 
 
 def parts(
-    batch: Any, inputs: Part = None, labels: Part = None
+    batch: Any, inputs: Part = None, labels: Part = None, *, is_sample: bool = False
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the (n, ...) inputs and the (n,) labels of a batch, None for what is not there.
 
-    By default inputs are the first tensor of a list or tuple, and labels the first of whole numbers after it that has one for
-    each row; of a dict or an own type they are what is named so (`INPUTS`, `LABELS`).
+    By default inputs are what the first element of a list or tuple is, or has in it, and labels the first of whole numbers after
+    it that has one for each row; a whole number for each row, as labels have, is no input itself, so then the first after it that
+    has rows is. Of a dict or an own type they are what is named so (`INPUTS`, `LABELS`), or is in that. What is a
+    sample without a batch counts as a batch of one.
     """
-    named = _named(batch)
-    if inputs is not None:
-        x = _tensor(_get(batch, inputs))
-    elif isinstance(batch, torch.Tensor | np.ndarray):
-        x = _tensor(batch)
-    else:
-        x = _first(named, INPUTS) if named else _any(batch)
+    if is_sample:
+        inputs, labels = _of_one(inputs, batch), _of_one(labels, batch)
+        batch = pytree.tree_map(_row, batch)
+    own, rest = _inputs(batch)
+    x = own if inputs is None else _tensor(_get(batch, inputs))
     if x is None or x.ndim == 0 or x.is_sparse or x.is_complex() or x.is_nested:
         return None, None
     if labels is not None:
         y = _tensor(_get(batch, labels))
-    elif named:
+    elif named := _named(batch):
         y = _first(named, LABELS)
     else:
-        rest = [_tensor(part) for part in batch[1:]] if isinstance(batch, list | tuple) else []
-        y = next((part for part in rest if part is not None and _is_class(part, len(x))), None)
+        if inputs is not None:
+            rest = batch[1:] if isinstance(batch, list | tuple) else ()
+        y = next((y for y in map(_tensor, rest) if y is not None and _is_class(y, len(x))), None)
     if y is None or not _is_class(y, len(x)):
         return x.detach(), None
     return x.detach(), y.detach().reshape(-1)
+
+
+def only_inputs(batch: Any) -> torch.Tensor | None:
+    """Return the inputs of a batch, None where there are none, or its first element has several tensors: a model is called with all."""
+    first = batch[0] if isinstance(batch, list | tuple) and batch else None
+    if isinstance(first, Mapping | list | tuple):
+        found = [part for part in pytree.tree_leaves(first) if _tensor(part) is not None]
+        if len(found) > 1:
+            return None
+    return parts(batch)[0]
+
+
+def rows_of_item(item: Any, inputs: Part = None, labels: Part = None) -> int | None:
+    """Return how many samples an item of an iterable data set without batches has, which are batches already; None for a sample.
+
+    It is one where inputs have no label for each row, but a number beside them, or something of another length.
+    """
+    x, y = parts(item, inputs, labels)
+    if x is None:
+        return None
+    if y is None:
+        for part in pytree.tree_leaves(item):
+            row = _row(part)
+            if row is not part and (row.ndim < 2 or row.shape[1] != len(x)):
+                return None
+    return len(x)
 
 
 def part_of(batch: Any, part: Part) -> torch.Tensor | None:
@@ -84,9 +112,35 @@ def _first(named: Mapping[str, Any], names: tuple[str, ...]) -> torch.Tensor | N
     return next((part for part in found if part is not None), None)
 
 
-def _any(batch: Any) -> torch.Tensor | None:
-    found = map(_tensor, batch) if isinstance(batch, list | tuple) else iter(())
-    return next((part for part in found if part is not None), None)
+def _inputs(batch: Any) -> tuple[torch.Tensor | None, Sequence[Any]]:
+    """Return the inputs of a batch, and what comes after them in a list or tuple."""
+    whole = _tensor(batch)
+    if whole is not None:
+        return whole, ()
+    if isinstance(batch, list | tuple):
+        x = _inputs(batch[0])[0] if batch else None
+        if x is None or x.ndim != 1 or not _is_class(x, len(x)):
+            return x, batch[1:]
+        for k, part in enumerate(map(_tensor, batch)):
+            if part is not None and part.ndim > 1:
+                return part, batch[k + 1 :]
+        return None, ()
+    named = _named(batch)
+    found = (_inputs(named[name])[0] for name in INPUTS if name in named)
+    return next((x for x in found if x is not None), None), ()
+
+
+def _of_one(part: Part, sample: Any) -> Part:
+    """Return a part such that a function of one's own is given the sample as it came."""
+    return (lambda _: _row(part(sample))) if callable(part) else part
+
+
+def _row(part: Any) -> Any:
+    """Return a number or a tensor as the only row of a tensor, all else as it is."""
+    if isinstance(part, int | float | np.generic) and np.asarray(part).dtype.kind in "biuf":
+        return torch.from_numpy(np.asarray(part)[None])
+    tensor = _tensor(part)
+    return part if tensor is None else tensor[None]
 
 
 def _tensor(part: Any) -> torch.Tensor | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .parts import parts
+from .parts import only_inputs
 from .untouched import untouched
 
 Forward = Callable[[Any], Any]
@@ -27,12 +27,13 @@ def answered(
     dataloader
         Batches.
     forward
-        Gives the outputs of a batch; None for `model(inputs)`, with the inputs that `parts` finds on the device of the model.
+        Gives the outputs of a batch; None for `model(inputs)`, with the inputs that `parts` finds on the device of the model. It is
+        needed where the model is called with more than one tensor.
 
     Raises
     ------
     ValueError
-        No inputs are found in a batch.
+        No inputs are found in a batch, or several.
     """
     with untouched(model, dataloader):
         device = next((p.device for p in model.parameters()), None)
@@ -41,10 +42,10 @@ def answered(
 
 
 def _inputs(batch: Any, device: torch.device | None) -> torch.Tensor:
-    inputs, _ = parts(batch)
+    inputs = only_inputs(batch)
     if inputs is None:
         raise ValueError(
-            f"found no inputs in a batch of validation, a {type(batch).__name__}; expected a tensor, or one first in a tuple or "
+            f"found no inputs in a batch of validation, a {type(batch).__name__}, or several; expected a tensor, or one first in a tuple or "
             "under a usual name: give forward=, a function of the batch that returns the outputs"
         )
     return inputs if device is None else inputs.to(device)
