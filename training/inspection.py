@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..detectors.content_keys import content_keys
 from .batch import BatchInfo
 from .contents import Contents
 from .drift import Drift
-from .duplicates import Read, repeated_shards, within
+from .duplicates import Read, is_chance, repeated_shards, within
 from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
 from .parts import COLUMNS, Part, array_of, parts
 
@@ -39,6 +40,14 @@ class _Look(NamedTuple):
     high: torch.Tensor
     mean: torch.Tensor
     square: torch.Tensor
+    labels: torch.Tensor | None
+
+
+class _Sample(NamedTuple):
+    """A sample that came without a batch, as the only row of its inputs and labels."""
+
+    info: BatchInfo
+    inputs: torch.Tensor
     labels: torch.Tensor | None
 
 
@@ -75,6 +84,7 @@ class Inspection:
         self._bad = np.empty(0, np.int32)
         self._is_seen = np.empty(0, np.bool_)
         self._pending: list[_Look] = []
+        self._alone: list[_Sample] = []
         self._epoch_keys: list[tuple[int | None, NDArray[np.uint64]]] = []
         self._drift = Drift()
         self._order: Any = None
@@ -83,11 +93,34 @@ class Inspection:
         self._kept: dict[tuple[str, str], Finding] = {}
         """Of what was found epoch by epoch the first of each kind and sentence."""
 
-    def take(self, batch: Any, info: BatchInfo) -> None:
-        """Look at a batch; nothing waits for its device."""
-        x, y = parts(batch, self.inputs, self.labels)
+    def take(self, batch: Any, info: BatchInfo, *, is_sample: bool = False) -> None:
+        """Look at a batch, or at a sample that came without one; nothing waits for its device."""
+        x, y = parts(batch, self.inputs, self.labels, is_sample=is_sample)
+        self._ordered(info.samples)
+        if not is_sample or x is None:
+            self._take(x, y, info)
+            return
+        self._alone.append(_Sample(info, x.clone(), y))
+        if len(self._alone) >= _PENDING:
+            self._join()
+
+    def _join(self) -> None:
+        """Look at samples that came without a batch, at those of one worker and shape in one go."""
+        groups: dict[Any, list[_Sample]] = {}
+        for one in self._alone:
+            kind = one.info.worker, one.inputs.shape, one.inputs.dtype, one.labels is None
+            groups.setdefault(kind, []).append(one)
+        self._alone = []
+        for group in groups.values():
+            samples = np.concatenate([one.info.samples for one in group])
+            labels = [one.labels for one in group if one.labels is not None]
+            self._take(
+                torch.cat([one.inputs for one in group]), torch.cat(labels) if labels else None,
+                replace(group[0].info, samples=samples),
+            )  # fmt: skip
+
+    def _take(self, x: torch.Tensor | None, y: torch.Tensor | None, info: BatchInfo) -> None:
         samples = info.samples
-        self._ordered(samples)
         if (
             x is None
             or not x.numel()
@@ -102,7 +135,7 @@ class Inspection:
         flat = x.reshape(len(x), -1)
         if flat.dtype not in (torch.float32, torch.float64):
             flat = flat.float()
-        if x.ndim == 2 and x.shape[1] <= COLUMNS:
+        if x.ndim < 3 and flat.shape[1] <= COLUMNS:
             # Each column is looked at for itself; the loop may change its batch in place before the numbers are read.
             low = high = mean = flat.clone() if flat.data_ptr() == x.data_ptr() else flat
         else:
@@ -120,7 +153,7 @@ class Inspection:
         """Take note of the end of an epoch, or of its having been left."""
         self._flush()
         if self._is_iterable:
-            self._keep(*repeated_shards(self._epoch_keys, epoch))
+            self._keep(*self._repeated(epoch))
             self._epoch_keys = []
         self._keep(*self._drift.end(epoch))
         if self._order is not None:
@@ -141,6 +174,14 @@ class Inspection:
         self._flush()
         twice = within(self.contents, self.label_of, read)
         return [*self._ranges(), *twice, *self._kept.values()]
+
+    def _repeated(self, epoch: int) -> list[Finding]:
+        found = repeated_shards(self._epoch_keys, epoch)
+        pairs = sum(len(one.samples) for one in found)
+        count = self.contents.count
+        if found and is_chance(self.contents.chance() * count * (count - 1) / 2, pairs):
+            return []
+        return found
 
     def _keep(self, *found: Finding) -> None:
         for one in found:
@@ -190,6 +231,7 @@ class Inspection:
 
     def _flush(self) -> None:
         """Read what was worked out of the latest batches."""
+        self._join()
         for look in self._pending:
             samples, epoch = look.info.samples, look.info.epoch
             low, high = (t.cpu().numpy().astype(np.float32) for t in (look.low, look.high))

@@ -19,7 +19,7 @@ from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
 from .label_doubt import LabelDoubt
 from .loop import logits_of
-from .parts import Part, part_of, parts
+from .parts import Part, part_of, parts, rows_of_item
 from .pictures import page
 from .recording import Recorder, Tasks, recording
 from .splits import arrays_of, can_be_read, reader, rows_of
@@ -99,6 +99,7 @@ class WatchedLoader:
         self._recording, self._log = recording(loader)
         self._next_epoch = 0
         self._references = dict(references or {})
+        self._parts = inputs, labels
         is_iterable = isinstance(loader.dataset, IterableDataset)
         self._inspection: Inspection | None = None
         if watch:
@@ -153,12 +154,19 @@ class WatchedLoader:
             No logits or labels, not one for each sample, or labels that are no classes.
         """
         look = self._watching()
-        _, labels = parts(batch, look.inputs, look.labels)
-        if labels is None:  # of two classes they may be floating numbers
-            labels = Targets().of(batch) if look.labels is None else part_of(batch, look.labels)
         samples = attribute_of(batch, "samples")
         if not isinstance(samples, np.ndarray):
             samples = np.empty(0, np.int64) if self.last is None else self.last.samples
+        _, labels = parts(batch, look.inputs, look.labels)
+        is_sample = labels is None and self.loader.batch_sampler is None and len(samples) == 1
+        if is_sample:
+            _, labels = parts(batch, look.inputs, look.labels, is_sample=True)
+        if labels is None:  # of two classes they may be floating numbers
+            labels = Targets().of(batch) if look.labels is None else part_of(batch, look.labels)
+        if is_sample:
+            logits = logits_of(outputs)
+            outputs = logits if logits is None or logits.ndim > 1 else logits.reshape(1, -1)
+            labels = labels if labels is None or labels.ndim else labels.reshape(1)
         with torch.no_grad():
             answers = None
             if labels is not None:
@@ -356,20 +364,23 @@ class _Epoch(Iterator[Any]):
                 watched._close()
             raise
         number, worker = self._which()
+        is_sample = False
         if self._is_iterable:
-            size = (size_of(batch) or 0) if self._is_batched else 1
+            size = size_of(batch) or 0 if self._is_batched else rows_of_item(batch, *watched._parts)
+            is_sample, size = size is None, 1 if size is None else size
             samples: Ints = np.arange(self._arrived, self._arrived + size)
             self._arrived += size
         else:
             recorder = self._recorder or watched._log[0]
             found = recorder.take(number)
-            samples = np.empty(0, np.int64) if found is None else found
+            samples = np.empty(0, np.int64) if found is None else np.atleast_1d(found)
+            is_sample = not self._is_batched and found is not None and not found.ndim
         info = BatchInfo(self._epoch, self._count, samples, worker)
         self._count += 1
         watched.last = info
         if watched._inspection is not None:
             watched._is_open = True
-            watched._inspection.take(batch, info)
+            watched._inspection.take(batch, info, is_sample=is_sample)
         return marked(batch, info)
 
     def _which(self) -> tuple[int, int | None]:

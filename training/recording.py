@@ -47,7 +47,7 @@ class Recorder:
         self.count += 1
 
     def take(self, number: int) -> Ints | None:
-        """Return the samples that were given for the batch of a number, once; None for an unknown one."""
+        """Return the samples that were given for the batch of a number, once; None for an unknown one. One without a batch has no dimension."""
         return self._sent.pop(number, None)
 
 
@@ -102,9 +102,10 @@ def _numbers(given: Any) -> Ints:
     """Return the indices of a batch, or of the one sample, -1 for what is no whole number."""
     if isinstance(given, torch.Tensor | np.ndarray):
         given = given.tolist()
-    if not isinstance(given, list | tuple | range):
-        given = [given]
+    is_one = not isinstance(given, list | tuple | range)
+    numbers = [given] if is_one else given
     try:
-        return np.fromiter((index(one) for one in given), np.int64, len(given))
+        found = np.fromiter((index(one) for one in numbers), np.int64, len(numbers))
     except (TypeError, ValueError, OverflowError):
-        return np.full(len(given), -1, np.int64)
+        found = np.full(len(numbers), -1, np.int64)
+    return found[0:1].reshape(()) if is_one else found

@@ -112,7 +112,9 @@ def batches_of(
     split = inner if isinstance(inner, DataLoader) else split
     join: Collate = partial(_joined, collate=collate)
     if isinstance(split, DataLoader):
-        join, split = split.collate_fn, split.dataset
+        if split.batch_sampler is not None:
+            join = split.collate_fn
+        split = split.dataset
     if isinstance(split, torch.Tensor | np.ndarray):
         yield torch.as_tensor(split).detach()
         return
