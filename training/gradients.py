@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import nan
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -61,7 +62,8 @@ class GradientMonitor(BaseMonitor):
     Attributes
     ----------
     history
-        (batch of the run, norm of all gradients together) of each step looked at; of more than 10,000 a part, see `Curve`.
+        (batch of the run, norm of all gradients together) of each step looked at, NaN where the pass was not finite; of more than 10,000 a part,
+        see `Curve`.
     by_layer
         Likewise, of the steps whose updates are looked at: `norm:LAYER` of a layer's gradient, `update:LAYER` of its update by that of its weights; of
         more than 1,000 a part.
@@ -253,12 +255,14 @@ class GradientMonitor(BaseMonitor):
             first = sent.passes[broken[0]]
             where = "forward pass" if first else "forward pass, its input already,"
             layer = first or next((name for name in sent.passes if name), "input")
+            if seen:
+                self.history.add(step, nan)
             return flow.not_finite(step, layer, where)
         if sent.scaled and numbers[-1]:
             return []
         scale = numbers[-2] if sent.scaled else 1.0
         norms = self._by_layer(flow, sent.parameters, numbers[passed : passed + seen] / scale)
-        known = norms[norms >= 0]
+        known = norms[~(norms < 0)]  # with what is NaN
         if seen:
             self.history.add(step, float(np.sqrt((known**2).sum())))
         found = flow.update(step, norms)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 from torch import nn
 
@@ -64,13 +65,15 @@ class ProgressBar(BaseMonitor):
         if not console.is_terminal:
             return
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(),
+            # Rich's own column stops for good when the first epoch is complete.
+            TextColumn("{task.fields[elapsed]}", style="progress.elapsed"), console=console,
         )  # fmt: skip
-        self._task = self._bar.add_task("", total=total, epoch=0)
+        self._task = self._bar.add_task("", total=total, epoch=0, elapsed=timedelta())
         self._live = Live(self._both(), console=console, auto_refresh=False)
         self._live.start()
         console.show_cursor(True)  # a training that dies leaves the terminal as it was
-        self._drawn = time.monotonic()
+        self._drawn = self._begun = time.monotonic()
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Count a batch, and draw four times a second."""
@@ -83,6 +86,7 @@ class ProgressBar(BaseMonitor):
         """Draw the end of the epoch, or write its line, and begin the next."""
         if self._live is not None:
             self._draw()
+            self._begun = self._drawn
         else:
             line = Text(f"epoch {epoch}: {self._loop.place.batch} batches, ").append(self._states())
             self._plain.print(line, soft_wrap=True)
@@ -98,9 +102,10 @@ class ProgressBar(BaseMonitor):
     def _draw(self) -> None:
         assert self._live is not None
         place = self._loop.place
-        self._bar.update(self._task, completed=place.batch, epoch=place.epoch)
-        self._live.update(self._both(), refresh=True)
         self._drawn = time.monotonic()
+        elapsed = timedelta(seconds=int(self._drawn - self._begun))
+        self._bar.update(self._task, completed=place.batch, epoch=place.epoch, elapsed=elapsed)
+        self._live.update(self._both(), refresh=True)
 
     def _both(self) -> Group:
         return Group(self._bar, self._states())
@@ -109,7 +114,8 @@ class ProgressBar(BaseMonitor):
         """Return what is known of each monitor, in one line."""
         parts: list[Text] = []
         for monitor in leaves(self._told):
-            number, change = headline(monitor), state_of(monitor, self._loop.step)
+            change = state_of(monitor, self._loop.step)
+            number = headline(monitor, change)
             said = Text(number or shown_of(monitor).name)
             if change is not None:
                 said.append(f" {change}", style="bold red")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from math import isnan, nan
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,11 +32,20 @@ class Panel(NamedTuple):
         Of the series, as patterns; what the first one names is told in a progress bar, of several the largest.
     log
         Whether they change by factors: the axis is logarithmic where they are positive and far from each other.
+    share
+        Whether they are shares, told in percent.
+    counts
+        Whether they are counts: an epoch that has none lacks nothing.
+    changes
+        What a claim may say that belongs here, whatever its subject is; else it belongs where the series of its subject is.
     """
 
     unit: str
     names: tuple[str, ...] = ("*",)
     log: bool = False
+    share: bool = False
+    counts: bool = False
+    changes: tuple[str, ...] = ()
 
 
 class Shown(NamedTuple):
@@ -63,8 +73,8 @@ _SHOWN: Final[Mapping[str, Shown]] = {
         "gradients",
         (
             Panel("norm of all gradients", ("norm",), log=True),
-            Panel("norm by layer", ("norm:*",), log=True),
-            Panel("update by weights", ("update:*",), log=True),
+            Panel("norm by layer", ("norm:*",), log=True, changes=("vanishing", "dead")),
+            Panel("update by weights", ("update:*",), log=True, changes=("update",)),
         ),
         ("gradient_flow",),
     ),
@@ -80,9 +90,9 @@ _SHOWN: Final[Mapping[str, Shown]] = {
     "ActivationMonitor": Shown(
         "activations",
         (
-            Panel("dead units", ("dead:*",)),
-            Panel("values at a bound", ("saturated:*",)),
-            Panel("shift from the reference", ("shift:*",)),
+            Panel("dead units", ("dead:*",), share=True, changes=("dead units",)),
+            Panel("values at a bound", ("saturated:*",), share=True, changes=("saturation",)),
+            Panel("shift from the reference", ("shift:*",), changes=("shift",)),
         ),
         ("activations", "activation_shift", "activation_mode"),
     ),
@@ -90,7 +100,7 @@ _SHOWN: Final[Mapping[str, Shown]] = {
         "bias",
         (
             Panel("gap of rates", tuple(f"gap:*{rate}:*" for rate in _RATES)),
-            Panel("gap of losses", ("gap:loss:*", "gap:*_loss:*")),
+            Panel("gap of losses", ("gap:loss:*", "gap:*_loss:*"), changes=("overfitting",)),
         ),
         ("group_gaps", "overfitting"),
     ),
@@ -103,7 +113,7 @@ _SHOWN: Final[Mapping[str, Shown]] = {
         ("calibration",),
     ),
     "FindingsMonitor": Shown(
-        "data", (Panel("samples named"),), tuple(map(detector_of, KINDS))
+        "data", (Panel("samples named", counts=True),), tuple(map(detector_of, KINDS))
     ),
 }  # fmt: skip
 """By the name of the class: what a history has, as each monitor's page of docs says it."""
@@ -157,6 +167,14 @@ def curves_of(monitor: BaseMonitor) -> dict[str, Sequence[tuple[float, float]]]:
     return dict(found)
 
 
+def places_of(monitor: BaseMonitor) -> Floats:
+    """Return the (n,) batches or epochs that a history is of, those without a number too."""
+    history = history_of(monitor)
+    if is_by_epoch(monitor):
+        return np.array([row.get("epoch", k) for k, row in enumerate(history)], np.float64)
+    return np.array([step for step, _ in history], np.float64)
+
+
 def series_of(monitor: BaseMonitor) -> dict[str, tuple[Floats, Floats]]:
     """Return (n,) batches or epochs and (n,) values by name, NaN for values that are infinite."""
     found: dict[str, tuple[Floats, Floats]] = {}
@@ -173,8 +191,8 @@ def chosen(panel: Panel, names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def headline(monitor: BaseMonitor) -> str | None:
-    """Return the latest number in a few words; None if there is none."""
+def headline(monitor: BaseMonitor, change: str | None = None) -> str | None:
+    """Return the latest number in a few words, of what was claimed where that has one of its own; None if there is none."""
     history, shown = history_of(monitor), shown_of(monitor)
     if not len(history):
         return None
@@ -183,11 +201,15 @@ def headline(monitor: BaseMonitor) -> str | None:
     numbers = numbers_of(history[-1])
     for panel in shown.panels:
         pattern = panel.names[0]
+        if change in numbers:  # a finding is called as what is claimed of it
+            return f"{panel.unit} {numbers[change]:.4g}"
+        if pattern in numbers:
+            return f"{pattern} {numbers[pattern]:.4g}"
         values = [value for name, value in numbers.items() if fnmatchcase(name, pattern)]
         if values:
-            if pattern in numbers:
-                return f"{pattern} {numbers[pattern]:.4g}"
-            return f"{panel.unit} up to {max(map(abs, values)):.4g}"
+            most = max((abs(v) for v in values if not isnan(v)), default=nan)
+            number = f"{100 * most:.3g} %" if panel.share else f"{most:.4g}"
+            return f"{panel.unit} up to {number}"
     return None
 
 
