@@ -120,16 +120,15 @@ class BaseMonitor:
         """End: take away what was hung on the model; may be called twice."""
 
     def plot(self) -> Any:
-        """Return a `matplotlib.figure.Figure` of what was seen, with what was claimed as red lines in it.
+        """Return a `matplotlib.figure.Figure` of what was seen, with what was claimed as red lines in it, and grey where numbers are missing or not finite.
 
-        A monitor of one's own is plotted by its `history`: (batch, value) pairs, or a dictionary of numbers of each epoch.
+        A monitor of one's own is plotted by its `history`: (batch, value) pairs, or a dictionary of numbers of each epoch. Where there is nothing
+        to plot, the figure says so.
 
         Raises
         ------
         ImportError
             matplotlib, the extra `plot`, is missing.
-        ValueError
-            There is nothing to plot yet.
 
         Examples
         --------

@@ -20,17 +20,20 @@ from tocsin.training import (
     ActivationMonitor,
     BaseMonitor,
     BiasMonitor,
+    CalibrationMonitor,
     FindingsMonitor,
     GradientMonitor,
     LossMonitor,
     Monitor,
     Monitors,
     PerformanceMonitor,
+    ReferenceMonitor,
     TrainingAlerts,
 )
 from tocsin.training.curve import Curve
+from tocsin.training.loop import Place
 from tocsin.training.progress import ProgressBar
-from tocsin.training.series import headline
+from tocsin.training.series import headline, state_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own imports
@@ -175,7 +178,8 @@ def test_each_monitor_has_its_plot_with_what_it_claims() -> None:
         "loss",
     ]
     assert list(lines(figure.axes[0])["accuracy"].get_xdata()) == [0.0, 1.0]
-    assert all(not axes.texts for axes in figure.axes), "others claimed"
+    said = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert said == {"no finite value"}, "others claimed"
     assert set(lines(activations.plot().axes[0])) == {"dead:1"}
     assert len(together.plot().axes) == 9
 
@@ -222,17 +226,121 @@ def test_no_spike_is_lost_in_the_plot_of_a_long_training(tmp_path: Path) -> None
     assert (tmp_path / "loss.svg").stat().st_size > 1000
 
 
-def test_without_history_or_matplotlib_the_error_says_what_to_do(
+def claim(alerts: TrainingAlerts, place: Place, detector: str, subject: str, change: str) -> None:
+    verdict = Verdict(detector=detector, subject=subject, offset=place.step, row=0, statistic=9.0, threshold=8.0, change=change)  # fmt: skip
+    alerts.claim(verdict, f"{subject}: {change}", place)
+
+
+def test_changes_at_one_place_are_one_text_above_the_curves() -> None:
+    monitor = LossMonitor(alerts=TrainingAlerts(show=False))
+    assert monitor.alerts is not None
+    monitor.history.extend((k, 1.0 + k) for k in range(100))
+    for step, change in ((50, "spike"), (51, "divergence"), (60, "plateau"), (99, "divergence")):
+        claim(monitor.alerts, Place(step, 0, step), "loss_curve", "loss", change)
+    (axes,) = monitor.plot().axes
+    said = [(text.get_text(), text.xy[0]) for text in axes.texts]
+    assert said == [("spike; divergence", 50), ("plateau", 60), ("divergence", 99)]
+    rows = [text.xyann[1] for text in axes.texts]
+    assert rows[0] < rows[1], "it would begin in the first one"
+    assert rows[2] == rows[0]
+    assert all(text.get_position()[1] > 0 and text.xy[1] == 1.0 for text in axes.texts)
+    assert [text.get_horizontalalignment() for text in axes.texts] == ["left", "left", "right"]
+
+
+def test_a_claim_is_in_the_plot_of_its_subject() -> None:
+    alerts = TrainingAlerts(show=False)
+    performance, gradients = PerformanceMonitor(alerts=alerts), GradientMonitor(alerts=alerts)
+    performance.history = [
+        {"epoch": k, "loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.6} for k in (0.0, 1.0)
+    ]
+    gradients.history.extend([(0, 1.0), (1, 2.0)])
+    gradients.by_layer = {"norm:0": Curve(), "update:0": Curve()}
+    for curve in gradients.by_layer.values():
+        curve.append((0, 1.0))
+    claim(alerts, Place(9, 1, 4), "epoch_accuracy", "val_accuracy", "rate down")
+    for change in ("update", "exploding", "dead"):
+        claim(alerts, Place(1, 0, 1), "gradient_flow", "gradient:0", change)
+
+    def said(monitor: BaseMonitor) -> list[list[str]]:
+        return [[text.get_text() for text in axes.texts] for axes in monitor.plot().axes]
+
+    assert said(performance) == [["rate down"], []]
+    assert said(gradients) == [["exploding"], ["dead"], ["update"]]
+
+
+def test_where_nothing_is_finite_the_plot_goes_on_and_is_grey() -> None:
+    loss, calibration = LossMonitor(), CalibrationMonitor()
+    loss.history.extend((k, 1.0 if k < 30 else np.nan) for k in range(100))
+    calibration.history = [{"epoch": 0.0, "calibration_error": 0.1}, {"epoch": 1.0}, {"epoch": 2.0}]
+    for monitor, (begin, end) in ((loss, (29.5, 99.5)), (calibration, (0.5, 2.5))):
+        (axes,) = monitor.plot().axes
+        (grey,) = [found for found in axes.collections if len(found.get_paths())]
+        (path,) = grey.get_paths()
+        assert path.get_extents().intervalx.tolist() == [begin, end]
+        assert axes.get_xlim()[1] >= end - 0.5
+        assert [text.get_text() for text in axes.texts] == ["no finite value"]
+    together = Monitors([loss, calibration, GradientMonitor()]).plot()
+    assert [axes.get_title(loc="left") for axes in together.axes] == [
+        "LossMonitor",
+        "CalibrationMonitor",
+    ]
+
+
+def test_a_norm_that_is_not_finite_is_told_as_such() -> None:
+    gradients = GradientMonitor(alerts=TrainingAlerts(show=False))
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    gradients.initialize(model, [], None)
+    for value in (1.0, float("nan")):
+        optimizer.zero_grad()
+        outputs = model(torch.full((4, 2), value))
+        outputs.mean().backward()
+        optimizer.step()
+        gradients.on_batch_end(outputs, [])
+    gradients.close()
+    assert headline(gradients) == "gradients nan"
+    assert [step for step, _ in gradients.history] == [0, 1]
+
+
+def test_one_point_has_an_axis_about_it_and_nothing_known_no_plot() -> None:
+    monitor = ActivationMonitor()
+    monitor.history = [{"epoch": 0.0, "dead:1": 0.0, "shift:1": float("nan")}]
+    (axes,) = monitor.plot().axes
+    assert axes.get_xlim() == (-0.5, 0.5)
+    assert axes.get_ylim()[1] > 1.0
+
+
+def test_a_line_without_a_trend_is_drawn_in_full() -> None:
+    monitor = LossMonitor()
+    monitor.history.extend((k, 1.0) for k in range(50))
+    (line,) = monitor.plot().axes[0].lines
+    assert line.get_alpha() is None
+
+
+def test_many_plots_are_in_two_columns() -> None:
+    monitors = of()
+    train(Monitors(monitors, alerts=TrainingAlerts(show=False)))
+    figure = Monitors(monitors).plot()
+    assert figure.get_size_inches().tolist() == [14.0, 2.4 * 5]
+    assert len(figure.axes) == 9
+    places = [axes.get_subplotspec().colspan.start for axes in figure.axes]
+    assert sorted(places) == [0] * 5 + [1] * 4
+
+
+def test_without_anything_to_plot_the_figure_says_so_and_without_matplotlib_the_error_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(ValueError, match="found no history in LossMonitor"):
-        LossMonitor().plot()
-    with pytest.raises(ValueError, match="found no history in Monitor"):
-        Monitor().plot()
     silent = FindingsMonitor()
     silent.history = [{"epoch": 0.0}]
-    with pytest.raises(ValueError, match="found no numbers in the history of FindingsMonitor"):
-        silent.plot()
+    for monitor, said in (
+        (LossMonitor(), "nothing to show yet"),
+        (Monitors(of()), "nothing to show yet"),
+        (ReferenceMonitor(), "nothing to show: there is no history"),
+        (silent, "nothing was found"),
+    ):
+        figure = monitor.plot()
+        assert [text.get_text() for text in figure.texts] == [said]
+        assert figure.axes == []
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'tocsin\[plot\]'"):
         LossMonitor().plot()
@@ -242,6 +350,33 @@ def test_the_largest_of_gaps_is_shown_without_its_sign() -> None:
     monitor = BiasMonitor()
     monitor.history = [{"epoch": 0.0, "gap:accuracy:a|b": -0.25, "gap:accuracy:c|d": 0.1}]
     assert headline(monitor) == "gap of rates up to 0.25"
+
+
+def test_shares_are_percent_and_of_findings_the_number_is_that_of_the_one_claimed() -> None:
+    monitor, data = ActivationMonitor(), FindingsMonitor()
+    monitor.history = [{"epoch": 0.0, "dead:1": 1.0, "dead:3": float("nan")}]
+    assert headline(monitor) == "dead units up to 100 %"
+    data.history = [{"epoch": 0.0, "same input, other label": 4.0, "in another split": 2.0}]
+    assert headline(data) == "samples named up to 4"
+    assert headline(data, "in another split") == "samples named 2"
+
+
+def test_the_time_of_each_epoch_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("tocsin.training.progress.time.monotonic", lambda: now)
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
+    bar = ProgressBar([], {}, console)
+    bar.initialize(nn.Linear(1, 1), [None] * 4, None)
+    for epoch, seconds in enumerate((2.0, 10.0, 1.0)):
+        for _ in range(4):
+            now += seconds
+            bar.on_batch_end(None, None)
+        bar.on_epoch_end(epoch)
+        last = text.getvalue().rpartition("epoch ")[2]
+        assert f"4/4 0:00:{4 * seconds:02.0f}" in last
+    bar.close()
+    assert "4/4 0:00:04" in text.getvalue().rpartition("epoch ")[2]
 
 
 @pytest.mark.parametrize("name", ["lightning", "hugging_face"])
@@ -293,13 +428,9 @@ def test_the_bar_shows_numbers_claims_and_who_was_set_aside() -> None:
 
 
 def test_a_state_is_over_with_its_incident() -> None:
-    from tocsin.training.loop import Place
-    from tocsin.training.series import state_of
-
     monitor = LossMonitor(alerts=TrainingAlerts(show=False))
     assert monitor.alerts is not None
-    verdict = Verdict(detector="loss_curve", subject="loss", offset=7, row=0, statistic=9.0, threshold=8.0, change="spike")  # fmt: skip
-    monitor.alerts.claim(verdict, "loss: spike", Place(7, 0, 7))
+    claim(monitor.alerts, Place(7, 0, 7), "loss_curve", "loss", "spike")
     assert state_of(monitor, 107) == "spike"
     assert state_of(monitor, 108) is None
     assert state_of(GradientMonitor(alerts=monitor.alerts), 8) is None
