@@ -200,7 +200,14 @@ def _texts(claims: list[tuple[int, str]], near: float) -> list[tuple[int, str]]:
                 groups[-1][1].append(change)
         elif not groups or groups[-1][1] != [change]:
             groups.append((at, [change]))
-    return [(at, line) for at, changes in groups for line in wrap("; ".join(changes), _LONG)]
+    return [(at, line) for at, changes in groups for line in reversed(_lines(changes))]
+
+
+def _lines(changes: list[str]) -> list[str]:
+    """Return changes in lines, none of them broken."""
+    whole = "; ".join(change.replace(" ", "\N{NO-BREAK SPACE}") for change in changes)
+    lines = wrap(whole, _LONG, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _shade(axes: Any, plot: _Plot) -> None:
@@ -209,8 +216,9 @@ def _shade(axes: Any, plot: _Plot) -> None:
     if plot.panel.counts or not len(places):
         return
     known = np.concatenate([x[np.isfinite(y)] for x, y in plot.series.values()])
-    told = known
-    if not is_by_epoch(plot.monitor):  # what is looked at in one step of ten lacks nothing between
+    if is_by_epoch(plot.monitor):  # what is compared with an epoch before begins later
+        told = places[places < known.min()] if len(known) else known
+    else:  # what is looked at in one step of ten lacks nothing between
         told = [step for step, value in history_of(plot.monitor) if np.isfinite(value)]
     gone = ~np.isin(places, told) & ~np.isin(places, known)
     half = np.median(np.diff(places)) / 2 if len(places) > 1 else 0.5

@@ -31,6 +31,7 @@ from tocsin.training import (
     TrainingAlerts,
 )
 from tocsin.training.curve import Curve
+from tocsin.training.finding import detector_of
 from tocsin.training.loop import Place
 from tocsin.training.progress import ProgressBar
 from tocsin.training.series import headline, state_of
@@ -247,6 +248,19 @@ def test_changes_at_one_place_are_one_text_above_the_curves() -> None:
     assert [text.get_horizontalalignment() for text in axes.texts] == ["left", "left", "right"]
 
 
+def test_many_findings_of_an_epoch_are_in_rows_that_break_none() -> None:
+    monitor = FindingsMonitor(alerts=TrainingAlerts(show=False))
+    assert monitor.alerts is not None
+    kinds = ["non-finite input", "input out of range", "same input, other label", "duplicate"]
+    monitor.history = [{"epoch": 0.0, **dict.fromkeys(kinds, 1.0)}]
+    for kind in kinds:
+        claim(monitor.alerts, Place(9, 0, 9), detector_of(kind), f"samples:{kind}", kind)
+    (axes,) = monitor.plot().axes
+    rows = sorted((-text.xyann[1], text.get_text()) for text in axes.texts)
+    assert "; ".join(said.removesuffix(";") for _, said in rows) == "; ".join(kinds)
+    assert len(rows) == 2
+
+
 def test_a_claim_is_in_the_plot_of_its_subject() -> None:
     alerts = TrainingAlerts(show=False)
     performance, gradients = PerformanceMonitor(alerts=alerts), GradientMonitor(alerts=alerts)
@@ -271,8 +285,9 @@ def test_a_claim_is_in_the_plot_of_its_subject() -> None:
 def test_where_nothing_is_finite_the_plot_goes_on_and_is_grey() -> None:
     loss, calibration = LossMonitor(), CalibrationMonitor()
     loss.history.extend((k, 1.0 if k < 30 else np.nan) for k in range(100))
-    calibration.history = [{"epoch": 0.0, "calibration_error": 0.1}, {"epoch": 1.0}, {"epoch": 2.0}]
-    for monitor, (begin, end) in ((loss, (29.5, 99.5)), (calibration, (0.5, 2.5))):
+    calibration.history = [{"epoch": float(k)} for k in range(4)]
+    calibration.history[1]["calibration_error"] = 0.1
+    for monitor, (begin, end) in ((loss, (29.5, 99.5)), (calibration, (1.5, 3.5))):
         (axes,) = monitor.plot().axes
         (grey,) = [found for found in axes.collections if len(found.get_paths())]
         (path,) = grey.get_paths()
