@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -61,7 +62,10 @@ def within(contents: Contents, label_of: Ints, read: Read | None = None) -> list
     by_chance = is_common or is_chance(contents.chance() * _pairs(len(samples)), pairs)
     if differs.any() and not by_chance:
         text = f"{counted(int(conflicts.sum()))} with the inputs of one that has another label"
-        found.append(_finding(CONFLICT, text, samples[conflicts], samples[original[conflicts]]))
+        other = np.zeros(len(first), np.int64)
+        other[group[differs]] = np.flatnonzero(differs)  # than the first one's label
+        against = np.where(differs, original, other[group])
+        found.append(_finding(CONFLICT, text, samples[conflicts], samples[against[conflicts]]))
     if again.any() and not by_chance:
         text = f"{counted(int(again.sum()))} equal to an earlier one"
         found.append(_finding(DUPLICATE, text, samples[again], samples[original[again]]))
@@ -126,7 +130,7 @@ def across(contents: Contents, name: str, keys: Keys, near: Ints) -> list[Findin
         f"{counted(int(leaked.sum()))} in {name} too, {is_equal.sum():,} exactly and "
         f"{leaked.sum() - is_equal.sum():,} nearly"
     )
-    return [_finding(LEAK, text, samples[leaked], row[leaked])]
+    return [replace(_finding(LEAK, text, samples[leaked], row[leaked]), split=name)]
 
 
 def repeated_shards(

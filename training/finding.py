@@ -51,11 +51,17 @@ class Finding:
         (n,) indices in the data set, rising; empty where it is not about single ones. Of an iterable data set numbers in the
         order of arrival.
     of
-        (n,) what each is a copy of: the index of a sample, or of a row of the other split; empty else.
+        (n,) what each is a copy of: the index of a sample, or of a row of the other split; of equal inputs with other labels one whose label differs; empty else.
     epoch
         In which it was seen first.
     part
         (n, 3) the part of each that it is about, of pictures: the first row and column, and the side; empty else.
+    split
+        The name of the other split that `of` is rows of; empty where it is samples of the data set itself.
+    order
+        (n,) places in `samples`, the most doubtful first; empty where all are alike.
+    rather
+        (n,) the class that the model prefers to the label of each; empty else.
     """
 
     kind: str
@@ -64,6 +70,9 @@ class Finding:
     of: Ints = field(default_factory=_none)
     epoch: int = 0
     part: Ints = field(default_factory=_none)
+    split: str = ""
+    order: Ints = field(default_factory=_none)
+    rather: Ints = field(default_factory=_none)
 
 
 def detector_of(kind: str) -> str:

@@ -34,10 +34,12 @@ class _Outputs(NamedTuple):
 
 
 class _Epoch(NamedTuple):
-    """Its number, the samples that were doubtful at its end, of how many, their share an epoch before, and whether the model knew something."""
+    """Its number, the samples that were doubtful at its end, their places by doubt and the classes preferred, of how many, their share an epoch before, and whether the model knew something."""
 
     number: int
     doubtful: Ints
+    order: Ints
+    rather: Ints
     seen: int
     before: float | None
     knows: bool
@@ -123,7 +125,10 @@ class LabelDoubt:
             before = last.before
         else:  # of an epoch in which the model knew nothing the share says nothing
             before = last.share if last is not None and last.knows else None
-        self._epoch = _Epoch(epoch, seen[doubtful], len(seen), before, knows=bool(knows))
+        order = np.argsort(own[doubtful], kind="stable")
+        self._epoch = _Epoch(
+            epoch, seen[doubtful], order, other[doubtful], len(seen), before, knows=bool(knows)
+        )
 
     def findings(self) -> list[Finding]:
         """Return the samples whose label is less likely than another one at the end of the last epoch, if these are 3 % or more of those that have come.
@@ -145,7 +150,7 @@ class LabelDoubt:
         if last.share < max(_SHARE, _STEADY * last.before):
             return []
         text = f"{len(last.doubtful):,} of {last.seen:,} labels are less likely than another one, given what the model has learnt"
-        return [Finding(LABEL, text, last.doubtful)]
+        return [Finding(LABEL, text, last.doubtful, order=last.order, rather=last.rather)]
 
     def _flush(self) -> None:
         for one in self._pending:

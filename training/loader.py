@@ -22,7 +22,7 @@ from .loop import logits_of
 from .parts import Part, part_of, parts, rows_of_item
 from .pictures import page
 from .recording import Recorder, Tasks, recording
-from .splits import arrays_of, can_be_read, reader, rows_of
+from .splits import can_be_read, page_reader, reader, rows_of
 from .targets import Targets
 
 
@@ -268,8 +268,7 @@ class WatchedLoader:
         look = self._watching()
         found = self.findings()
         if path is not None:
-            can = can_be_read(self.loader)
-            read = (lambda samples: arrays_of(self.loader, look, samples)) if can else None
+            read = page_reader(self.loader, look, self._references)
             Path(path).write_text(page(found, read), "utf-8", errors="replace")
         text = report(found)
         if look.unread:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from html import escape
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.columns import Ints
-from .finding import LEAK, Finding, listed
+from .finding import CONFLICT, QUARANTINED, Finding, listed
 
 _SHOWN: Final = 24  # samples of a finding
 _WIDTH: Final = 96  # of a picture on the page, in pixels
@@ -21,26 +21,38 @@ _LONG: Final = 16  # times as long as wide is no picture
 _NUMBERS: Final = 12  # of a sample that is no picture
 _CHANNELS: Final = (1, 3, 4)
 _STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
-h2 { font-size: 1.1rem; margin: 2rem 0 0.2rem } p { margin: 0.2rem 0 0.6rem }
-.samples { display: flex; flex-wrap: wrap; gap: 0.8rem } figure { margin: 0 }
-figcaption { font-size: 0.8rem; color: #555 } .picture { position: relative; display: inline-block }
-img { width: 96px; image-rendering: pixelated; display: block } .part { position: absolute; outline: 2px solid #e0218a }
-code { font-size: 0.8rem }
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+h2 { font-size: 1.1rem; margin: 2rem 0 0.2rem } p { margin: 0.2rem 0 0.6rem } .aside, figcaption { font-size: 0.8rem; opacity: 0.8 } figcaption { margin-top: 4px }
+.samples { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0; width: min-content; min-width: 6rem }
+.shown { display: flex; gap: 6px } .picture { position: relative; align-self: start }
+img { width: 96px; image-rendering: pixelated; display: block; outline: 1px solid #8888 } .part { position: absolute; outline: 2px solid #e0218a }
+code { font-size: 0.8rem } .shown code { width: 12rem }
 """
 
-Read = Callable[[Ints], tuple[NDArray[Any] | None, NDArray[Any] | None]]
+_MAGENTA: Final = (255, 0, 255)  # of pixels that are not finite
+_MARK: Final = "magenta is not finite"
+
+
+class Read(Protocol):
+    """Reads samples."""
+
+    def __call__(
+        self, rows: Ints, split: str = "", /
+    ) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Return the (n, ...) inputs and (n,) labels of samples, or of rows of another split that is named; None for what there is not."""
+        ...
 
 
 def page(findings: Iterable[Finding], read: Read | None) -> str:
-    """Return the findings as HTML, with the first 24 samples of each.
+    """Return the findings as HTML, with 24 samples of each: the most doubtful, or the first.
 
     Pictures are arrays of 2 axes, or of 3 with 1, 3 or 4 channels first or last; of others there are the first numbers.
 
     Parameters
     ----------
     read
-        Gives the (n, ...) inputs and (n,) labels of samples; None for ones that cannot be read again, of which only the numbers are shown.
+        Reads samples; None for ones that cannot be read again, of which only the numbers are shown.
 
     Raises
     ------
@@ -50,30 +62,44 @@ def page(findings: Iterable[Finding], read: Read | None) -> str:
     sections = [_section(one, read) for one in findings]
     body = "\n".join(sections) or "<p>nothing found</p>"
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>What was found in the data</title><style>{_STYLE}</style>'
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>What was found in the data</title><style>{_STYLE}</style>"
         f"<h1>What was found in the data</h1>\n{body}\n</html>\n"
     )
 
 
 def _section(one: Finding, read: Read | None) -> str:
-    shown = one.samples[:_SHOWN]
+    rows = (one.order if len(one.order) else np.arange(len(one.samples)))[:_SHOWN]
+    shown = one.samples[rows]
     inputs, labels = read(shown) if read is not None and len(shown) else (None, None)
     head = f"<h2>{escape(one.kind)}</h2><p>{escape(one.summary)}</p>"
     if inputs is None:
         return head + (f"<p>samples {listed(one.samples)}</p>" if len(shown) else "")
-    # What a sample is a copy of is shown beside it, if it is of the same data set.
-    of = one.of[:_SHOWN] if len(one.of) and one.kind != LEAK else None
-    originals, theirs = read(of) if read is not None and of is not None else (None, None)
+    if one.kind in QUARANTINED:
+        head += '<p class="aside"><code>quarantine()</code> leaves them out</p>'
+    else:
+        head += f'<p class="aside">left out when asked for only: <code>quarantine("{one.kind}")</code></p>'
+    # What a sample is a copy of is shown beside it.
+    of = one.of[rows] if len(one.of) else None
+    others, theirs = read(of, one.split) if read is not None and of is not None else (None, None)
     low, high = _range(inputs)
     figures: list[str] = []
-    for k, sample in enumerate(shown.tolist()):
-        box = one.part[k] if len(one.part) else None
-        content = _content(inputs[k], low, high, box)
+    for k, (row, sample) in enumerate(zip(rows.tolist(), shown.tolist(), strict=True)):
+        content = _content(inputs[k], low, high, one.part[row] if len(one.part) else None)
         caption = f"sample {sample}" + _label(labels, k)
-        if of is not None and originals is not None:
-            content += _content(originals[k], low, high, None)
-            caption += f", of {of[k]}" + _label(theirs, k)
-        figures.append(f"<figure>{content}<figcaption>{caption}</figcaption></figure>")
+        if len(one.rather):
+            caption += f", the model prefers&nbsp;{one.rather[row]}"
+        if of is not None:
+            if others is not None:
+                content += _content(others[k], low, high, None)
+            word = "beside" if one.kind == CONFLICT else "of"
+            where = f"row {of[k]} of {one.split}" if one.split else f"{word} {of[k]}"
+            caption += f", {escape(where)}" + _label(theirs, k)
+        if _MARK in content:
+            caption += f"; {_MARK}"
+        figures.append(
+            f'<figure><div class="shown">{content}</div><figcaption>{caption}</figcaption></figure>'
+        )
     rest = len(one.samples) - len(shown)
     more = f"<p>and {rest:,} more</p>" if rest else ""
     return f'{head}<div class="samples">{"".join(figures)}</div>{more}'
@@ -102,11 +128,15 @@ def _content(x: NDArray[Any], low: float, high: float, box: Ints | None) -> str:
         return f"<code>{numbers}{', ...' if x.size > _NUMBERS else ''}</code>"
     height, width = picture.shape[:2]
     step = max(1, max(height, width) // _MOST)
-    grey = (
-        np.nan_to_num((picture[::step, ::step].astype(np.float64) - low) / (high - low or 1.0))
-        * 255
-    )
-    inner = f'<img alt="" src="data:image/png;base64,{_png(grey.clip(0, 255).round().astype(np.uint8))}">'
+    part = picture[::step, ::step].astype(np.float64)
+    grey = (np.nan_to_num((part - low) / (high - low or 1.0)) * 255).clip(0, 255).round()
+    lost = ~np.isfinite(part)
+    if lost.any():
+        if grey.ndim == 2:
+            grey, lost = np.stack([grey] * 3, axis=2), lost[:, :, None]
+        grey[lost.any(axis=2), :3] = _MAGENTA
+    mark = _MARK if lost.any() else ""
+    inner = f'<img alt="{mark}" src="data:image/png;base64,{_png(grey.astype(np.uint8))}">'
     if box is not None:
         row, column, side = (_WIDTH * k / width for k in box.tolist())
         at = f"left:{column:.1f}px;top:{row:.1f}px;width:{side:.1f}px;height:{side:.1f}px"

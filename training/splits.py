@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from ..detectors.fingerprint_kernel import Keys
 from .duplicates import Read
 from .inspection import Inspection
 from .parts import array_of, parts
+from .pictures import Read as PageRead
 from .untouched import same_randomness
 
 Collate = Callable[[list[Any]], Any]
@@ -53,6 +54,26 @@ def arrays_of(
     if x is None or len(x) != len(samples):
         return None, None
     return array_of(x), None if y is None else y.cpu().numpy()
+
+
+def page_reader(
+    loader: DataLoader[Any], look: Inspection, references: Mapping[str, Any]
+) -> PageRead | None:
+    """Return what reads inputs and labels by sample, or by row of a reference that is named; None where samples have no numbers."""
+    if not can_be_read(loader):
+        return None
+
+    def read(rows: Ints, split: str = "") -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        if not split:
+            return arrays_of(loader, look, rows)
+        data, join = _opened(references[split], loader.collate_fn)
+        if isinstance(data, torch.Tensor):
+            return array_of(data[torch.as_tensor(rows)]), None
+        with same_randomness(data, join):
+            x, y = parts(join([data[int(k)] for k in rows]), look.inputs, look.labels)
+        return None if x is None else array_of(x), None if y is None else y.cpu().numpy()
+
+    return read
 
 
 def rows_of(
@@ -106,17 +127,9 @@ def batches_of(
     ValueError
         A split without numbered samples, or without inputs.
     """
-    inner = getattr(
-        split, "loader", None
-    )  # of a watched loader; image folders have one of another kind
-    split = inner if isinstance(inner, DataLoader) else split
-    join: Collate = partial(_joined, collate=collate)
-    if isinstance(split, DataLoader):
-        if split.batch_sampler is not None:
-            join = split.collate_fn
-        split = split.dataset
-    if isinstance(split, torch.Tensor | np.ndarray):
-        yield torch.as_tensor(split).detach()
+    split, join = _opened(split, collate)
+    if isinstance(split, torch.Tensor):
+        yield split
         return
     if isinstance(split, IterableDataset) or not hasattr(split, "__getitem__"):
         raise ValueError(
@@ -130,6 +143,20 @@ def batches_of(
                 "found no inputs in a reference, or not one row for each sample; say where they are with inputs="
             )
         yield x
+
+
+def _opened(split: Any, collate: Collate) -> tuple[Any, Collate]:
+    """Return the data set or the tensor that a split is, and what makes a batch of its samples."""
+    # Of a watched loader; image folders have one of another kind.
+    inner = getattr(split, "loader", None)
+    split = inner if isinstance(inner, DataLoader) else split
+    join: Collate = partial(_joined, collate=collate)
+    if isinstance(split, DataLoader):
+        if split.batch_sampler is not None:
+            join = split.collate_fn
+        split = split.dataset
+    is_array = isinstance(split, torch.Tensor | np.ndarray)
+    return torch.as_tensor(split).detach() if is_array else split, join
 
 
 def _joined(samples: list[Any], collate: Collate) -> Any:

@@ -250,7 +250,7 @@ def test_a_monitor_that_was_set_aside_is_begun_anew_with_the_next_run() -> None:
 
 
 def test_the_page_thins_large_pictures_and_shows_long_ones_as_numbers() -> None:
-    def read(_: Any) -> tuple[np.ndarray, None]:
+    def read(rows: Any, split: str = "") -> tuple[np.ndarray, None]:
         return big, None
 
     rng = np.random.default_rng(0)
