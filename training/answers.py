@@ -50,10 +50,14 @@ class Reader:
     criterion
         Of outputs and targets; one of binary cross-entropy says that a column is about two classes, and `BCELoss` that it holds
         probabilities.
+    targets
+        Which part of a batch they are; None for what the criterion tells of it.
     """
 
-    def __init__(self, criterion: Callable[..., Any] | None = None) -> None:
-        self.targets = Targets(criterion)
+    def __init__(
+        self, criterion: Callable[..., Any] | None = None, targets: Targets | None = None
+    ) -> None:
+        self.targets = targets or Targets(criterion)
         self._is_binary = is_of_two(criterion)
         self._is_of_numbers = is_of_numbers(criterion)
         self._is_of_shares = is_of_shares(criterion)

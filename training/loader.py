@@ -170,7 +170,7 @@ class WatchedLoader:
         with torch.no_grad():
             answers = None
             if labels is not None:
-                answers = Reader(criterion).read(outputs, [None, labels])
+                answers = Reader(criterion, Targets()).read(outputs, [None, labels])
             if answers is None:
                 shapes = [
                     None if of is None else tuple(of.shape) for of in (logits_of(outputs), labels)

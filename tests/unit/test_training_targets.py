@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
-from tocsin.training import LossMonitor, Monitors, PerformanceMonitor, TrainingAlerts
+from tocsin.training import LossMonitor, Monitors, PerformanceMonitor, TrainingAlerts, WatchedLoader
 
 SEED = torch.Generator().manual_seed(0)
 X = torch.randn(300, 4, generator=SEED)
@@ -240,3 +241,11 @@ def test_a_criterion_that_remembers_is_as_it_would_be(kind: Callable[[], Any]) -
     assert torch.equal(alone.mean, beside.mean)
     if isinstance(alone, Counting):
         assert (beside.calls, beside.seen) == (10, list(range(1, 11)))
+
+
+def test_observing_hangs_nothing_on_the_criterion() -> None:
+    loader = WatchedLoader(DataLoader(TensorDataset(X, Y), 30))
+    criterion = nn.CrossEntropyLoss()
+    for batch in loader:
+        loader.observe(torch.stack([-X[:30, 0], X[:30, 0]], 1), batch, criterion)
+    assert not criterion._forward_pre_hooks
