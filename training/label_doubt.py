@@ -13,6 +13,7 @@ from .finding import LABEL, Finding
 
 _PENDING: Final = 64  # batches, read in one go; chosen
 _LEAST: Final = 2  # samples of a class, whose usual probability is then known; chosen
+_NOW: Final = -1  # the round that goes on, whose number is known at its end
 _EVEN: Final = 0.5
 """A model that gives no class so much does not know what the label should be."""
 _SHARE: Final = 0.03
@@ -21,6 +22,10 @@ epochs."""
 _STEADY: Final = 0.75
 """Of the share an epoch before, below which a model is still learning. Chosen: two-class problems of digits and tumours, learnt quickly and slowly in 48 runs of
 eight epochs, gave doubts about right labels at the end of 68 epochs, and of 12 with this; flipped ones are named an epoch or two later."""
+
+_ROUND: Final = 0.5
+"""Of the samples that have come, those that must come once more before doubts are looked for anew. Chosen: an epoch that drops its last batch is enough, one of a
+process among two is not."""
 
 
 class _Outputs(NamedTuple):
@@ -34,9 +39,12 @@ class _Outputs(NamedTuple):
 
 
 class _Epoch(NamedTuple):
-    """Its number, the samples that were doubtful at its end, their places by doubt and the classes preferred, of how many, their share an epoch before, and whether the model knew something."""
+    """Its number and that of the round that ended with it, the samples that were doubtful then, their places by doubt and the classes preferred, of how many,
+    their share a round before, and whether the model knew something.
+    """
 
     number: int
+    round: int
     doubtful: Ints
     order: Ints
     rather: Ints
@@ -57,7 +65,7 @@ class LabelDoubt:
     A wrong label is learnt late: its loss stays high while those of right ones fall, until the model knows it by heart; so the
     average over epochs tells them apart, where the last epoch's does not (Arpit et al. 2017, "A closer look at
     memorization in deep networks", section 3; Pleiss et al. 2020, "Identifying mislabeled data using the area under
-    the margin ranking", which averages margins). 40 bytes a sample.
+    the margin ranking", which averages margins). 48 bytes a sample.
     """
 
     def __init__(self) -> None:
@@ -66,9 +74,10 @@ class LabelDoubt:
         self._other = np.zeros(0, np.int64)
         self._other_loss = np.zeros(0)
         self._label = np.zeros(0, np.int64)
+        self._round = np.zeros(0, np.int64)
         self._pending: list[_Outputs] = []
         self._epoch: _Epoch | None = None
-        self._is_new = False  # whether something came since the last epoch ended
+        self._is_new = False  # whether something came since then
 
     def take(self, answers: Answers, samples: Ints) -> None:
         """Take what a model answered for n samples, with one label each.
@@ -102,12 +111,23 @@ class LabelDoubt:
         return found
 
     def end(self, epoch: int) -> None:
-        """Take note of the end of an epoch: whose label is doubtful by now. Once more for the same one it replaces the note: loops may end it before its last batch."""
+        """Take note of the end of an epoch: whose label is doubtful by now. Once more for the same one it replaces the note: loops may end it before its last batch.
+
+        Where epochs have other samples each, as of several processes, a round is as many of them as have half of all samples once more; else it is one. A model
+        knows less of a sample that came in rounds before, or now for the first time: with right labels too it is doubtful more often, so it is left out.
+        """
         self._flush()
-        seen = np.flatnonzero(self._count)
+        last = self._epoch
+        again = last is not None and last.number == epoch
+        number = 1 if last is None else last.round + (not again)
+        is_in = (self._round == _NOW) | (self._round == number)
+        seen = np.flatnonzero(is_in & (self._count >= min(number, 2)))
         if not self._is_new or not len(seen):
             return
+        if not again and len(seen) < _ROUND * np.count_nonzero(self._count):
+            return
         self._is_new = False
+        self._round[is_in] = number
         label, other = self._label[seen], self._other[seen]
         own = np.exp(-self._loss[seen] / self._count[seen])
         theirs = np.exp(-self._other_loss[seen] / self._count[seen])
@@ -120,18 +140,24 @@ class LabelDoubt:
         agreed = (own > theirs) & (own >= sure[label])
         # A model that is mostly wrong where it is sure has not learnt the labels yet.
         knows = doubtful.sum() <= agreed.sum()
-        last = self._epoch
-        if last is not None and last.number == epoch:
+        if last is not None and again:
             before = last.before
-        else:  # of an epoch in which the model knew nothing the share says nothing
+        else:  # of a round in which the model knew nothing the share says nothing
             before = last.share if last is not None and last.knows else None
         order = np.argsort(own[doubtful], kind="stable")
         self._epoch = _Epoch(
-            epoch, seen[doubtful], order, other[doubtful], len(seen), before, knows=bool(knows)
+            epoch,
+            number,
+            seen[doubtful],
+            order,
+            other[doubtful],
+            len(seen),
+            before,
+            knows=bool(knows),
         )
 
     def findings(self) -> list[Finding]:
-        """Return the samples whose label is less likely than another one at the end of the last epoch, if these are 3 % or more of those that have come.
+        """Return the samples whose label is less likely than another one at the end of the last epoch, if these are 3 % or more of those that came in its round.
 
         The other one is more likely than not, and as likely as in samples that have it; and of the samples of which the model is so sure
         it agrees with most, else it has learnt nothing yet. Hard samples with right labels are
@@ -157,7 +183,7 @@ class LabelDoubt:
             more = int(one.samples.max(initial=-1)) + 1 - len(self._count)
             if more > 0:
                 more = max(more, len(self._count), 1024)
-                for name in ("_loss", "_count", "_other", "_other_loss", "_label"):
+                for name in ("_loss", "_count", "_other", "_other_loss", "_label", "_round"):
                     old = getattr(self, name)
                     setattr(self, name, np.concatenate([old, np.zeros(more, old.dtype)]))
             loss, other_loss = (
@@ -170,5 +196,6 @@ class LabelDoubt:
             np.add.at(self._other_loss, at, other_loss[fine])
             np.add.at(self._count, at, 1.0)
             self._other[at] = one.other.cpu().numpy()[fine]
+            self._round[at] = _NOW
             self._label[at] = one.labels.cpu().numpy()[fine]
         self._pending = []

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from tocsin.training import Monitor, WatchedLoader
 
@@ -215,3 +215,37 @@ def test_what_is_no_class_is_not_doubted() -> None:
         smoothed.observe(one[0][:, :1], one, nn.BCEWithLogitsLoss())
         plain.observe(other[0][:, :1], other, nn.BCEWithLogitsLoss())
     np.testing.assert_array_equal(smoothed.suspicion(), plain.suspicion())
+
+
+@pytest.mark.parametrize("shares", [2, 4])
+def test_of_samples_that_come_in_some_epochs_only_right_labels_are_not_doubted(shares: int) -> None:
+    def named(y: torch.Tensor, seed: int) -> tuple[bool, NDArray[np.int64]]:
+        torch.manual_seed(seed)
+        data = TensorDataset(x, y)
+        loader = WatchedLoader(DataLoader(data, 16, sampler=DistributedSampler(data, shares, 0)))
+        model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+        descent = torch.optim.Adam(model.parameters(), 0.01)
+        found = [none]
+        for epoch in range(6 * shares):
+            loader.set_epoch(epoch)
+            for batch in loader:
+                outputs = model(batch[0])
+                loader.observe(outputs, batch)
+                descent.zero_grad()
+                nn.functional.cross_entropy(outputs, batch[1]).backward()
+                descent.step()
+            found += [one.samples for one in loader.findings() if one.kind == "doubtful label"]
+        return len(found) > 1, np.unique(np.concatenate(found))
+
+    none, doubted = np.empty(0, np.int64), 0
+    for seed in range(4):
+        draw = torch.Generator().manual_seed(seed)
+        x = torch.randn(1000, 8, generator=draw)
+        y = (x @ torch.randn(8, 3, generator=draw)).argmax(1)
+        doubted += named(y, seed)[0]
+    assert doubted == 0
+    flipped = np.zeros(1000, np.bool_)
+    flipped[np.random.default_rng(0).choice(1000, 100, replace=False)] = True
+    _, samples = named(torch.where(torch.from_numpy(flipped), (y + 1) % 3, y), 0)
+    assert flipped[samples].sum() > 0.5 * flipped.sum()
+    assert flipped[samples].mean() > 0.6
