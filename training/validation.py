@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from .layers import bare
 from .parts import only_inputs
 from .untouched import untouched
 
@@ -23,7 +25,7 @@ def answered(
     ----------
     model
         It is as it was once all batches are through, or this is closed: modes, buffers, and the states of the
-        generators of Python, numpy, torch and the loader.
+        generators of Python, numpy, torch and the loader. Of one in `DistributedDataParallel` the module itself is called, which waits for no other process.
     dataloader
         Batches.
     forward
@@ -37,8 +39,10 @@ def answered(
     """
     with untouched(model, dataloader):
         device = next((p.device for p in model.parameters()), None)
+        shared = isinstance(getattr(model, "_orig_mod", model), DistributedDataParallel)
+        inner = bare(model) if shared else model
         for batch in dataloader:
-            yield (forward(batch) if forward else model(_inputs(batch, device))), batch
+            yield (forward(batch) if forward else inner(_inputs(batch, device))), batch
 
 
 def _inputs(batch: Any, device: torch.device | None) -> torch.Tensor:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from sklearn.metrics import accuracy_score
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from tocsin.training import ModelCheckpoint, Monitor, Monitors, PerformanceMonitor, TrainingAlerts
@@ -150,3 +152,17 @@ def test_validation_that_has_forgotten_is_claimed(
         monitor.on_epoch_end(epoch)
     assert {claim.verdict.subject for claim in alerts.claims} <= {"val_accuracy"}
     assert [claim.place.epoch for claim in alerts.claims] == claimed
+
+
+def test_of_several_processes_one_may_validate_alone(tmp_path: Any) -> None:
+    """What wraps a module to train it in several would wait for the others."""
+    dist.init_process_group("gloo", rank=0, world_size=1, init_method=f"file://{tmp_path}/store")
+    try:
+        shared, passes = DistributedDataParallel(model()), list[bool]()
+        shared.register_forward_pre_hook(lambda *_: passes.append(True))
+        Monitor().validate(shared, DataLoader(rows(1), 16))
+        assert not passes
+        assert shared.training
+        assert shared.module.training
+    finally:
+        dist.destroy_process_group()
