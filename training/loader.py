@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,6 +26,11 @@ from .pictures import page
 from .recording import Recorder, Tasks, recording
 from .splits import can_be_read, page_reader, reader, rows_of
 from .targets import Targets
+
+_log = logging.getLogger(__name__)
+
+_ASKS: Final = "_check_dataloader_iterable"
+"""The function by which Lightning sees whether there is an iterator, which it then drops; it does not ask a `DataLoader`."""
 
 
 class WatchedLoader:
@@ -105,11 +112,14 @@ class WatchedLoader:
         if watch:
             self._inspection = Inspection(inputs, labels, value_range, is_iterable=is_iterable)
         self._is_open = False
+        self._is_said = False  # that nothing is known of samples
         self._doubt = LabelDoubt()
         self._audited: list[Finding] = []
         self._leaks: dict[str, tuple[int, list[Finding]]] = {}
 
     def __iter__(self) -> Iterator[Any]:
+        if sys._getframe(1).f_code.co_name == _ASKS:
+            return iter(())  # nothing is drawn, and no epoch begun, as where it has a DataLoader
         kept = self.loader._iterator  # of persistent workers, begun before the loader was wrapped
         if kept is not None and not isinstance(kept._index_sampler, Recorder):
             kept._index_sampler = Recorder(kept._index_sampler, self._log)
@@ -321,6 +331,14 @@ class WatchedLoader:
             self._doubt.end(self.epoch)
         self._is_open = False
 
+    def _unknown(self) -> None:
+        if not self._is_said:
+            self._is_said = True
+            _log.warning(
+                "a %s does not ask its sampler itself, so nothing is known of samples; wrap a DataLoader",
+                type(self.loader).__name__,
+            )
+
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next, to whatever of loader, samplers and data set has a `set_epoch`."""
         self._next_epoch = epoch
@@ -370,8 +388,8 @@ class _Epoch(Iterator[Any]):
             samples: Ints = np.arange(self._arrived, self._arrived + size)
             self._arrived += size
         else:
-            recorder = self._recorder or watched._log[0]
-            found = recorder.take(number)
+            recorder = self._recorder or next(iter(watched._log), None)
+            found = watched._unknown() if recorder is None else recorder.take(number)
             samples = np.empty(0, np.int64) if found is None else np.atleast_1d(found)
             is_sample = not self._is_batched and found is not None and not found.ndim
         info = BatchInfo(self._epoch, self._count, samples, worker)

@@ -80,18 +80,26 @@ class Tasks(dict[int, Any]):
         return found
 
 
-def recording(loader: DataLoader[Any]) -> tuple[DataLoader[Any], list[Recorder]]:
+def recording(
+    loader: DataLoader[Any], log: list[Recorder] | None = None
+) -> tuple[DataLoader[Any], list[Recorder]]:
     """Return a loader with all attributes of another one, shared for good, and where its latest recorder is to be found.
 
-    Its class is one below the loader's, so that what a class of one's own overrides is in force.
+    Its class is one below the loader's, so that what a class of one's own overrides is in force. What accelerate has prepared
+    asks another loader, which is recorded in its place; not one that deals out batches to other processes.
     """
     base: Any = type(loader)
-    log: list[Recorder] = []
+    log = [] if log is None else log
 
     class Recording(base):  # type: ignore[misc]
         @property
         def _index_sampler(self) -> Recorder:
             return Recorder(super()._index_sampler, log)
+
+    asked = loader.__dict__.get("base_dataloader")
+    if isinstance(asked, DataLoader) and base.__name__ != "DataLoaderDispatcher":
+        inner, _ = recording(asked, log)
+        Recording.base_dataloader = property(lambda _: inner)  # goes before what is in __dict__
 
     found: Any = Recording.__new__(Recording)
     object.__setattr__(found, "__dict__", loader.__dict__)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch.utils._pytree import tree_map
 from torch.utils.data import (
     BatchSampler,
@@ -266,3 +267,49 @@ def test_attributes_and_epochs_are_the_loaders() -> None:
         _ = watched.nothing
     with pytest.raises(TypeError, match="DataLoader, got list"):
         WatchedLoader([1, 2])  # type: ignore[arg-type]
+
+
+def test_an_iterator_that_is_not_used_is_an_epoch_as_of_a_plain_loader() -> None:
+    def numbers(loader: Any) -> tuple[float, list[Any], float]:
+        torch.manual_seed(2)
+        iter(loader)
+        batches = iter(loader)
+        between = float(torch.rand(1))
+        return between, [y.tolist() for _, y in batches], float(torch.rand(1))
+
+    plain = DataLoader(DATA, 8, shuffle=True)
+    assert numbers(plain) == numbers(WatchedLoader(plain))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_accelerate_has_prepared_knows_its_samples(
+    processes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def prepared() -> Any:
+        loader = DataLoader(DATA, 8, shuffle=True, generator=torch.Generator().manual_seed(3))
+        return prepare_data_loader(loader, num_processes=processes, process_index=processes - 1)
+
+    loader, other = prepared(), prepared()
+    watched = WatchedLoader(loader)
+    for epoch in range(2):
+        plain = [y.tolist() for _, y in other]
+        found = []
+        for number, batch in enumerate(watched):
+            assert batch.index == number
+            np.testing.assert_array_equal(batch.samples, batch[1].numpy())
+            found.append(batch[1].tolist())
+        assert found == plain
+        assert loader.iteration == epoch + 1
+    assert not caplog.records
+
+
+def test_a_loader_that_asks_no_sampler_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Gives(DataLoader[Any]):
+        def __iter__(self) -> Any:
+            return iter([[INPUTS[:4], ROWS[:4]], [INPUTS[4:8], ROWS[4:8]]])
+
+    watched = WatchedLoader(Gives(DATA, 4))
+    assert [(batch.index, len(batch.samples)) for batch in watched] == [(0, 0), (1, 0)]
+    assert "2 batches were not looked at" in watched.report()
+    (said,) = caplog.records
+    assert "a Gives does not ask its sampler itself" in said.getMessage()
