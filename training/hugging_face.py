@@ -88,6 +88,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc] # transformers is 
         self._pass = LatestPass(model, [], lambda given, output: _read(given, output, shifts))
         self._epoch, self._is_over = int(state.epoch or 0), False
         self.monitors.initialize(model, kwargs["train_dataloader"], self._criterion)
+        self.monitors.start(self._epoch)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell of the epoch before, with what was evaluated at its end."""

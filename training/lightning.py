@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.loss import _Loss
+from torch.utils import _pytree as pytree
+from torch.utils.data import DistributedSampler, IterableDataset
 
 try:
     from lightning.pytorch import Callback  # pyright: ignore[reportMissingImports]
@@ -19,6 +21,7 @@ except ImportError:
             "tocsin.training.lightning found neither lightning nor pytorch_lightning: pip install 'tocsin[lightning]'"
         ) from error
 
+from .loader import WatchedLoader
 from .loop import logits_of, loss_of
 from .monitor import BaseMonitor
 from .monitors import Monitors
@@ -41,7 +44,8 @@ class MonitorCallback(Callback):  # type: ignore[misc] # Lightning is not looked
     Raises
     ------
     ValueError
-        When training begins: the LightningModule has no module of that name.
+        When training begins: the LightningModule has no module of that name; or several processes would train on all rows each, since Lightning gives
+        its `DistributedSampler` to no `WatchedLoader`.
     ImportError
         When this file is imported: Lightning is missing.
 
@@ -74,12 +78,14 @@ class MonitorCallback(Callback):  # type: ignore[misc] # Lightning is not looked
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin."""
         self._close()
+        _check_shares(trainer)
         if not trainer.is_global_zero:
             return
         inner, parts = self._logits_from(pl_module)
         self._pass = LatestPass(inner, parts, _logits)
         criterion = self._criterion or _loss_in(pl_module)
         self.monitors.initialize(pl_module, trainer.train_dataloader, criterion)
+        self.monitors.start(trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -139,6 +145,24 @@ class MonitorCallback(Callback):  # type: ignore[misc] # Lightning is not looked
                 f"found no module {self._model!r} in {type(module).__name__}, which has {names}; name one of them, or "
                 "one within, as in named_modules()"
             ) from None
+
+
+def _check_shares(trainer: Any) -> None:
+    """Raise where Lightning would have given a `DataLoader` a sampler of its process's share."""
+    connector = getattr(trainer, "_accelerator_connector", None)
+    if trainer.world_size == 1 or not getattr(connector, "use_distributed_sampler", True):
+        return
+    for loader in pytree.tree_leaves(trainer.train_dataloader):
+        if not isinstance(loader, WatchedLoader) or isinstance(loader.dataset, IterableDataset):
+            continue
+        within = getattr(loader.batch_sampler, "sampler", None)
+        samplers = (loader.sampler, loader.batch_sampler, within)
+        if not any(isinstance(one, DistributedSampler) for one in samplers):
+            raise ValueError(
+                f"found a WatchedLoader without a DistributedSampler in a training of {trainer.world_size} processes, each of which would train "
+                "on all rows; wrap DataLoader(..., sampler=DistributedSampler(data)) in train_dataloader(), or say "
+                "Trainer(use_distributed_sampler=False) if the sampler gives each process its share by itself"
+            )
 
 
 def _logits(_given: dict[str, Any], output: Any) -> torch.Tensor | None:

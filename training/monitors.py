@@ -123,6 +123,29 @@ class Monitors(BaseMonitor):
                 monitor.alerts = monitor._lent = self.alerts
             self._call(number, lambda m: m.initialize(model, dataloader, criterion))
 
+    def start(self, epoch: int) -> None:
+        """Say in which epoch, counted from 0, a run that was resumed goes on; call it after `initialize`.
+
+        Parameters
+        ----------
+        epoch
+            Of the first batch, as `checkpoint.next_epoch`.
+
+        Raises
+        ------
+        ValueError
+            `epoch` is below 0.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be 0 or more, got {epoch}")
+        self._loop.epoch = epoch
+        for monitor in self.monitors:
+            loop = getattr(monitor, "_loop", None)  # those of one's own have none, and need none
+            if isinstance(monitor, Monitors):
+                monitor.start(epoch)
+            elif isinstance(loop, Loop):
+                loop.epoch = epoch
+
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Tell all of a batch."""
         sampled = self._loop.step % self.every == 0

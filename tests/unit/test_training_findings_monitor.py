@@ -15,6 +15,7 @@ from tocsin.training import (
     FindingsMonitor,
     LossMonitor,
     ModelCheckpoint,
+    Monitor,
     Monitors,
     TrainingAlerts,
     WatchedLoader,
@@ -163,3 +164,22 @@ def test_outputs_that_are_no_classes_cost_the_labels_alone(
         assert monitors.set_aside == {}
     assert [alert.subject for alert in alerts.alerts] == ["samples:non-finite input"]
     assert caplog.text.count("doubtful labels are not looked for: expected a class") == 1
+
+
+def test_a_run_that_goes_on_names_its_epochs() -> None:
+    class Own(Monitor):
+        """Knows nothing of where a run starts."""
+
+        start = "now"
+
+    alerts = TrainingAlerts(show=False)
+    monitors = Monitors([Own(), Monitors([LossMonitor()])], alerts=alerts)
+    monitors.initialize(nn.Linear(6, 3), None, None)
+    monitors.start(4)
+    monitors.on_batch_end({"loss": torch.tensor(1.0)}, None)
+    monitors.on_batch_end({"loss": torch.tensor(math.nan)}, None)
+    monitors.on_epoch_end(4)
+    assert [a.prediction_id for a in alerts.alerts] == ["batch 1 of epoch 4"]
+    assert monitors.set_aside == {}
+    with pytest.raises(ValueError, match="epoch must be 0 or more, got -1"):
+        monitors.start(-1)

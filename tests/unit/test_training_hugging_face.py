@@ -204,3 +204,27 @@ def test_the_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     exec(code, names)
     (loss, _) = names["callback"].monitors.monitors
     assert len(loss.history) == 15, "three epochs of batches of eight"
+
+
+def test_a_run_that_is_resumed_goes_on_with_its_epochs(tmp_path: Path) -> None:
+    class Breaks(BertForSequenceClassification):
+        is_broken = False
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().forward(*args, **kwargs)
+            return {"loss": found.loss * torch.nan, "logits": found.logits} if self.is_broken else found  # fmt: skip
+
+    torch.manual_seed(3)
+    model = Breaks(BertConfig(vocab_size=50, **SMALL))
+    arguments = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=4, num_train_epochs=1, report_to="none", use_cpu=True, save_strategy="epoch",
+        disable_tqdm=True, logging_strategy="no", seed=5, remove_unused_columns=False,
+    )  # fmt: skip
+    Trainer(model, arguments, train_dataset=sentences()).train()
+    model.is_broken, arguments.num_train_epochs = True, 2
+    alerts = TrainingAlerts("net", show=False)
+    callback = MonitorCallback(Monitors([LossMonitor()], alerts=alerts))
+    Trainer(model, arguments, train_dataset=sentences(), callbacks=[callback]).train(
+        resume_from_checkpoint=True
+    )
+    assert alerts.alerts[0].prediction_id == "batch 0 of epoch 1"

@@ -8,12 +8,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 os.environ["LIGHTNING_DISABLE_TIPS"] = "1"
 with warnings.catch_warnings():
@@ -248,3 +249,65 @@ def test_the_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     exec(code, names)
     (loss, _) = names["callback"].monitors.monitors
     assert [value for _, value in loss.history] == pytest.approx(module.losses)
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_watched_loader_draws_when_a_plain_one_does(tmp_path: Path, validates: bool) -> None:
+    class Draws(Module):
+        """Random numbers of its hooks come between the beginning of an epoch and its first batch."""
+
+        def on_train_start(self) -> None:
+            torch.rand(1)
+
+        def on_train_epoch_start(self) -> None:
+            torch.rand(1)
+
+    def trained(loader: Any) -> tuple[Module, float]:
+        module = Draws()
+        fit(module, tmp_path, loader=loader, **({} if validates else {"limit_val_batches": 0}))
+        return module, float(torch.rand(1))
+
+    plain, number = trained(DataLoader(data(), 32, shuffle=True))
+    loader = WatchedLoader(DataLoader(data(), 32, shuffle=True))
+    module, again = trained(loader)
+    assert module.losses == plain.losses
+    assert again == number
+    assert loader.epoch == 1
+
+
+def test_processes_that_would_train_on_all_rows_each_are_refused() -> None:
+    def begin(loader: Any, processes: int = 2, *, shares: bool = True) -> None:
+        connector = SimpleNamespace(use_distributed_sampler=shares)
+        trainer = SimpleNamespace(
+            world_size=processes, train_dataloader=loader, is_global_zero=False, _accelerator_connector=connector
+        )  # fmt: skip
+        MonitorCallback(LossMonitor()).on_train_start(trainer, Module())
+
+    plain = DataLoader(data(), 32, shuffle=True)
+    for loader in (WatchedLoader(plain), {"a": plain, "b": [WatchedLoader(plain)]}):
+        with pytest.raises(ValueError, match=r"2 processes.*DataLoader\(\.\.\., sampler=Distr"):
+            begin(loader)
+        begin(loader, 1)
+        begin(loader, shares=False)
+    begin(plain)  # Lightning sees to it
+    begin(WatchedLoader(DataLoader(data(), 32, sampler=DistributedSampler(data(), 2, 0))))
+
+
+def test_a_run_that_is_resumed_goes_on_with_its_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "two.ckpt"
+    fit(Module(), tmp_path).save_checkpoint(path)
+
+    class Breaks(Module):
+        def training_step(self, batch: Any, index: int) -> Any:
+            x, y = batch
+            is_broken = (self.current_epoch, index) == (2, 1)
+            return super().training_step((x * torch.nan if is_broken else x, y), index)
+
+    alerts = TrainingAlerts("net", show=False)
+    monitors = Monitors([LossMonitor()], alerts=alerts)
+    trainer = pl.Trainer(
+        max_epochs=3, accelerator="cpu", logger=False, callbacks=[MonitorCallback(monitors)], enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Breaks(), DataLoader(data(), 32), ckpt_path=str(path))
+    assert [a.prediction_id for a in alerts.alerts] == ["batch 1 of epoch 2"]
