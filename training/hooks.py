@@ -1,11 +1,18 @@
-"""Hooks that see and change nothing: not in what is compiled, not in a copy of the model, and no error of theirs reaches the pass."""
+"""Hooks that see and change nothing: not in what is compiled or traced, not in a copy of the model, and no error of theirs reaches the pass."""
+
+# torch exports these without saying so:
+# pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
+
+_log = logging.getLogger(__name__)
 
 
 class Hook:
@@ -19,11 +26,14 @@ class Hook:
         Given what the module gave, or was given.
     failed
         Given what `look` raised.
+    before
+        Whether it is one before the pass.
 
     Notes
     -----
-    Within `torch.compile` it is traced as nothing at all. A copy of the model, or a file of it, has a hook that does nothing: what is
-    averaged or stored is not watched.
+    Within `torch.compile` it is traced as nothing at all, and does nothing where there are no numbers to keep: in `torch.jit.trace`, and within
+    `vmap` and the other transforms of `torch.func`. A copy of the model, or a file of it, has a hook that does nothing: what is averaged or
+    stored is not watched.
     """
 
     def __init__(
@@ -31,14 +41,17 @@ class Hook:
         wants: Callable[[], bool],
         look: Callable[[Any], None],
         failed: Callable[[Exception], None],
+        *,
+        before: bool = False,
     ) -> None:
         self._wants = wants
         self._look = look
         self._failed = failed
+        self._before = before
 
     def __call__(self, _module: object, *values: Any) -> None:
         """Look at the last of what the hook is given."""
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if has_no_numbers() or not torch.is_grad_enabled():
             return
         try:
             if self._wants():
@@ -46,13 +59,53 @@ class Hook:
         except Exception as error:  # the pass must not fail for it
             self._failed(error)
 
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _no_hook, ()
+    @property
+    def __name__(self) -> str:
+        """What `torch.jit.script` asks for first.
+
+        Raises
+        ------
+        AttributeError
+            Always: a hook cannot be scripted.
+        """
+        raise AttributeError(
+            "a model cannot be scripted while monitors watch it: script copy.deepcopy(model), or close the monitors first"
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Callable[..., None]], tuple[bool, ...]]:
+        return _no_hook, (self._before,)
 
 
-def _no_hook() -> Callable[..., None]:
-    return _nothing
+def has_no_numbers() -> bool:
+    """Return whether a pass is one of a compiler, a tracer or a transform, whose tensors are none that can be kept."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        or torch._C._are_functorch_transforms_active()  # torch has no public name for it
+    )
 
 
-def _nothing(*_values: object) -> None:
-    """What a copy has in place of a hook."""
+def takes_hooks(module: nn.Module) -> bool:
+    """Return whether a module takes forward hooks: one that is scripted does not."""
+    return not isinstance(module, torch.jit.RecursiveScriptModule)  # type: ignore[attr-defined]
+
+
+def warn_of_scripted(model: nn.Module, what: str) -> None:
+    """Log what is not seen of a model, if a part of it is scripted."""
+    if not all(map(takes_hooks, model.modules())):
+        _log.warning("a part of the model is scripted, which takes no hooks: %s", what)
+
+
+def _no_hook(before: bool) -> Callable[..., None]:
+    return _given if before else _given_and_gave
+
+
+# What a copy has in place of a hook. Scripted, these fit modules that are given one tensor and give one.
+
+
+def _given(self: Any, inputs: tuple[torch.Tensor]) -> None:
+    """Do nothing."""
+
+
+def _given_and_gave(self: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    """Do nothing."""

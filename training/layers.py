@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from .hooks import Hook
+from .hooks import Hook, takes_hooks
 
 _KEEPS: Final = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout,
@@ -65,7 +65,7 @@ def finite_hooks(
     Parameters
     ----------
     model
-        On it and its layers that could make a number that is none of ones that are.
+        On it and its layers that could make a number that is none of ones that are, but for those that are scripted.
     wants
         Whether this pass is looked at. One without gradients is not, nor is what is compiled.
     take
@@ -75,15 +75,20 @@ def finite_hooks(
         Given what went wrong in a hook.
     """
 
-    def hook(name: str) -> Hook:
+    def hook(name: str, *, before: bool = False) -> Hook:
         def look(values: Any) -> None:
-            for tensor in values if isinstance(values, (tuple, list)) else (values,):
+            several = values if isinstance(values, (tuple, list)) else (values,)
+            for number, tensor in enumerate(several):
                 if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-                    take(name, tensor.detach().sum(dtype=torch.float32))
+                    # An argument after the first may be a mask, which is added: -inf, or the lowest number that there is.
+                    seen = tensor.detach().clamp(min=0) if before and number else tensor.detach()
+                    take(name, seen.sum(dtype=torch.float32))
 
-        return Hook(wants, look, failed)
+        return Hook(wants, look, failed, before=before)
 
-    yield model.register_forward_pre_hook(hook(""))
+    if takes_hooks(model):
+        yield model.register_forward_pre_hook(hook("", before=True))
     for name, module in model.named_modules():
-        if next(module.children(), None) is None and not isinstance(module, _KEEPS):
+        is_leaf = next(module.children(), None) is None and not isinstance(module, _KEEPS)
+        if is_leaf and takes_hooks(module):
             yield module.register_forward_hook(hook(name_of(name)))

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import nn
 
-from .hooks import Hook
+from .hooks import Hook, has_no_numbers, takes_hooks, warn_of_scripted
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,13 +34,13 @@ class LatestPass(Generic[T]):
         self._read = read
         self._of_model: T | None = None
         self._of_part: T | None = None
+        sees = [(model, self._see_model), *((part, self._see_part) for part in parts)]
         self._handles = [
-            model.register_forward_hook(_PassHook(self._see_model, self._failed), with_kwargs=True)
+            module.register_forward_hook(_PassHook(see, self._failed), with_kwargs=True)
+            for module, see in sees
+            if takes_hooks(module)
         ]
-        self._handles += [
-            part.register_forward_hook(_PassHook(self._see_part, self._failed), with_kwargs=True)
-            for part in parts
-        ]
+        warn_of_scripted(model, "what that part gives is not seen")
 
     def take(self) -> T | None:
         """Return what was read since the last call; None if nothing was."""
@@ -76,9 +75,20 @@ class _PassHook(Hook):
 
     def __call__(self, _module: object, *values: Any) -> None:
         """Look at what a hook with `with_kwargs=True` is given."""
-        if torch.compiler.is_compiling():
+        if has_no_numbers():
             return
         try:
             self._look(values[-2:])
         except Exception as error:  # the pass must not fail for it
             self._failed(error)
+
+    def __reduce__(self) -> tuple[Callable[..., Callable[..., None]], tuple[bool, ...]]:
+        return _no_hook, ()
+
+
+def _no_hook() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(*_values: object) -> None:
+    """What a copy has in place of a hook."""

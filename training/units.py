@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..detectors.batch_means import BatchMeans
-from .hooks import Hook
+from .hooks import Hook, takes_hooks
 from .layers import layers_of
 
 INPUT: Final = "input"
@@ -22,12 +22,18 @@ _LAST: Final = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.EmbeddingBag)
 class LayerUnits:
     """Sums over passes, by layer, of the means of units and of their squares.
 
+    Attributes
+    ----------
+    last
+        Whether the units of the layer that was seen last are the last dimension of what it gave, else dimension 1.
+
     Notes
     -----
     32 bytes a unit. A layer is a module that has parameters of its own; of one that gives several tensors the first is looked at.
     """
 
     def __init__(self) -> None:
+        self.last = False
         self._sums: dict[str, torch.Tensor] = {}
         self._passes: dict[str, int] = {}
         self._rows: dict[str, int] = {}
@@ -37,12 +43,18 @@ class LayerUnits:
     ) -> Iterator[Any]:
         """Hang hooks on a model and its layers; yield their handles."""
 
-        def hook(layer: str, *, last: bool) -> Hook:
-            return Hook(wants, lambda values: self._take(layer, values, last=last), failed)
+        def hook(layer: str, *, last: bool, before: bool = False) -> Hook:
+            def look(values: Any) -> None:
+                self.last = last
+                self._take(layer, values, last=last)
 
-        yield model.register_forward_pre_hook(hook(INPUT, last=False))
+            return Hook(wants, look, failed, before=before)
+
+        if takes_hooks(model):
+            yield model.register_forward_pre_hook(hook(INPUT, last=False, before=True))
         for name, module in layers_of(model).items():
-            yield module.register_forward_hook(hook(name, last=isinstance(module, _LAST)))
+            if takes_hooks(module):
+                yield module.register_forward_hook(hook(name, last=isinstance(module, _LAST)))
 
     def _take(self, layer: str, values: Any, *, last: bool) -> None:
         tensor = values[0] if isinstance(values, (tuple, list)) and values else values
@@ -79,13 +91,14 @@ class LayerUnits:
 def _moments(tensor: torch.Tensor, *, last: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the (k,) means of units, and of their squares.
 
-    Sums and norms by row are some twenty times as fast on a CPU as `torch.var_mean` over several dimensions; they are of single precision,
-    and added up in double.
+    Sums and norms by row are some twenty times as fast on a CPU as `torch.var_mean` over several dimensions; they are of single precision
+    at least, and added up in double.
     """
     parts = tensor.flatten(0, -2) if last else tensor.flatten(2)
     along = 0 if last else 2
-    total = parts.sum(along, dtype=torch.float32).double()
-    square = torch.linalg.vector_norm(parts, dim=along, dtype=torch.float32).double().square()
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    total = parts.sum(along, dtype=wide).double()
+    square = torch.linalg.vector_norm(parts, dim=along, dtype=wide).double().square()
     if not last:
         total, square = total.sum(0), square.sum(0)
     count = tensor.numel() // len(total)
