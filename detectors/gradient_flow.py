@@ -19,6 +19,9 @@ _STEPS: Final = 10
 """Steps in a row that make a layer dead, and of which a layer's median share is taken; chosen."""
 VANISHED: Final = 1e-5
 """Of the largest layer's root mean square; chosen. Healthy nets on digits and MNIST raise nothing, ten sigmoid layers do (`bench training-faults`)."""
+_REACHED: Final = 10 * VANISHED
+"""A layer of so much gets its gradient, and what comes after it is on no way that has vanished: chosen. Classifiers like BERT give it 5e-3, ten
+sigmoid layers at most 1e-9 where it vanishes first."""
 _LARGE_UPDATE: Final = 1.0
 """Of a layer's weights, in three of the last five looks. About 0.001 is usual."""
 _FLOOR: Final = math.log(10.0) / RISE
@@ -37,10 +40,15 @@ class GradientFlow:
         Of the layers, in the order of the forward pass.
     sizes
         (layers,) int64: how many parameters each has.
+    unplaced
+        So many of the first have no place in the order that is known.
 
     Notes
     -----
     A layer that is frozen, or was not part of a step, has -1 in place of each number, and is not judged.
+
+    A gradient vanishes on its way to the first layer. So of layers with next to none only those are claimed before which none gets 1e-4 of
+    the largest: queries and keys of attention that still looks everywhere alike may get less than 1e-5, while what is before them learns.
 
     Examples
     --------
@@ -52,8 +60,9 @@ class GradientFlow:
     [(9, 'dead', 'gradient:first')]
     """
 
-    def __init__(self, names: Sequence[str], sizes: Ints) -> None:
+    def __init__(self, names: Sequence[str], sizes: Ints, unplaced: int = 0) -> None:
         self.names = list(names)
+        self._unplaced = unplaced
         self._roots = np.sqrt(np.maximum(sizes, 1))
         self._surges = Surges(_FLOOR, _WILD)
         self._zeros = np.zeros(len(self.names), np.int64)
@@ -121,12 +130,13 @@ class GradientFlow:
         share[share == 0.0] = np.nan  # those are dead, not faint
         self._shares.append(share)
         if len(self._shares) == _STEPS:
-            shares = np.array(self._shares)
-            whole = ~np.isnan(shares).any(axis=0)
-            faint = np.flatnonzero(whole & (np.median(shares, axis=0) < VANISHED))
+            middle = np.median(self._shares, axis=0)  # NaN where one of them is
+            reached = np.flatnonzero(middle[self._unplaced :] >= _REACHED)
+            end = self._unplaced + int(reached[0]) if len(reached) else len(middle)
+            faint = np.flatnonzero(middle[:end] < VANISHED)
             if len(faint):
-                middle = np.median(shares[:, faint], axis=0)
-                layer, least = self.names[faint[np.argmin(middle)]], float(middle.min())
+                layer = self.names[faint[np.argmin(middle[faint])]]
+                least = float(middle[faint].min())
                 found += self._claims(
                     step, "vanishing", layer, least, VANISHED, "share of the largest layer's gradient",
                     f"the gradient of {layer} is {least:.1e} of the largest layer's, as root mean square, and {len(faint)} of "

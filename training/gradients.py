@@ -25,7 +25,8 @@ from ..core.verdict import Verdict
 from ..detectors.gradient_flow import GradientFlow
 from .alerts import TrainingAlerts
 from .curve import Curve
-from .layers import finite_hooks, layers_of
+from .hooks import warn_of_scripted
+from .layers import finite_hooks, layers_of, name_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor, not_begun
 from .readings import Readings
@@ -34,6 +35,10 @@ _SMALLEST: Final = 1e-12
 _MOST: Final = 1 << 14
 """Outputs of layers between two ends of batches: more are of a loop that does not say when a batch ends."""
 _POINTS: Final = 1000  # of the curve of a layer, of which there may be hundreds
+_OF_A_RUN: Final = frozenset(
+    ["_optimizers", "_layers", "_layer_of", "_parameters", "_number", "_order", "_flow"]
+)
+"""Attributes that hold on to the model and its optimizers."""
 
 
 class _Sent(NamedTuple):
@@ -77,7 +82,8 @@ class GradientMonitor(BaseMonitor):
     -----
     Gradients are read when an optimizer of torch steps that has parameters of the model: after accumulation, clipping and the unscaling of
     AMP, and before they are set to zero. A step that AMP leaves out, since its scale was too large, is not looked at. A layer is a module that
-    has parameters of its own. Within what `torch.compile` has compiled the forward pass is not looked at, the gradients are.
+    has parameters of its own. Within what `torch.compile` or `torch.jit.script` has compiled the forward pass is not looked at, the gradients are.
+    A copy of a monitor, or a file of it, has its settings and what it recorded, and watches nothing before `initialize`.
     """
 
     def __init__(
@@ -98,8 +104,15 @@ class GradientMonitor(BaseMonitor):
         self._handles: list[Any] = []
         self._forget()
 
+    def __getstate__(self) -> dict[str, Any]:
+        new = GradientMonitor(every=self.every, finite_every=self.finite_every, alerts=self.alerts)
+        new.history, new.by_layer = self.history, self.by_layer
+        return {k: v for k, v in vars(self).items() if k not in _OF_A_RUN} | vars(new)
+
     def _forget(self) -> None:
         self._passes: list[tuple[str, torch.Tensor]] = []
+        self._passed: set[str] = set()
+        self._is_recomputed = False
         self._norms: dict[int, torch.Tensor] = {}
         self._ratios: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._before: dict[int, torch.Tensor] = {}
@@ -125,7 +138,9 @@ class GradientMonitor(BaseMonitor):
         self._layer_of: list[str] = [layer for layer, _ in owned]
         self._parameters = [p for _, p in owned]
         self._number = {id(p): k for k, p in enumerate(self._parameters)}
+        self._order = {name_of(name): k for k, (name, _) in enumerate(model.named_modules())}
         self._flow: GradientFlow | None = None
+        warn_of_scripted(model, "which of its layers is the first that is not finite is not seen")
         self._handles += finite_hooks(model, self._wants_passes, self._take_pass, self._failed)
         self._handles += [
             register_optimizer_step_pre_hook(self._before_step),
@@ -139,6 +154,10 @@ class GradientMonitor(BaseMonitor):
             raise self._error
         place = self._loop.end_batch(batch)
         passes, norms, ratios, scale = self._passes, self._norms, self._ratios, self._scale
+        if (
+            self._is_recomputed
+        ):  # the backward pass made them, so their order is not that of a forward pass
+            passes.sort(key=lambda one: self._order.get(one[0], -1))
         self._forget()
         if passes or norms:
             sent = _Sent(
@@ -171,6 +190,10 @@ class GradientMonitor(BaseMonitor):
 
     def _take_pass(self, layer: str, total: torch.Tensor) -> None:
         if len(self._passes) < _MOST:
+            is_new = layer not in self._passed
+            # Reentrant checkpoints of activations; torch has no public name for it, and asks so itself.
+            self._is_recomputed |= is_new and torch._C._current_graph_task_id() >= 0
+            self._passed.add(layer)
             self._passes.append((layer, total))
 
     def _before_step(
@@ -292,7 +315,8 @@ class GradientMonitor(BaseMonitor):
             sizes = dict.fromkeys(names, 0)
             for layer, p in zip(self._layer_of, self._parameters, strict=True):
                 sizes[layer] += 0 if is_lazy(p) else p.numel()
-            self._flow = GradientFlow(names, np.array(list(sizes.values()), np.int64))
+            unplaced = sum(name not in order for name in names) if order else 0
+            self._flow = GradientFlow(names, np.array(list(sizes.values()), np.int64), unplaced)
         return self._flow
 
     def _by_layer(self, flow: GradientFlow, parameters: list[int], norms: Floats) -> Floats:
@@ -306,4 +330,5 @@ class GradientMonitor(BaseMonitor):
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.detach()._values() if gradient.is_sparse else gradient.detach()
+    """Return the numbers of a gradient, of a sparse one each place's once."""
+    return gradient.detach().coalesce().values() if gradient.is_sparse else gradient.detach()

@@ -88,6 +88,18 @@ def test_the_faintest_layer_is_named() -> None:
     assert "2 of 3 layers" in found[0].evidence
 
 
+def test_a_faint_layer_after_one_that_gets_its_gradient_has_not_vanished() -> None:
+    def found(norms: list[float], unplaced: int = 0) -> list[str]:
+        watched = GradientFlow(LAYERS, np.array([100, 100, 100]), unplaced)
+        return [v.subject for step in range(20) for v in watched.update(step, np.array(norms))]
+
+    assert found([1e-2, 1e-8, 1.0]) == [], "queries of attention"
+    assert found([2e-5, 1e-8, 1.0]) == ["gradient:middle"]
+    assert found([-1.0, 1e-8, 1.0]) == ["gradient:middle"], "the first is frozen"
+    assert found([1e-2, 1e-8, 1.0], unplaced=1) == ["gradient:middle"]
+    assert found([1e-8, 1e-2, 1.0], unplaced=1) == ["gradient:first"]
+
+
 def test_the_layer_whose_gradient_first_is_no_number_is_the_last_in_the_forward_order() -> None:
     (found,) = flow().update(7, np.array([np.nan, np.inf, 1.0]))
     assert (found.offset, found.change, found.subject) == (7, "non-finite", "gradient:middle")
