@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -13,11 +14,13 @@ from ..detectors import activation_shift
 from ..detectors.activation_shift import ActivationShift, Move
 from ..detectors.first_claims import FirstClaims
 from .alerts import TrainingAlerts
-from .hooks import Hook
+from .hooks import Hook, takes_hooks, warn_of_scripted
 from .layers import name_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor
 from .units import INPUT, LayerUnits
+
+_log = logging.getLogger(__name__)
 
 _RECTIFIERS: Final = (nn.ReLU, nn.ReLU6)
 _BOUNDS: Final[tuple[tuple[type[nn.Module], float, float], ...]] = (
@@ -26,8 +29,6 @@ _BOUNDS: Final[tuple[tuple[type[nn.Module], float, float], ...]] = (
 _NEAR: Final = 0.01
 """Of the distance between the bounds: a sigmoid's gradient is less than 4 percent of its largest there."""
 _LEAST: Final = 10  # passes looked at in an epoch before it is judged
-
-
 _MODAL: Final = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 """Modules that do something else in evaluation."""
 
@@ -38,7 +39,7 @@ class ActivationMonitor(BaseMonitor):
     Parameters
     ----------
     every
-        The passes of one batch in so many are looked at.
+        The passes of one batch in so many are looked at, or of more where the data loader has a length that gives fewer than ten in an epoch.
     dead, saturated
         The share of a layer's units that never were above zero in an epoch, and of its values within 1 % of the bounds, from which on it is claimed.
     shift
@@ -63,8 +64,9 @@ class ActivationMonitor(BaseMonitor):
 
     Notes
     -----
-    A unit is a column of a rectifier's output, or a channel: dimension 1; of a linear layer, and of one that normalises rows, the last. An epoch of fewer than
-    ten passes that were looked at is not judged. Functions, such as `torch.relu`, and what is compiled are not seen.
+    A unit is a column of an output, or a channel: dimension 1; of a linear layer, and of one that normalises rows, the last, and so of a rectifier that
+    comes after one of these. An epoch of fewer than ten passes that were looked at is not judged, and a warning is logged once. Functions, such as `torch.relu`,
+    and what is compiled or scripted are not seen.
 
     A shift is judged from the third comparison of a layer on, and is claimed where it is three times the largest of the last five as well; of
     the inputs, which do not learn, the first is, and an eighth of `shift` is enough later where it is more than chance. The claim names the first layer of the pass. Claimed as well is an epoch in all of which a layer
@@ -104,6 +106,9 @@ class ActivationMonitor(BaseMonitor):
         self._claims = FirstClaims()
         self._units = LayerUnits()
         self._trained: set[str] = set()  # layers that were in training once
+        self._is_last: dict[str, bool] = {}  # of rectifiers, whether units are the last dimension
+        self._every = self.every
+        self._has_warned = False
 
     def _forget(self) -> None:
         self._alive: dict[str, torch.Tensor] = {}
@@ -111,21 +116,24 @@ class ActivationMonitor(BaseMonitor):
         self._passes: dict[str, int] = {}
         self._in_evaluation: dict[str, int] = {}
         self._in_training: set[str] = set()
+        self._looked = 0  # batches
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
         """Begin: hooks on the layers."""
-        del dataloader, criterion
+        del criterion
         self.close()
         self.alerts = self.alerts or TrainingAlerts()
         self._loop, self.history, self._error = Loop(), [], None
         self._begin()
         self._forget()
+        self._every = _often_enough(self.every, dataloader)
+        warn_of_scripted(model, "activations of it are not seen")
         self._handles += self._units.hooks(model, self._wants, self._failed)
         for name, module in model.named_modules():
             look = self._look_of(name_of(name), module)
-            if look is not None:
+            if look is not None and takes_hooks(module):
                 hook = Hook(self._wants, look, self._failed)
                 self._handles.append(module.register_forward_hook(hook))
 
@@ -134,11 +142,15 @@ class ActivationMonitor(BaseMonitor):
         del outputs
         if self._error is not None:
             raise self._error
+        self._looked += self._wants()
         self._loop.end_batch(batch)
 
     def on_epoch_end(self, epoch: int) -> None:
         """Read what was counted, and judge it."""
         place = self._loop.last_of(epoch)
+        if self._looked < _LEAST and not self._has_warned:
+            self._has_warned = True
+            self._warn(epoch, self._loop.place.batch)
         row = {"epoch": float(epoch)}
         for layer, alive in self._alive.items():
             share = row[f"dead:{layer}"] = 1.0 - float(alive.float().mean())
@@ -161,7 +173,16 @@ class ActivationMonitor(BaseMonitor):
         self._handles = []
 
     def _wants(self) -> bool:
-        return self._loop.step % self.every == 0
+        return self._loop.step % self._every == 0
+
+    def _warn(self, epoch: int, batches: int) -> None:
+        advice = f"ActivationMonitor(every={batches // _LEAST}) looks at enough"
+        if batches < _LEAST:
+            advice = "make batches smaller, or call on_epoch_end once in several epochs"
+        _log.warning(
+            "activations of epoch %d are not judged: %d of its %d batches were looked at, of %d that it takes: %s",
+            epoch, self._looked, batches, _LEAST, advice,
+        )  # fmt: skip
 
     def _failed(self, error: Exception) -> None:
         self._error = error
@@ -185,7 +206,11 @@ class ActivationMonitor(BaseMonitor):
             self._in_evaluation[layer] = self._in_evaluation.get(layer, 0) + 1
 
     def _take_rectified(self, layer: str, output: torch.Tensor) -> None:
-        other = [k for k in range(output.ndim) if k != 1] if output.ndim > 1 else [0]
+        if not output.numel():
+            return
+        is_last = self._is_last.setdefault(layer, self._units.last)
+        unit = output.ndim - 1 if is_last else 1
+        other = [k for k in range(output.ndim) if k != unit] if output.ndim > 1 else [0]
         alive = (output.amax(other) > 0).reshape(-1)
         before = self._alive.get(layer)
         is_like = before is not None and before.shape == alive.shape
@@ -193,6 +218,8 @@ class ActivationMonitor(BaseMonitor):
         self._passes[layer] = self._passes.get(layer, 0) + 1
 
     def _take_bounded(self, layer: str, output: torch.Tensor, low: float, high: float) -> None:
+        if not output.numel():
+            return
         margin = _NEAR * (high - low)
         share = ((output < low + margin) | (output > high - margin)).float().mean()
         before = self._shares.get(layer)
@@ -237,3 +264,14 @@ class ActivationMonitor(BaseMonitor):
         if is_first and self.alerts is not None:
             layer = verdict.subject.removeprefix("activation:")
             self.alerts.claim(verdict, f"activations: {layer}, {verdict.evidence}", place)
+
+
+def _often_enough(every: int, dataloader: Any) -> int:
+    """Return one batch in how many is looked at: fewer than `every` where an epoch has too few of those, if its length is known."""
+    try:
+        batches = len(dataloader)
+    except (
+        Exception
+    ):  # of one's own, or without an end: whatever it raises, the length is not known
+        return every
+    return max(1, min(every, batches // _LEAST)) if batches else every
