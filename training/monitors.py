@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
+import msgspec
 from torch import nn
 
+from ..core.alert import fingerprint
 from ..detectors.base import last_words
 from .alerts import TrainingAlerts
 from .layers import bare
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ..consumers.reference_writer import Written
 
 _log = logging.getLogger(__name__)
+_WORDS: Final = 200  # characters of an error's first line in an alert
 
 
 class Monitors(BaseMonitor):
@@ -47,7 +50,8 @@ class Monitors(BaseMonitor):
     monitors
         Those that were given, then what serves `writer` and `progress`.
     set_aside
-        The monitors that failed, by name, and with which error. An alert of kind `pipeline` says so, and the log has the traceback.
+        The monitors that failed, by name, and with which error. An alert of kind `pipeline` of each says so, with the first line of its error, and
+        the log has the traceback.
 
     Raises
     ------
@@ -219,11 +223,21 @@ class Monitors(BaseMonitor):
         _log.error("monitor %s set aside, training goes on", name, exc_info=error)
         try:
             if self.alerts is not None:
-                self.alerts.claim(
-                    last_words(name, error, self._loop.step, 0),
-                    f"monitor {name} set aside: {type(error).__name__}",
-                    self._loop.place,
-                    kind="pipeline",
-                )
+                self._alert(self.alerts, name, error)
         except Exception:  # a user's callback, say
             _log.exception("the alert that monitor %s was set aside failed", name)
+
+    def _alert(self, alerts: TrainingAlerts, name: str, error: Exception) -> None:
+        """Say that a monitor was set aside, also where it is part of the incident of another that was."""
+        words = str(error).strip().partition("\n")[0]
+        short = words if len(words) <= _WORDS else f"{words[:_WORDS]}..."
+        text = f"monitor {name} set aside: {type(error).__name__}" + (f": {short}" if short else "")
+        verdict, place = last_words(name, error, self._loop.step, 0), self._loop.place
+        alerts.claim(verdict, text, place, kind="pipeline")
+        last = next((a for a in reversed(alerts.alerts) if a.kind == "pipeline"), None)
+        if last is not None and last.subject != verdict.subject:
+            alerts._send(msgspec.structs.replace(
+                last, id=f"{last.incident}:{name}", subject=verdict.subject, detector=name, evidence=verdict.evidence,
+                offset=verdict.offset, prediction_id=str(place), summary=f"{text} ({place})",
+                fingerprint=fingerprint(last.model, last.environment, last.kind, verdict.subject),
+            ))  # fmt: skip
