@@ -17,6 +17,7 @@ import torch
 from . import training_faults_data as data
 from . import training_faults_loop as loop
 from . import training_faults_triggers as triggers
+from . import training_faults_unusual as unusual
 from .common import Figures
 
 Part = Callable[[Figures, range, Executor], None]
@@ -31,6 +32,7 @@ PARTS: Final[dict[str, Part]] = {
     "shards": data.shards,
     "healthy-loaders": data.healthy_loaders,
     "triggers": triggers.triggers,
+    "unusual": unusual.unusuals,
 }
 _FIRST: Final = 7_000
 """Seeds of the bench: none of them was looked at while anything was chosen, which was done with others below 5,000."""
