@@ -331,7 +331,7 @@ class WatchedLoader:
             self._doubt.end(self.epoch)
         self._is_open = False
 
-    def _unknown(self) -> None:
+    def _say_unknown(self) -> None:
         if not self._is_said:
             self._is_said = True
             _log.warning(
@@ -389,7 +389,9 @@ class _Epoch(Iterator[Any]):
             self._arrived += size
         else:
             recorder = self._recorder or next(iter(watched._log), None)
-            found = watched._unknown() if recorder is None else recorder.take(number)
+            if recorder is None:
+                watched._say_unknown()
+            found = None if recorder is None else recorder.take(number)
             samples = np.empty(0, np.int64) if found is None else np.atleast_1d(found)
             is_sample = not self._is_batched and found is not None and not found.ndim
         info = BatchInfo(self._epoch, self._count, samples, worker)

@@ -89,21 +89,21 @@ def recording(
     asks another loader, which is recorded in its place; not one that deals out batches to other processes.
     """
     base: Any = type(loader)
-    log = [] if log is None else log
+    known: list[Recorder] = [] if log is None else log
 
     class Recording(base):  # type: ignore[misc]
         @property
         def _index_sampler(self) -> Recorder:
-            return Recorder(super()._index_sampler, log)
+            return Recorder(super()._index_sampler, known)
 
     asked = loader.__dict__.get("base_dataloader")
     if isinstance(asked, DataLoader) and base.__name__ != "DataLoaderDispatcher":
-        inner, _ = recording(asked, log)
+        inner, _ = recording(asked, known)
         Recording.base_dataloader = property(lambda _: inner)  # goes before what is in __dict__
 
     found: Any = Recording.__new__(Recording)
     object.__setattr__(found, "__dict__", loader.__dict__)
-    return found, log
+    return found, known
 
 
 def _numbers(given: Any) -> Ints:
