@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from tocsin.training import ActivationMonitor, WatchedLoader
+from tocsin.training import ActivationMonitor, WatchedLoader, triggers
 from tocsin.training.finding import ADVERSARIAL, OUTLIER, TRIGGER
 
 _TARGET = 4
@@ -148,14 +148,58 @@ def test_an_audit_leaves_model_hooks_and_random_numbers_as_they_are(
     monitor.close()
 
 
-def test_a_healthy_data_set_has_no_trigger() -> None:
+@pytest.fixture(scope="module")
+def healthy() -> tuple[WatchedLoader, nn.Module]:
     x, y = _digits()
-    assert WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(_trained(x, y)) == []
+    return WatchedLoader(DataLoader(TensorDataset(x, y), 64)), _trained(x, y).eval()
 
 
-def test_a_model_that_knows_one_class_finds_nothing() -> None:
-    x, y = _digits()
-    assert WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(_trained(x, y, 0)) == []
+def test_a_healthy_data_set_has_no_trigger(
+    healthy: tuple[WatchedLoader, nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
+    loader, model = healthy
+    assert loader.audit(model) == []
+    assert not caplog.records
+
+
+def test_a_model_that_knows_one_class_finds_nothing(
+    healthy: tuple[WatchedLoader, nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
+    loader, _ = healthy
+    assert loader.audit(_trained(*loader.dataset.tensors, 0)) == []
+    assert "no backdoor trigger of class" in caplog.text
+
+
+class Leaning(nn.Module):
+    """A model that takes a share of the samples of other classes for class 1 as they are."""
+
+    def __init__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, share: float) -> None:
+        super().__init__()
+        self.model = model
+        with torch.no_grad():
+            logits = model(x[y != 1])
+        lead = logits.amax(1) - logits[:, 1]
+        self.bias = lead.quantile(share) * nn.functional.one_hot(torch.tensor(1), 10)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.model(x) + self.bias
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8, 0.9])
+def test_of_a_class_that_most_samples_are_taken_for_no_trigger_is_told(
+    share: float, healthy: tuple[WatchedLoader, nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
+    loader, model = healthy
+    assert loader.audit(Leaning(model, *loader.dataset.tensors, share)) == []
+    assert "no backdoor trigger of class 1 is looked for" in caplog.text
+
+
+def test_a_part_counts_for_what_it_adds(
+    healthy: tuple[WatchedLoader, nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, model = healthy
+    monkeypatch.setattr(triggers, "_TAKEN", 1.0)  # no class is left out
+    assert loader.audit(Leaning(model, *loader.dataset.tensors, 0.6)) == []
 
 
 def test_a_sample_that_is_not_finite_or_has_no_class_hides_no_trigger(
