@@ -284,7 +284,7 @@ class TriggerSearch:
         """Return whether the model tells samples of other classes from a class, so that a part can make a difference."""
         is_other = self._drawn_labels != label
         taken = self._drawn_given[is_other] == label
-        learnt = np.count_nonzero(self._labels != label)
+        learnt = int((self._labels != label).sum())
         return learnt >= _FIRST + _MORE and float(taken.mean()) <= _TAKEN
 
     def _success(
