@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_a_model_that_knows_one_class_finds_nothing(
 ) -> None:
     loader, _ = healthy
     assert loader.audit(_trained(*loader.dataset.tensors, 0)) == []
-    assert "no backdoor trigger of class" in caplog.text
+    assert "no backdoor trigger of class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 is looked for" in caplog.text
 
 
 class Leaning(nn.Module):
@@ -191,7 +192,7 @@ def test_of_a_class_that_most_samples_are_taken_for_no_trigger_is_told(
 ) -> None:
     loader, model = healthy
     assert loader.audit(Leaning(model, *loader.dataset.tensors, share)) == []
-    assert "no backdoor trigger of class 1 is looked for" in caplog.text
+    assert re.search("no backdoor trigger of class (0, )?1[, ]", caplog.text)
 
 
 def test_a_part_counts_for_what_it_adds(
