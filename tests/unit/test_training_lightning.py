@@ -178,6 +178,7 @@ def test_a_batch_is_named_by_its_loader_and_logits_come_of_a_child_too(tmp_path:
     assert found == {
         ("loss", "non-finite", "batch 4 of epoch 1"),
         ("gradient:net.0", "non-finite", "batch 4 of epoch 1"),
+        ("val_accuracy", "rate down", "batch 5 of epoch 1"),
     }
 
 
