@@ -65,9 +65,12 @@ def _put_back(value: Any, was: Any) -> None:
         copied, version = was
         if value._version != version:  # a comparison would wait for the device
             value.copy_(copied)
-    elif was is not None:
+    elif isinstance(value, list | deque) and was is not None:
         value.clear()
-        (value.extend if isinstance(value, list | deque) else value.update)(was)
+        value.extend(was)
+    elif isinstance(value, dict | set) and was is not None:
+        value.clear()
+        value.update(was)
 
 
 def is_of_two(criterion: object) -> bool:
