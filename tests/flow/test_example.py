@@ -28,9 +28,10 @@ def test_a_resnet_is_trained_on_cifar(tmp_path: Path) -> None:
     said, progress = run(tmp_path, DATA, "--epochs", "1", "--rows", "256")
     assert "trained on 256 of 256 samples" in said
     assert "best epoch 0: validated accuracy 0." in said
-    few, line = progress.splitlines()
+    few, line, unlearnt = progress.splitlines()
     assert few.startswith("activations of epoch 0 are not judged: 2 of its 2 batches")
     assert line.startswith("epoch 0: 2 batches, loss ")
+    assert unlearnt.startswith("no backdoor trigger of class 0, 1, 2")
     kept = {path.name for path in tmp_path.iterdir() if path.suffix != ".state"}
     assert kept >= {"last.safetensors", "monitors.svg", "reference.npz"}
 
