@@ -19,7 +19,7 @@ from .loop import Loop, Place, logits_of
 from .monitor import BaseMonitor, not_begun
 
 _log = logging.getLogger(__name__)
-_COLLAPSE: Final = 3.0
+_COLLAPSE: Final = 2.5
 """Times the fall that is claimed in its first epoch; chosen: momentum on few digits loses 10 to 20 points for an epoch, and is healthy."""
 
 
@@ -47,7 +47,7 @@ class PerformanceMonitor(BaseMonitor):
         One batch of training in so many is counted; of validation all are.
     fall
         An epoch whose accuracy, in training or validation, is so much below the best one's, and below by more than chance, is claimed if the
-        one before was as well, or if it is three times as much: an epoch may end at a bad moment, and the next be as good as ever.
+        one before was as well, or if it is two and a half times as much: an epoch may end at a bad moment, and the next be as good as ever.
     alerts
         Where claims go; `Monitors` gives its own.
 

@@ -19,6 +19,15 @@ from tocsin.training import Monitor, WatchedLoader
 N = 800
 
 
+def observed_epoch(model: nn.Module, descent: torch.optim.Optimizer, loader: WatchedLoader) -> None:
+    for batch in loader:
+        outputs = model(batch[0])
+        loader.observe(outputs, batch)
+        descent.zero_grad()
+        nn.functional.cross_entropy(outputs, batch[1]).backward()
+        descent.step()
+
+
 def blobs(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     y = torch.randint(0, 4, (N,), generator=draw)
@@ -121,12 +130,7 @@ def test_what_a_model_has_only_not_learnt_yet_is_not_doubted() -> None:
         descent = torch.optim.SGD(model.parameters(), 0.003, momentum=0.9)
         found = []
         for _ in range(5):
-            for batch in loader:
-                outputs = model(batch[0])
-                loader.observe(outputs, batch)
-                descent.zero_grad()
-                nn.functional.cross_entropy(outputs, batch[1]).backward()
-                descent.step()
+            observed_epoch(model, descent, loader)
             found.append(
                 next((f.samples for f in loader.findings() if f.kind == "doubtful label"), none)
             )
@@ -228,12 +232,7 @@ def test_of_samples_that_come_in_some_epochs_only_right_labels_are_not_doubted(s
         found = [none]
         for epoch in range(6 * shares):
             loader.set_epoch(epoch)
-            for batch in loader:
-                outputs = model(batch[0])
-                loader.observe(outputs, batch)
-                descent.zero_grad()
-                nn.functional.cross_entropy(outputs, batch[1]).backward()
-                descent.step()
+            observed_epoch(model, descent, loader)
             found += [one.samples for one in loader.findings() if one.kind == "doubtful label"]
         return len(found) > 1, np.unique(np.concatenate(found))
 
