@@ -85,7 +85,7 @@ class Moment(NamedTuple):
 
 
 Group = tuple[str, str]
-"""What may merge: drifts of all kinds; claims about one client; claims of one monitor of training; claims of one other kind."""
+"""What may merge: drifts of all kinds; claims about one client; claims of one monitor of training, or that it was set aside; claims of one other kind."""
 
 
 class Incident(msgspec.Struct):
@@ -181,6 +181,8 @@ class Incidents:
         self.changes += 1
         v = claim.verdict
         apart = {"adversarial input": v.subject, "training": v.detector}
+        if self.run:
+            apart["pipeline"] = v.subject
         group = "drift" if claim.kind in _DRIFTS else claim.kind, apart.get(claim.kind, "")
         number = self._merging_of(group).add(claim.clock, v)
         if number is None:

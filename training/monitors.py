@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
-import msgspec
 from torch import nn
 
-from ..core.alert import fingerprint
 from ..detectors.base import last_words
 from .alerts import TrainingAlerts
 from .layers import bare
-from .loop import Loop
+from .loop import Loop, Place
 from .monitor import BaseMonitor
 from .reference import Options, ReferenceMonitor
 from .scalars import ScalarMonitor, Writer
@@ -223,21 +221,14 @@ class Monitors(BaseMonitor):
         _log.error("monitor %s set aside, training goes on", name, exc_info=error)
         try:
             if self.alerts is not None:
-                self._alert(self.alerts, name, error)
+                _claim(self.alerts, self._loop.place, name, error)
         except Exception:  # a user's callback, say
             _log.exception("the alert that monitor %s was set aside failed", name)
 
-    def _alert(self, alerts: TrainingAlerts, name: str, error: Exception) -> None:
-        """Say that a monitor was set aside, also where it is part of the incident of another that was."""
-        words = str(error).strip().partition("\n")[0]
-        short = words if len(words) <= _WORDS else f"{words[:_WORDS]}..."
-        text = f"monitor {name} set aside: {type(error).__name__}" + (f": {short}" if short else "")
-        verdict, place = last_words(name, error, self._loop.step, 0), self._loop.place
-        alerts.claim(verdict, text, place, kind="pipeline")
-        last = next((a for a in reversed(alerts.alerts) if a.kind == "pipeline"), None)
-        if last is not None and last.subject != verdict.subject:
-            alerts._send(msgspec.structs.replace(
-                last, id=f"{last.incident}:{name}", subject=verdict.subject, detector=name, evidence=verdict.evidence,
-                offset=verdict.offset, prediction_id=str(place), summary=f"{text} ({place})",
-                fingerprint=fingerprint(last.model, last.environment, last.kind, verdict.subject),
-            ))  # fmt: skip
+
+def _claim(alerts: TrainingAlerts, place: Place, name: str, error: Exception) -> None:
+    """Claim that a monitor was set aside."""
+    words = str(error).strip().partition("\n")[0]
+    short = words if len(words) <= _WORDS else f"{words[:_WORDS]}..."
+    text = f"monitor {name} set aside: {type(error).__name__}" + (f": {short}" if short else "")
+    alerts.claim(last_words(name, error, place.step, 0), text, place, kind="pipeline")
