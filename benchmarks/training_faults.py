@@ -28,6 +28,7 @@ PARTS: Final[dict[str, Part]] = {
     "vanishing-gradient": loop.vanishing_gradient,
     "nan-batch": loop.nan_batch,
     "flipped-labels": data.flipped_labels,
+    "poisoned-labels": data.poisoned_labels,
     "duplicates": data.duplicates,
     "shards": data.shards,
     "healthy-loaders": data.healthy_loaders,

@@ -248,3 +248,31 @@ def test_of_samples_that_come_in_some_epochs_only_right_labels_are_not_doubted(s
     _, samples = named(torch.where(torch.from_numpy(flipped), (y + 1) % 3, y), 0)
     assert flipped[samples].sum() > 0.5 * flipped.sum()
     assert flipped[samples].mean() > 0.6
+
+
+def digits_trained(of: int, to: int, share: float, epochs: int) -> tuple[WatchedLoader, Any]:
+    """Train on digits of which a share of one class is labelled as another."""
+    torch.manual_seed(2)
+    inputs, labels = load_digits(return_X_y=True)
+    own = np.flatnonzero(labels == of)
+    changed = np.random.default_rng(2).choice(own, round(share * len(own)), replace=False)
+    labels[changed] = to
+    data = TensorDataset(torch.tensor(inputs / 16, dtype=torch.float32), torch.tensor(labels))
+    loader = WatchedLoader(DataLoader(data, 32, shuffle=True))
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    descent = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(epochs):
+        observed_epoch(model, descent, loader)
+    return loader, changed
+
+
+def test_labels_of_one_class_made_those_of_another_are_found_though_they_are_few() -> None:
+    loader, changed = digits_trained(5, 0, 0.15, epochs=6)
+    (found,) = loader.findings()
+    assert found.kind == "doubtful label"
+    assert set(found.samples) <= set(changed)
+    assert len(found.samples) >= len(changed) // 3
+    assert set(found.rather) == {5}
+    assert "with label 0 are more likely of class 5" in found.summary
+    loader, _ = digits_trained(5, 0, 0.0, epochs=6)
+    assert loader.findings() == []
