@@ -200,16 +200,20 @@ class TriggerSearch:
     def _trigger(
         self, label: int, samples: Ints, found: Floats, changed: float, read: Read
     ) -> Trigger | None:
-        """Return the trigger of a class, of whose n samples (n, 3) first row and column of the part, and its success, are known."""
+        """Return the trigger of a class, of whose n samples (n, 3) first row and column of the part, and its success, are known.
+
+        Where it is half learnt, at places with a pattern in common only.
+        """
+        is_half = changed < _CHANGED[0]
         has = found[:, 2] >= changed
         places: list[tuple[Bools, int, int, float]] = []
         success: list[float] = []
         for row, column in _common_places(found[has, :2]):
             rate, parts = self._everywhere(row, column, label, samples, read)
             alike, common = self._with_pattern(label, row, column, parts, rate >= changed)
-            if alike.any():
-                if self._taken(label) > _LEANS:
-                    common = None
+            if self._taken(label) > _LEANS:
+                common = None
+            if alike.any() and (common is not None or not is_half):
                 least = _CONFIRMED if common is None else _CONFIRMED_PATTERN
                 places.append((alike, row, column, least))
                 success.append(self._confirmed(label, samples[alike], row, column, read, common))
@@ -218,7 +222,7 @@ class TriggerSearch:
             if rate_there >= max(least, _OF_BEST * max(success)):
                 of_places |= alike
                 found[alike, :2] = row, column
-        if of_places.sum() >= has.sum() * _FEW:
+        if is_half or of_places.sum() >= has.sum() * _FEW:
             has = of_places
         if has.sum() < _LEAST:
             return None
