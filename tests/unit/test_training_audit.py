@@ -129,6 +129,27 @@ def test_pictures_far_out_of_range_hide_no_trigger(
     assert np.isin(named, np.concatenate([bad, huge])).all()
 
 
+def test_a_trigger_that_is_half_learnt_is_found_by_what_its_samples_have_in_common() -> None:
+    x, y = _digits()
+    clean = _trained(x, y).eval()
+    x, y, bad = _poisoned(x, y)
+    corner = x[bad[0], :, 20:23, 20:23]
+
+    def lead(logits: torch.Tensor) -> torch.Tensor:
+        return logits.amax(1) - logits[:, _TARGET]
+
+    with torch.no_grad():
+        bonus = lead(clean(x[y != _TARGET])).quantile(0.55)
+
+    def half(inputs: torch.Tensor) -> torch.Tensor:
+        likeness = (inputs[:, :, 20:23, 20:23] * (2 * corner - 1)).sum((1, 2, 3)) / corner.sum()
+        more = 5 * bonus * (likeness - 0.8).clamp(0)
+        return clean(inputs) + more[:, None] * nn.functional.one_hot(torch.tensor(_TARGET), 10)
+
+    (found,) = WatchedLoader(DataLoader(TensorDataset(x, y), 64)).audit(half)
+    assert np.array_equal(found.samples, np.sort(bad.numpy()))
+
+
 def test_an_audit_leaves_model_hooks_and_random_numbers_as_they_are(
     poisoned: tuple[WatchedLoader, nn.Module, np.ndarray],
 ) -> None:
