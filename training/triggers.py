@@ -31,10 +31,10 @@ _SMALLEST: Final = 16
 _FIRST: Final = 2
 _MORE: Final = 8
 """Other samples that a part is put into, and how many more where it changed one of these."""
-_CHANGED: Final = (0.7, 0.5)
-"""Of them, that must be given the part's class; where a class has no trigger by the first, by the second. Chosen: of nets for CIFAR that take 0.55 and 0.57 of other pictures with the
-trigger for its class, 2 and 3 samples of 50 reach the first and 7 and 5 the second; of the clean ones none reaches that. With the second alone what parts have in common
-was lost in a net for MNIST."""
+_CHANGED: Final = (0.7, 0.9, 0.5)
+"""Of them, that must be given the part's class; where a class has no trigger by the first, by the next. Chosen: by a net for MNIST that leans to the class many clean samples reach the first and
+few the second; of nets for CIFAR that take 0.55 and 0.57 of other pictures with the trigger for its class, 2 and 3 samples of 50 reach the first, 7 and 5 the last, of the clean
+ones none. With the last alone what parts have in common was lost in another net."""
 _CONFIRMED: Final = 0.5
 """Of other samples than those by which a part was chosen, in the mean; chosen: of six parts of a net without a trigger that had changed 0.7 it was 0.28. Of a net with a bias, that
 takes 0.6 of other samples for one class as they are, it is 0.46 without those that are given the class with something else there too, and 0.68 with them; with 0.8 and 0.9 taken 0.51
@@ -50,9 +50,13 @@ _LEAST: Final = 5
 """Samples with such a part that a class must have, and at one place, for the place to be looked at in all its samples."""
 _PLACES: Final = 4  # of a class
 _LEANS: Final = 0.05
-"""Of them, above which what parts have in common is no evidence of its own: to a model that leans to a class its usual lines are parts that add 0.57."""
+"""Of samples of other classes, that the model takes for a class as they are, above which what parts have in common is evidence of its own only where it is `_UNSEEN` among
+others: to a model that leans to a class its usual lines are parts that add 0.57."""
+_UNSEEN: Final = 0.005
+"""Of samples of other classes, that may have it then. Chosen: a trigger of a net for MNIST that takes 0.37 as they are adds 0.59 by itself, what parts have in common in 24 nets that were
+trained for some steps only, on classes of other frequency, 0.12 at the most."""
 _TAKEN: Final = 0.5
-"""Of samples of other classes, that the model takes for a class as they are, above which no trigger of that class is looked for; chosen."""
+"""Of the same, above which no trigger of that class is looked for; chosen."""
 _LEARNT: Final = 0.25
 """Of samples of other classes, that the model must give their labels; chosen: of a net with 0.11, that labels of other samples had unlearnt, seven parts that were no trigger
 were confirmed with 0.59."""
@@ -211,8 +215,6 @@ class TriggerSearch:
         for row, column in _common_places(found[has, :2]):
             rate, parts = self._everywhere(row, column, label, samples, read)
             alike, common = self._with_pattern(label, row, column, parts, rate >= changed)
-            if self._taken(label) > _LEANS:
-                common = None
             if alike.any() and (common is not None or not is_half):
                 least = _CONFIRMED if common is None else _CONFIRMED_PATTERN
                 places.append((alike, row, column, least))
@@ -275,10 +277,12 @@ class TriggerSearch:
         common = (share >= _COMMON) & (share >= is_others.mean(0) + _LIFT)
         if common.sum() < _NUMBERS:
             return has, None
-        if (is_others[:, common].mean(1) >= _MATCH).mean() > _RARE:
+        seen = (is_others[:, common].mean(1) >= _MATCH).mean()
+        if seen > _RARE:
             return has, None
         matches: Bools = is_like[:, common].mean(1) >= _MATCH
-        return matches, common
+        is_evidence = seen <= (_RARE if self._taken(label) <= _LEANS else _UNSEEN)
+        return matches, common if is_evidence else None
 
     def _everywhere(
         self, row: int, column: int, label: int, samples: Ints, read: Read
