@@ -31,7 +31,7 @@ process among two is not."""
 _PAIR: Final = 8
 """Doubtful samples of one label for which one class is preferred, below which these say nothing; chosen."""
 _APART: Final = 3.0
-"""Times as many as of any other such pair: hard samples are of several pairs, or of one both ways. Chosen, as `_CLASSES` and `_SETTLED`, with 178 clean runs of
+"""Times as many as of any other such pair: hard samples are of several pairs, or of one both ways. Chosen, as `_CLASSES` and `_SETTLED`, with 148 clean runs of
 digits, MNIST and drawn tables."""
 _CLASSES: Final = 4
 """Of fewer there are too few pairs to compare with."""
