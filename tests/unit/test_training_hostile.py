@@ -276,23 +276,3 @@ def test_a_report_of_names_that_are_no_text_is_written(tmp_path: Path) -> None:
     watched.look()
     watched.report(tmp_path / "page.html")
     assert "&lt;b&gt;" in (tmp_path / "page.html").read_text("utf-8")
-
-
-def test_two_monitors_that_are_set_aside_give_an_alert_each() -> None:
-    class First(Monitor):
-        def on_batch_end(self, outputs: object, batch: object) -> None:
-            raise RuntimeError("one")
-
-    class Second(Monitor):
-        def on_batch_end(self, outputs: object, batch: object) -> None:
-            raise KeyError("two")
-
-    alerts = TrainingAlerts(show=False)
-    monitors = Monitors([First(), Second()], alerts=alerts)
-    monitors.initialize(nn.Linear(1, 1), [], None)
-    monitors.on_batch_end(None, None)
-    assert [(a.kind, a.subject, a.incident == a.id) for a in alerts.alerts] == [
-        ("pipeline", "detector:First", True), ("pipeline", "detector:Second 1", True),
-    ]  # fmt: skip
-    assert "RuntimeError: one" in alerts.alerts[0].summary
-    assert "KeyError: 'two'" in alerts.alerts[1].summary
