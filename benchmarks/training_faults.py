@@ -27,6 +27,7 @@ PARTS: Final[dict[str, Part]] = {
     "dead-layer": loop.dead_layer,
     "vanishing-gradient": loop.vanishing_gradient,
     "nan-batch": loop.nan_batch,
+    "nan-layer": loop.nan_layer,
     "flipped-labels": data.flipped_labels,
     "poisoned-labels": data.poisoned_labels,
     "duplicates": data.duplicates,

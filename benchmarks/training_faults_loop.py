@@ -36,7 +36,7 @@ from .common_data import mnist
 DATA: Final = ("digits", "mnist")
 FAULT_AT: Final = 150  # steps
 _AFTER: Final = 100  # steps from the fault to the end of a run
-_HEALTHY: Final = 600  # steps
+_HEALTHY: Final = 1200  # steps, of six epochs at least
 _LOST: Final = 2.0
 """Times what the loss would be, from which on a run that stays there is lost; chosen, before any run was looked at."""
 _MEAN: Final = 10  # batches
@@ -50,10 +50,12 @@ Rows = tuple[torch.Tensor, torch.Tensor]
 
 
 class Run(NamedTuple):
-    """What a run gave: its alerts, and the loss of each batch."""
+    """What a run gave: its alerts, the loss of each batch, and how much was judged."""
 
     alerts: list[Alert]
     losses: list[float]
+    judged: int
+    """Epochs in which activations were compared with those before."""
 
 
 @lru_cache
@@ -136,18 +138,20 @@ def train(
         optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
     alerts = TrainingAlerts(show=False)
+    activations = ActivationMonitor()
     watching: list[BaseMonitor] = [
         LossMonitor(),
         GradientMonitor(),
         PerformanceMonitor(),
-        ActivationMonitor(),
+        activations,
     ]
     if held is not None:
         watching += [BiasMonitor({"group": _group}), CalibrationMonitor()]
     validation = None if held is None else DataLoader(TensorDataset(*held), 256)
     losses: list[float] = []
     with Monitors(watching if is_watched else [], alerts=alerts) as monitors:
-        monitors.initialize(model, [], criterion)
+        batches = range(-(-len(x) // size))  # as a loader, it has a length
+        monitors.initialize(model, batches, criterion)
         epoch = 0
         while len(losses) < steps:
             for own in torch.randperm(len(x)).split(size):
@@ -169,7 +173,9 @@ def train(
                 epoch += 1
     if monitors.set_aside:
         raise SystemExit(f"monitors were set aside: {monitors.set_aside}")
-    return Run([alert for alert in alerts.alerts if alert.state == "firing"], losses)
+    firing = [alert for alert in alerts.alerts if alert.state == "firing"]
+    judged = sum(any(name.startswith("shift:") for name in row) for row in activations.history)
+    return Run(firing, losses, judged)
 
 
 def _group(batch: Any) -> torch.Tensor:
@@ -192,6 +198,14 @@ def spoiled(step: int, _model: nn.Module, _optimizer: object, inputs: torch.Tens
     """Put one NaN into a batch."""
     if step == FAULT_AT:
         inputs[len(inputs) // 2, 7] = torch.nan
+
+
+def broken(step: int, model: nn.Module, _optimizer: object, _inputs: object) -> None:
+    """Make one weight of a layer in the middle NaN."""
+    if step == FAULT_AT:
+        layer: Any = model.get_submodule(in_the_middle(model))
+        with torch.no_grad():
+            layer.weight.view(-1)[0] = torch.nan
 
 
 def dying(step: int, model: nn.Module, _optimizer: object, _inputs: object) -> None:
@@ -239,24 +253,27 @@ def diverged(losses: Sequence[float], clean: Sequence[float]) -> int | None:
     return first + int(later[0]) if len(later) else None
 
 
-def healthy_run(name: str, seed: int) -> list[str]:
-    """Return what alerts a run without a fault gives."""
+def healthy_run(name: str, seed: int) -> tuple[list[str], int]:
+    """Return what alerts a run without a fault gives, and in how many epochs activations were judged."""
     x, y = rows_of(name)
     order = np.random.default_rng([seed, 6]).permutation(len(x))
     held, own = order[: len(x) // 4], order[len(x) // 4 :]
     model = net(seed, x.shape[1])
     run = train(model, seed, (x[own], y[own]), _HEALTHY, nothing, held=(x[held], y[held]))
-    return [alert.summary for alert in run.alerts]
+    return [alert.summary for alert in run.alerts], run.judged
 
 
 def healthy(figures: Figures, seeds: range, pool: Executor) -> None:
     """Report how many runs without a fault give an alert."""
     for name in DATA:
         runs = list(pool.map(partial(healthy_run, name), seeds))
-        for seed, run in zip(seeds, runs, strict=True):
-            for text in run:
+        for seed, (texts, _) in zip(seeds, runs, strict=True):
+            for text in texts:
                 print(f"# {name} seed {seed}: {text}")
-        figures.report(f"healthy, {name}: runs with an alert", sum(map(bool, runs)), most=0)
+        alarmed = sum(bool(texts) for texts, _ in runs)
+        figures.report(f"healthy, {name}: runs with an alert", alarmed, most=0)
+        judged = min(judged for _, judged in runs)
+        figures.report(f"healthy, {name}: epochs in which activations are judged, fewest", judged, least=4)  # fmt: skip
 
 
 def lost(name: str, seed: int) -> tuple[int | None, float]:
@@ -286,6 +303,16 @@ def learning_rate(figures: Figures, seeds: range, pool: Executor) -> None:
         )
 
 
+def in_the_middle(model: nn.Module) -> str:
+    """Return the name of the layer half-way through a model, of dense and convolutional ones outside of attention."""
+    layers = [
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, (nn.Linear, nn.Conv2d)) and "attention" not in name
+    ]
+    return layers[len(layers) // 2]
+
+
 class Fault(NamedTuple):
     """One that makes an alert of a change of a layer."""
 
@@ -299,6 +326,7 @@ _FAULTS: Final = {
     "dead layer": Fault("dead", dying, net, before_relu),
     "vanishing gradient": Fault("vanishing", nothing, deep, lambda _: "0"),
     "NaN batch": Fault("non-finite", spoiled, net, seen_first),
+    "NaN layer": Fault("non-finite", broken, net, in_the_middle),
 }
 
 
@@ -319,7 +347,7 @@ def _layer_faults(of: str, figures: Figures, seeds: range, pool: Executor) -> No
         shares = np.mean(list(pool.map(partial(named, of, name), seeds)), axis=0)
         figures.report(f"{of}, {name}: found", shares[0], least=1)
         figures.report(f"{of}, {name}: layer named", shares[1], least=1)
-        if of == "NaN batch":
+        if of.startswith("NaN"):
             figures.report(f"{of}, {name}: batch named", shares[2], least=1)
 
 
@@ -336,3 +364,8 @@ def vanishing_gradient(figures: Figures, seeds: range, pool: Executor) -> None:
 def nan_batch(figures: Figures, seeds: range, pool: Executor) -> None:
     """Report on a batch with one number that is none."""
     _layer_faults("NaN batch", figures, seeds, pool)
+
+
+def nan_layer(figures: Figures, seeds: range, pool: Executor) -> None:
+    """Report on a layer in the middle that makes a number that is none of ones that are."""
+    _layer_faults("NaN layer", figures, seeds, pool)
