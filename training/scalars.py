@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from torch import nn
 
 from .loop import Loop
 from .monitor import BaseMonitor
-from .series import curves_of, history_of, is_by_epoch, leaves, numbers_of, shown_of
+from .series import News
 
 
 class Writer(Protocol):
@@ -49,14 +49,7 @@ class ScalarMonitor(BaseMonitor):
 
     def _begin(self) -> None:
         self._loop = Loop()
-        self._written: dict[str, int] = {}  # by tag its latest batch, or by prefix how many epochs
-        self._prefixes: list[tuple[str, BaseMonitor]] = []
-        taken: dict[str, int] = {}
-        for monitor in leaves(self._told):
-            name = shown_of(monitor).name
-            taken[name] = taken.get(name, 0) + 1
-            more = f"_{taken[name]}" if taken[name] > 1 else ""
-            self._prefixes.append((f"{name}{more}", monitor))
+        self._news = News(self._told)
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
@@ -81,24 +74,5 @@ class ScalarMonitor(BaseMonitor):
         self._write()
 
     def _write(self) -> None:
-        for prefix, monitor in self._prefixes:
-            if is_by_epoch(monitor):
-                history = history_of(monitor)
-                for row in history[self._written.get(prefix, 0) :]:
-                    for name, value in numbers_of(row).items():
-                        self._writer.add_scalar(f"{prefix}/{name}", value, self._loop.step)
-                self._written[prefix] = len(history)
-                continue
-            for name, curve in curves_of(monitor).items():
-                self._write_new(f"{prefix}/{name}", curve)
-
-    def _write_new(self, tag: str, curve: Sequence[tuple[float, float]]) -> None:
-        # By the batch, not by the count: a long curve is thinned.
-        latest, new = self._written.get(tag, -1), list[tuple[int, float]]()
-        for step, value in reversed(curve):
-            if step <= latest:
-                break
-            new.append((int(step), value))
-        for step, value in reversed(new):
+        for tag, step, value in self._news.take(self._loop.step):
             self._writer.add_scalar(tag, value, step)
-            self._written[tag] = step

@@ -175,6 +175,52 @@ def places_of(monitor: BaseMonitor) -> Floats:
     return np.array([step for step, _ in history], np.float64)
 
 
+class News:
+    """What is new in the histories of monitors, each number told once.
+
+    Parameters
+    ----------
+    monitors
+        Those within a `Monitors` are told in its place; of several of one name the second one's tags begin with `loss_2/`.
+    """
+
+    def __init__(self, monitors: Iterable[BaseMonitor]) -> None:
+        self._told: dict[str, int] = {}  # by tag its latest batch, or by prefix how many epochs
+        self._prefixes: list[tuple[str, BaseMonitor]] = []
+        taken: dict[str, int] = {}
+        for monitor in leaves(monitors):
+            name = shown_of(monitor).name
+            taken[name] = taken.get(name, 0) + 1
+            more = f"_{taken[name]}" if taken[name] > 1 else ""
+            self._prefixes.append((f"{name}{more}", monitor))
+
+    def take(self, step: int) -> Iterator[tuple[str, int, float]]:
+        """Yield tag, batch of the run and value of what has come since; of an epoch the batch is `step`."""
+        for prefix, monitor in self._prefixes:
+            if is_by_epoch(monitor):
+                history = history_of(monitor)
+                for row in history[self._told.get(prefix, 0) :]:
+                    for name, value in numbers_of(row).items():
+                        yield f"{prefix}/{name}", step, value
+                self._told[prefix] = len(history)
+                continue
+            for name, curve in curves_of(monitor).items():
+                yield from self._new_of(f"{prefix}/{name}", curve)
+
+    def _new_of(
+        self, tag: str, curve: Sequence[tuple[float, float]]
+    ) -> Iterator[tuple[str, int, float]]:
+        # By the batch, not by the count: a long curve is thinned.
+        latest, new = self._told.get(tag, -1), list[tuple[int, float]]()
+        for step, value in reversed(curve):
+            if step <= latest:
+                break
+            new.append((int(step), value))
+        for step, value in reversed(new):
+            self._told[tag] = step
+            yield tag, step, value
+
+
 def series_of(monitor: BaseMonitor) -> dict[str, tuple[Floats, Floats]]:
     """Return (n,) batches or epochs and (n,) values by name, NaN for values that are infinite."""
     found: dict[str, tuple[Floats, Floats]] = {}
