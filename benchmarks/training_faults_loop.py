@@ -23,6 +23,7 @@ from tocsin.training import (
     BaseMonitor,
     BiasMonitor,
     CalibrationMonitor,
+    DriftMonitor,
     GradientMonitor,
     LossMonitor,
     Monitors,
@@ -138,12 +139,13 @@ def train(
         optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
     alerts = TrainingAlerts(show=False)
-    activations = ActivationMonitor()
+    loss_of_batches, activations = LossMonitor(), ActivationMonitor()
     watching: list[BaseMonitor] = [
-        LossMonitor(),
+        loss_of_batches,
         GradientMonitor(),
         PerformanceMonitor(),
         activations,
+        DriftMonitor([loss_of_batches]),
     ]
     if held is not None:
         watching += [BiasMonitor({"group": _group}), CalibrationMonitor()]

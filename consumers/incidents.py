@@ -31,6 +31,8 @@ _WORST_IN_TRAINING: Final = frozenset(["non-finite", "divergence", "exploding"])
 _RANK: Final = ("info", "warning", "critical")
 _WORST: Final = ("unsettled", "gone", "new regime", "returned")
 _DRIFTS: Final = frozenset(["data drift", "prediction drift", "concept drift"])
+_OF_STREAMS: Final = frozenset(["adwin", "e_detector", "natural_size", "page_hinkley"])
+"""Detectors that watch the same streams: what they claim is one incident in training too."""
 _PATIENCE: Final = 1000
 """Times `resolve_events`: then a stream that has gone holds nothing open. Labels of one in fifty events settle within 500."""
 
@@ -180,7 +182,8 @@ class Incidents:
         """Take a claim in; return the alert, if it opens an incident or makes one more severe."""
         self.changes += 1
         v = claim.verdict
-        apart = {"adversarial input": v.subject, "training": v.detector}
+        of_streams = v.detector in _OF_STREAMS
+        apart = {"adversarial input": v.subject, "training": "" if of_streams else v.detector}
         if self.run:
             apart["pipeline"] = v.subject
         group = "drift" if claim.kind in _DRIFTS else claim.kind, apart.get(claim.kind, "")

@@ -17,6 +17,7 @@ from .monitors import Monitors
 from .performance import PerformanceMonitor
 from .reference import ReferenceMonitor
 from .saved_checkpoint import SavedCheckpoint
+from .streams import DriftMonitor
 from .threshold import Crossing
 from .weights import weights_sha256
 
@@ -27,6 +28,7 @@ __all__ = [
     "BiasMonitor",
     "CalibrationMonitor",
     "Crossing",
+    "DriftMonitor",
     "Finding",
     "FindingsMonitor",
     "GradientMonitor",

@@ -139,7 +139,8 @@ class TrainingAlerts:
             What it is a claim of.
         """
         self.end_batch(place)
-        self.claims.append(TrainingClaim(place, verdict, summary))
+        if verdict.phase == "opened":
+            self.claims.append(TrainingClaim(place, verdict, summary))
         now = Claim(
             place.step, verdict, kind, f"{summary} ({place})", self._clock(), Onset(), str(place),
             self._version,

@@ -106,7 +106,8 @@ def _plots(monitor: BaseMonitor) -> list[_Plot]:
         for panel, names in known or (panels[:1] if claims else [])
     ]
     for claim in claims if plots else ():
-        subject, change = claim.verdict.subject, claim.verdict.change
+        # Of drift the subject is a tag, as `loss/batch`.
+        subject, change = claim.verdict.subject.rpartition("/")[2], claim.verdict.change
         its = [one for one in plots if change in one.panel.changes or subject in one.series]
         (its or plots)[0].claims.append(claim)
     return plots

@@ -112,6 +112,9 @@ _SHOWN: Final[Mapping[str, Shown]] = {
         ),
         ("calibration",),
     ),
+    "DriftMonitor": Shown(
+        "drift", (Panel("value"),), ("adwin", "e_detector", "natural_size", "page_hinkley")
+    ),
     "FindingsMonitor": Shown(
         "data", (Panel("samples named", counts=True),), tuple(map(detector_of, KINDS))
     ),
@@ -260,11 +263,12 @@ def headline(monitor: BaseMonitor, change: str | None = None) -> str | None:
 
 
 def claims_of(monitor: BaseMonitor) -> list[TrainingClaim]:
-    """Return what a monitor has claimed, the latest 1,000 of its run's."""
+    """Return what a monitor has claimed, or a `DriftMonitor` of its history; the latest 1,000 of its run's."""
     if monitor.alerts is None:
         return []
-    own = shown_of(monitor).detectors
-    return [claim for claim in monitor.alerts.claims if claim.verdict.detector in own]
+    own, tag = shown_of(monitor).detectors, f"{shown_of(monitor).name}/"
+    verdicts = ((claim, claim.verdict) for claim in monitor.alerts.claims)
+    return [claim for claim, v in verdicts if v.detector in own or v.subject.startswith(tag)]
 
 
 def state_of(monitor: BaseMonitor, step: int) -> str | None:
