@@ -3,7 +3,8 @@
 A ResNet-20 on CIFAR pictures, cut and flipped at random in the main process, in batches of 128, by one thread. A machine's speed varies by more than what
 is measured, so each watched training has a twin that is not: the same seed, and step by step the two take turns, one of them first and then the
 other. Time is that of the processor, which other processes take less from than from the clock's; what is compared is the two times of one step. What
-comes in few steps only (each tenth, the 64th, an epoch's beginning and end) is told apart, lest a median leave it out.
+comes in few steps only (those that a monitor looks at, which are more than one in ten in an epoch as short as this one, the 8th and the 64th of a
+loader, an epoch's beginning and end) is told apart, lest a median leave it out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +38,8 @@ _BATCH: Final = 128
 _EVERY: Final = 10
 _READ: Final = 64
 """Batches that the watched loader reads the numbers of in one go."""
+_FIT: Final = 7
+"""The step after which a loader knows 1,024 pictures, and fits what it compares pictures by, once."""
 
 
 class Training:
@@ -145,13 +148,14 @@ def paired(plain: Training, watched: Training, epochs: int, steps: int) -> Times
     return found
 
 
-def added(times: Times) -> tuple[float, float]:
-    """Return what is added to an epoch's time, in percent, and its standard error: medians over the steps of one kind."""
+def added(times: Times, periods: Sequence[int]) -> tuple[float, float]:
+    """Return what is added to an epoch's time, in percent, and its standard error: medians over the steps of one kind, as `periods` make them."""
     step, without, with_ = np.array([row[1:] for row in times]).T
     is_step = step >= 0
     usual = float(np.median(without[is_step]))
     more = np.where(is_step, with_ / without - 1, (with_ - without) / usual)
-    kind = np.where(is_step, (step % _EVERY == 0) + 2 * (step % _READ == _READ - 1), -1)
+    rare = [step % _READ == _READ - 1, step == _FIT, *(step % period == 0 for period in periods)]
+    kind = np.where(is_step, sum(2**k * flag for k, flag in enumerate(rare)), -1)
     total, variance = float(more[~is_step].sum()), 0.0
     for one in np.unique(kind[is_step]):
         of = more[kind == one]
@@ -206,9 +210,11 @@ def main() -> None:
             not torch.equal(a, b) for a, b in zip(plain.state(), watched.state(), strict=True)
         )
         differ += before != other_randomness()
+        # An epoch of so few batches has its activations looked at more often than asked for.
+        periods = [_EVERY, max(1, min(_EVERY, steps // 10))]
         epochs = {"_first_epoch": [t for t in times if t[0] == 0], "": [t for t in times if t[0]]}
         for which, of in epochs.items() if monitors is None else (("", times),):
-            percent, error = added(of)
+            percent, error = added(of, periods)
             figures.report(f"{name}{which}_percent", percent, most=most)
             figures.report(f"{name}{which}_percent_standard_error", error)
         figures.report(f"{name}_tensors_that_differ", differ, most=0)

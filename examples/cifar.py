@@ -21,6 +21,7 @@ from benchmarks.common_resnet import Pictures, ResNet20
 from tocsin.training import (
     ActivationMonitor,
     CalibrationMonitor,
+    DriftMonitor,
     GradientMonitor,
     LossMonitor,
     ModelCheckpoint,
@@ -119,8 +120,10 @@ def main(words: Sequence[str] | None = None) -> None:
         folder, "best-{epoch:02d}-{val_loss:.2f}", "val_loss", save_top_k=2, save_last=True,
         model=model, optimizer=optimizer, scheduler=scheduler,
     )  # fmt: skip
-    performance = PerformanceMonitor()
-    of = [LossMonitor(), GradientMonitor(), ActivationMonitor(), CalibrationMonitor(), performance]
+    loss, performance = LossMonitor(), PerformanceMonitor()
+    of = [
+        loss, GradientMonitor(), ActivationMonitor(), CalibrationMonitor(), performance, DriftMonitor(loss),
+    ]  # fmt: skip
     alerts = TrainingAlerts(name)  # printed; redis_url=... puts them on the channel of a worker's
     writer = _writer(folder) if options.tensorboard else None
     with Monitors(of, alerts=alerts, writer=writer, progress=True) as monitors:

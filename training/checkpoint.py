@@ -419,21 +419,25 @@ class ModelCheckpoint:
                 )
             _log.warning("%s; it counts as the worst value", said)
         if not self._can_save():
+            if due and self._model is None:
+                self._tell(epoch, step, score, "nothing saved, there is no model")
             return None
         record, source = self._saving(epoch, step, metrics)
         saved = self._files.save(name, record, source, again=again) if due else None
         if self._owes_crossing:
             self._files.save_crossing(name, record, source)
             self._owes_crossing = False
-        if due and self.verbose:
+        if due:
             best = self._files.ranking.best
-            said = (
-                f"saved {saved} (best: {best})" if saved else f"not among the best (best: {best})"
-            )
+            said = f"saved {saved}" if saved else "not among the best"
+            self._tell(epoch, step, score, f"{said} (best: {best})")
+        return self.dirpath / saved if saved else None
+
+    def _tell(self, epoch: int, step: int, score: float | None, said: str) -> None:
+        if self.verbose:
             value = "" if score is None else f"{self.monitor} {score:.5g}, "
             # Printed, since it is asked for, and seen where no log is set up.
             print(f"epoch {epoch}, step {step}: {value}{said}", flush=True)  # noqa: T201
-        return self.dirpath / saved if saved else None
 
     def _saving(self, epoch: int, step: int, metrics: dict[str, float]) -> tuple[Record, Source]:
         """Return what is saved of a step: its record, as far as it is known here, and where the rest is from."""

@@ -169,7 +169,7 @@ class Monitors(BaseMonitor):
 
     def reference(
         self,
-        path: str | Path,
+        path: str | Path = "reference.npz",
         dataloader: Iterable[Any] | None = None,
         **options: Unpack[Options],
     ) -> Written:

@@ -137,7 +137,7 @@ class ReferenceMonitor(BaseMonitor):
 
     def reference(
         self,
-        path: str | Path,
+        path: str | Path = "reference.npz",
         dataloader: Iterable[Any] | None = None,
         **options: Unpack[Options],
     ) -> Written:

@@ -25,13 +25,14 @@ def run(folder: Path, data: Path, *words: str) -> tuple[str, str]:
 
 @pytest.mark.skipif(not (DATA / "cifar10/train6k.npz").exists(), reason=f"no CIFAR-10 in {DATA}")
 def test_a_resnet_is_trained_on_cifar(tmp_path: Path) -> None:
-    said, progress = run(tmp_path, DATA, "--epochs", "1", "--rows", "256")
-    assert "trained on 256 of 256 samples" in said
-    assert "best epoch 0: validated accuracy 0." in said
-    few, line, unlearnt = progress.splitlines()
-    assert few.startswith("activations of epoch 0 are not judged: 2 of its 2 batches")
-    assert line.startswith("epoch 0: 2 batches, loss ")
-    assert unlearnt.startswith("no backdoor trigger of class 0, 1, 2")
+    said, progress = run(tmp_path, DATA, "--epochs", "3", "--rows", "1280")
+    assert "trained on 1,280 of 1,280 samples" in said
+    lines = progress.splitlines()
+    assert [line.partition(", loss")[0] for line in lines[:3]] == [
+        f"epoch {epoch}: 10 batches" for epoch in range(3)
+    ]
+    best = said.partition("best epoch ")[2]
+    assert float(best.partition("accuracy ")[2][:5]) > 0.17, "by chance 0.1, give or take 0.008"
     kept = {path.name for path in tmp_path.iterdir() if path.suffix != ".state"}
     assert kept >= {"last.safetensors", "monitors.svg", "reference.npz"}
 

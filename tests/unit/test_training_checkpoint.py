@@ -61,8 +61,8 @@ class Trained:
 
 
 def test_the_example_of_the_documentation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     num_epochs, val_loss = 3, torch.tensor(0.25)
     checkpoint = ModelCheckpoint(monitor='loss', max_value=1e-4, verbose=True, save_top_k=3, mode='min', filename='best-{epoch:02d}-{val_loss:.2f}')  # fmt: skip # noqa: Q000
@@ -72,6 +72,9 @@ def test_the_example_of_the_documentation(
     assert len(said) == 2
     assert "loss is 0.25, above (max_value=0.0001)" in said[1]
     assert not list(tmp_path.iterdir())
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "epoch 0, step 1: loss 0.25, nothing saved, there is no model"
+    assert len(printed) == num_epochs
     checkpoint.attach(nn.Linear(2, 1))
     checkpoint.step(0.1, epoch=7)
     assert names(tmp_path / "checkpoints") == ["best-epoch=07-val_loss=0.10"]
