@@ -96,10 +96,18 @@ class BatchMeans:
         return mean, np.maximum(between, self.deviation**2 * n / self.rows)
 
 
-def differences(a: BatchMeans, b: BatchMeans) -> tuple[Floats, Floats]:
+def differences(a: BatchMeans, b: BatchMeans, *, are_alike: bool = False) -> tuple[Floats, Floats]:
     """Return (k,) p-values of Welch's test of the means of batches, and how far a is above b, in their own units.
 
     1 where a side has fewer than `LEAST_BATCHES`.
+
+    Parameters
+    ----------
+    a, b
+        The sums of two sets of batches.
+    are_alike
+        Whether rows of both vary alike where nothing is wrong: then the variance within both together is the least that each side
+        is taken to have. A side that a rare value has not come to has none of its own, and is no less uncertain for it.
 
     References
     ----------
@@ -110,6 +118,9 @@ def differences(a: BatchMeans, b: BatchMeans) -> tuple[Floats, Floats]:
     if min(a.batches, b.batches) < LEAST_BATCHES:
         return np.ones(len(difference)), difference
     (m, v), (w, u) = a._mean_and_variance, b._mean_and_variance
+    if are_alike:
+        within = ((a.batches - 1) * v + (b.batches - 1) * u) / (a.batches + b.batches - 2)
+        v, u = np.maximum(v, within), np.maximum(u, within)
     v, u = v / a.batches, u / b.batches
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(v + u > 0, (m - w) / np.sqrt(v + u), np.where(m == w, 0.0, np.inf))
