@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
 from ..core.columns import Floats, Ints
 from ..detectors.batch_means import BatchMeans, differences
 from .batch import BatchInfo
+from .column_sums import ColumnSums
 from .finding import BALANCE, DRIFT, Finding
 
 _ALPHA: Final = 1e-5
@@ -19,45 +20,68 @@ _SHARE: Final = 0.05
 """Of a class's share (chosen)."""
 _CLASSES: Final = 1024  # those with greater numbers are not looked at
 
+Features = Literal["columns", "summaries"]
+"""What the numbers of a row are: all columns of its table, or what `SUMMARIES` says of all its inputs."""
+SUMMARIES: Final = ("the inputs", "the inputs' root mean square")
+
+
+class _Side(NamedTuple):
+    """Sums of features and then of classes, and of parts of the inputs where there are such."""
+
+    sums: BatchMeans
+    parts: BatchMeans | None
+
 
 class Drift:
     """The means of features and shares of classes in the first epoch and the present one, by worker.
 
+    Attributes
+    ----------
+    parts
+        The columns of tables that are too wide to be features row by row, or the channels of pictures; they are features too, and
+        added to where the batch is.
+
     Notes
     -----
-    Bounded: sums of two epochs.
+    Bounded: sums of two epochs, of the present one by worker. Of a table of 4,096 columns, the widest, that is 0.2 MB for the first epoch
+    and as much for each worker.
     """
 
     def __init__(self) -> None:
-        self._first: BatchMeans | None = None
+        self.parts = ColumnSums()
+        self._first: _Side | None = None
         self._now: dict[int | None, BatchMeans] = {}
-        self._features = 0
+        self._kind: Features | None = None
+        self._origin = np.zeros(0)
         self._classes = 0
 
-    def add(self, info: BatchInfo, mean: Floats, square: Floats, labels: Ints | None) -> None:
-        """Take a batch: (k,) means of its features and of their squares, and its labels."""
-        if self._first is None and not self._now:
-            self._features = len(mean)
-        if len(mean) != self._features:
+    def add(self, info: BatchInfo, features: Features, rows: Floats, labels: Ints | None) -> None:
+        """Take a batch: (n, k) finite numbers of its rows, what they are, and the (n,) labels."""
+        if not len(rows):
             return
-        shares = np.zeros(0)
-        if labels is not None and len(labels):
+        if self._kind is None:
+            self._kind = features
+            # A value of the batch: columns of one value are exactly 0 from there, and ones far from 0 keep their digits.
+            self._origin = np.sort(rows, axis=0)[(len(rows) - 1) // 2]
+        if features != self._kind or rows.shape[1] != len(self._origin):
+            return
+        left = rows - self._origin
+        shares = np.zeros(_CLASSES)
+        if labels is not None:
             kept = labels[(labels >= 0) & (labels < _CLASSES)]
             shares = np.bincount(kept, minlength=_CLASSES)[:_CLASSES] / len(labels)
             self._classes = max(self._classes, int(kept.max(initial=-1)) + 1)
-        else:
-            shares = np.zeros(_CLASSES)
-        sums = self._now.setdefault(info.worker, BatchMeans(self._features + _CLASSES))
-        sums.add(
-            np.concatenate([mean, shares]), np.concatenate([square, shares]), len(info.samples)
-        )
+        sums = self._now.setdefault(info.worker, BatchMeans(len(self._origin) + _CLASSES))
+        mean, square = left.mean(axis=0), (left * left).mean(axis=0)
+        sums.add(np.concatenate([mean, shares]), np.concatenate([square, shares]), len(rows))
 
     def end(self, epoch: int) -> list[Finding]:
         """Return what differs in the epoch that has ended, and begin another one."""
         workers, self._now = self._now, {}
+        parts = self.parts.taken()
         if not workers:
             return []
-        whole = _sum(list(workers.values()))
+        whole = _side(workers, parts)
         comparisons = len(workers) + (self._first is not None)
         found: list[Finding] = []
         if self._first is not None:
@@ -68,43 +92,70 @@ class Drift:
             self._first = whole
         if len(workers) > 1:
             for worker, sums in workers.items():
-                rest = _sum([other for k, other in workers.items() if k != worker])
+                rest = _side(workers, parts, without=worker)
+                own = _Side(sums, parts.get(worker))
                 found += self._compared(
-                    sums, rest, f"worker {worker}", "the others", comparisons, epoch
+                    own, rest, f"worker {worker}", "the others", comparisons, epoch
                 )
         return found
 
     def _compared(
-        self, a: BatchMeans, b: BatchMeans, name: str, other: str, comparisons: int, epoch: int
+        self, a: _Side, b: _Side, name: str, other: str, comparisons: int, epoch: int
     ) -> list[Finding]:
-        p, difference = differences(a, b)
-        is_sure = p < _ALPHA / comparisons / (self._features + max(self._classes, 1))
-        scale = np.maximum(a.deviation, b.deviation)
-        size = np.abs(difference) / np.where(scale > 0, scale, 1.0)
+        k = len(self._origin)
+        own = _told_apart(a.sums, b.sums)
+        told = [own[:, :k] + _shifted(self._origin)]
+        if self.parts.part is not None and a.parts is not None and b.parts is not None:
+            told.append(_told_apart(a.parts, b.parts) + _shifted(self.parts.origin))
+        p, size, here, there = np.concatenate(told, axis=1)
+        limit = _ALPHA / comparisons / (len(p) + max(self._classes, 1))
         found: list[Finding] = []
-        moved = np.flatnonzero((is_sure & (size >= _SHIFT))[: self._features])
+        moved = np.flatnonzero((p < limit) & (size >= _SHIFT))
         if len(moved):
-            k = int(moved[size[moved].argmax()])
+            j = int(moved[size[moved].argmax()])
             text = (
-                f"the mean of {self._name(k)} is {a.mean[k]:.4g} in {name} and {b.mean[k]:.4g} in {other}, "
-                f"{size[k]:.2f} standard deviations apart"
+                f"the mean of {self._name(j)} is {here[j]:.4g} in {name} and {there[j]:.4g} in {other}, "
+                f"{size[j]:.2f} standard deviations apart"
             )
             if len(moved) > 1:
                 text += f"; so are {len(moved) - 1} other features"
             found.append(Finding(DRIFT, text, epoch=epoch))
-        classes = slice(self._features, self._features + self._classes)
-        moved = np.flatnonzero((is_sure & (np.abs(difference) >= _SHARE))[classes])
-        if len(moved):
-            k = int(moved[np.abs(difference[classes])[moved].argmax()])
-            at = self._features + k
-            text = f"class {k} has a share of {a.mean[at]:.1%} in {name} and {b.mean[at]:.1%} in {other}"
+        p, _, here, there = own[:, k : k + self._classes]
+        gap = np.where(p < limit, np.abs(here - there), 0.0)
+        if gap.max(initial=0.0) >= _SHARE:
+            j = int(gap.argmax())
+            text = f"class {j} has a share of {here[j]:.1%} in {name} and {there[j]:.1%} in {other}"
             found.append(Finding(BALANCE, text, epoch=epoch))
         return found
 
-    def _name(self, k: int) -> str:
-        if self._features == 2:
-            return ("the inputs", "the inputs' root mean square")[k]
-        return f"column {k}"
+    def _name(self, j: int) -> str:
+        k = len(self._origin)
+        if j >= k:
+            return f"{self.parts.part} {j - k}"
+        return f"column {j}" if self._kind == "columns" else SUMMARIES[j]
+
+
+def _told_apart(a: BatchMeans, b: BatchMeans) -> Floats:
+    """Return (4, k): p-values, differences in standard deviations, and the means of both."""
+    p, difference = differences(a, b, are_alike=True)
+    scale = np.maximum(a.deviation, b.deviation)
+    size = np.abs(difference) / np.where(scale > 0, scale, 1.0)
+    return np.stack([p, size, a.mean, b.mean])
+
+
+def _shifted(origin: Floats) -> Floats:
+    """Return (4, k) of which the means of what `_told_apart` returns are short."""
+    return np.stack([np.zeros(len(origin))] * 2 + [origin] * 2)
+
+
+def _side(
+    workers: dict[int | None, BatchMeans],
+    parts: dict[int | None, BatchMeans],
+    without: int | None = -1,
+) -> _Side:
+    """Return the sums of all workers but one."""
+    of = [[one for k, one in each.items() if k != without] for each in (workers, parts)]
+    return _Side(_sum(of[0]), _sum(of[1]) if of[1] else None)
 
 
 def _sum(parts: list[BatchMeans]) -> BatchMeans:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ..core.columns import Floats, Ints
 from ..detectors.content_keys import content_keys
 from .batch import BatchInfo
+from .column_sums import HUGE, WIDEST, channel_means
 from .contents import Contents
-from .drift import Drift
+from .drift import Drift, Features
 from .duplicates import Read, is_chance, repeated_shards, within
 from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
 from .parts import COLUMNS, Part, array_of, parts
@@ -33,13 +34,13 @@ picture are those of hundreds of numbers and hardly vary; a column may have a lo
 
 
 class _Look(NamedTuple):
-    """Numbers of a batch that are still on its device."""
+    """Numbers of a batch that are still on its device; `rows` are (n, k), what drift compares."""
 
     info: BatchInfo
     low: torch.Tensor
     high: torch.Tensor
-    mean: torch.Tensor
-    square: torch.Tensor
+    features: Features
+    rows: torch.Tensor
     labels: torch.Tensor | None
 
 
@@ -135,15 +136,26 @@ class Inspection:
         flat = x.reshape(len(x), -1)
         if flat.dtype not in (torch.float32, torch.float64):
             flat = flat.float()
+        features: Features = "summaries"
         if x.ndim < 3 and flat.shape[1] <= COLUMNS:
             # Each column is looked at for itself; the loop may change its batch in place before the numbers are read.
-            low = high = mean = flat.clone() if flat.data_ptr() == x.data_ptr() else flat
+            features = "columns"
+            low = high = rows = flat.clone() if flat.data_ptr() == x.data_ptr() else flat
         else:
-            low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+            low, high = flat.amin(1, keepdim=True).float(), flat.amax(1, keepdim=True).float()
             size = torch.linalg.vector_norm(flat, dim=1, keepdim=True) / flat.shape[1] ** 0.5
-            mean = torch.cat([flat.mean(1, keepdim=True), size], 1)
+            is_fine = (low > -HUGE) & (high < HUGE)
+            channels = channel_means(x, flat)
+            if channels is not None:
+                self._drift.parts.add("channel", channels, is_fine, info.worker)
+                mean = channels.mean(1, keepdim=True)
+            else:
+                mean = flat.mean(1, keepdim=True)
+                if x.ndim < 3 and flat.shape[1] <= WIDEST:
+                    self._drift.parts.add("column", flat, is_fine, info.worker)
+            rows = torch.cat([mean, size], 1)
         labels = None if y is None else y.clone()
-        self._pending.append(_Look(info, low, high, mean, mean * mean, labels))
+        self._pending.append(_Look(info, low, high, features, rows, labels))
         if x.device.type == "cpu":
             self._content(x, info)
             if len(self._pending) >= _PENDING:
@@ -249,9 +261,10 @@ class Inspection:
                 # What comes later under a number of an iterable data set is another sample than is known by its content.
                 unknown = self.label_of[samples] < 0
                 self.label_of[samples[unknown]] = labels[unknown]
-            if not bad.any():
-                mean, square = (t.double().mean(0).cpu().numpy() for t in (look.mean, look.square))
-                self._drift.add(look.info, mean, square, labels)
+            rows = look.rows.cpu().numpy().astype(np.float64)
+            is_fine = (np.abs(rows) < HUGE).all(axis=1) & ~bad
+            labels = None if labels is None else labels[is_fine]
+            self._drift.add(look.info, look.features, rows[is_fine], labels)
         self._pending = []
 
     def _ranges(self) -> list[Finding]:
