@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.columns import Floats, Ints
 from ..detectors.content_keys import content_keys
+from .arrivals import Arrivals
 from .batch import BatchInfo
 from .column_sums import HUGE, WIDEST, channel_means
 from .contents import Contents
@@ -81,6 +82,7 @@ class Inspection:
         """(m,) the label of each sample, -1 for an unknown one."""
         self._range = value_range
         self._is_iterable = is_iterable
+        self._arrivals = Arrivals(self.contents)
         self._low, self._high = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
         self._bad = np.empty(0, np.int32)
         self._is_seen = np.empty(0, np.bool_)
@@ -97,6 +99,7 @@ class Inspection:
     def take(self, batch: Any, info: BatchInfo, *, is_sample: bool = False) -> None:
         """Look at a batch, or at a sample that came without one; nothing waits for its device."""
         x, y = parts(batch, self.inputs, self.labels, is_sample=is_sample)
+        self._arrivals.goes_on()
         self._ordered(info.samples)
         if not is_sample or x is None:
             self._take(x, y, info)
@@ -164,6 +167,7 @@ class Inspection:
     def end(self, epoch: int) -> None:
         """Take note of the end of an epoch, or of its having been left."""
         self._flush()
+        self._arrivals.end()
         if self._is_iterable:
             self._keep(*self._repeated(epoch))
             self._epoch_keys = []
@@ -180,6 +184,13 @@ class Inspection:
                     )
                 )
         self._order, self._is_sorted, self._last, self._count = None, True, -1, 0
+
+    def first_numbers(self, samples: Ints) -> Ints:
+        """Return the (n,) numbers that samples of this epoch have in the data set; of an iterable one those of the epoch in which they came first, -1 for unknown."""
+        if not self._is_iterable:
+            return samples
+        self._join()
+        return self._arrivals.numbers(samples)
 
     def findings(self, read: Read | None = None) -> list[Finding]:
         """Return what was found up to now; `read` gives inputs by sample, see `within`."""
@@ -224,6 +235,7 @@ class Inspection:
             if keys is None or not new.all():
                 keys = content_keys(array)
             self._epoch_keys.append((info.worker, keys))
+            self._arrivals.take(samples, keys)
 
     def _grow(self, size: int, columns: int = 0) -> None:
         """Have room for samples; in steps, so that few copies are made."""

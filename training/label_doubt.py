@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -92,6 +93,16 @@ class _Epoch(NamedTuple):
 class LabelDoubt:
     """Averages, over the times that a sample came, of what a model made of its label.
 
+    Parameters
+    ----------
+    first_numbers
+        Gives (n,) samples of the epoch the numbers that they have in each, -1 where these are not known; None where they have them already.
+
+    Attributes
+    ----------
+    observed, unknown
+        How many samples were given numbers, and how many of these had none; counted from where the loader last set them to 0.
+
     Notes
     -----
     A wrong label is learnt late: its loss stays high while those of right ones fall, until the model knows it by heart; so the
@@ -100,7 +111,9 @@ class LabelDoubt:
     the margin ranking", which averages margins). 48 bytes a sample.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_numbers: Callable[[Ints], Ints] | None = None) -> None:
+        self.observed = self.unknown = 0
+        self._first_numbers = first_numbers
         self._loss = np.zeros(0)
         self._count = np.zeros(0)
         self._other = np.zeros(0, np.int64)
@@ -132,11 +145,13 @@ class LabelDoubt:
         best, other = score.scatter(1, labels.clamp(0)[:, None], -torch.inf).max(1)
         self._pending.append(_Outputs(samples, loss, other, -best, labels))
         if len(self._pending) >= _PENDING and loss.device.type == "cpu":
-            self._flush()
+            self.flush()
 
-    def suspicion(self, rows: int) -> Floats:
-        """Return the (rows,) mean loss of each sample in nats, NaN of those that have not come."""
-        self._flush()
+    def suspicion(self, rows: int | None) -> Floats:
+        """Return the (rows,) mean loss of each sample in nats, NaN of those that have not come; None for as many as have come."""
+        self.flush()
+        if rows is None:
+            rows = 1 + int(np.flatnonzero(self._count).max(initial=-1))
         found = np.full(rows, np.nan)
         seen = np.flatnonzero(self._count[:rows])
         found[seen] = self._loss[seen] / self._count[seen]
@@ -148,7 +163,7 @@ class LabelDoubt:
         Where epochs have other samples each, as of several processes, a round is as many of them as have half of all samples once more; else it is one. A model
         knows less of a sample that came in rounds before, or now for the first time: with right labels too it is doubtful more often, so it is left out.
         """
-        self._flush()
+        self.flush()
         last = self._epoch
         again = last is not None and last.number == epoch
         number = 1 if last is None else last.round + (not again)
@@ -222,9 +237,15 @@ class LabelDoubt:
         which = np.flatnonzero((last.label == pair.label) & (last.rather == pair.rather))
         return [last.found(text, which)]
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Read what was taken; to be called before another epoch begins, in which samples of an iterable data set have other numbers."""
         for one in self._pending:
-            more = int(one.samples.max(initial=-1)) + 1 - len(self._count)
+            samples = one.samples
+            if self._first_numbers is not None:
+                samples = self._first_numbers(samples)
+                self.observed += len(samples)
+                self.unknown += int((samples < 0).sum())
+            more = int(samples.max(initial=-1)) + 1 - len(self._count)
             if more > 0:
                 more = max(more, len(self._count), 1024)
                 for name in ("_loss", "_count", "_other", "_other_loss", "_label", "_round"):
@@ -234,8 +255,8 @@ class LabelDoubt:
                 t.cpu().numpy().astype(np.float64) for t in (one.loss, one.other_loss)
             )
             # What is not finite says nothing of the label.
-            fine = np.isfinite(loss) & np.isfinite(other_loss) & (one.samples >= 0)
-            at = one.samples[fine]
+            fine = np.isfinite(loss) & np.isfinite(other_loss) & (samples >= 0)
+            at = samples[fine]
             np.add.at(self._loss, at, loss[fine])
             np.add.at(self._other_loss, at, other_loss[fine])
             np.add.at(self._count, at, 1.0)

@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 _ASKS: Final = "_check_dataloader_iterable"
 """The function by which Lightning sees whether there is an iterator, which it then drops; it does not ask a `DataLoader`."""
+_UNKNOWN: Final = 0.5
+"""Of the samples of an iterable data set that were observed in an epoch, above which a warning says that they are not known again (chosen)."""
 
 
 class WatchedLoader:
@@ -113,7 +115,9 @@ class WatchedLoader:
             self._inspection = Inspection(inputs, labels, value_range, is_iterable=is_iterable)
         self._is_open = False
         self._is_said = False  # that nothing is known of samples
-        self._doubt = LabelDoubt()
+        self._are_doubts_said = False  # that samples of an iterable data set are not known again
+        inspection = self._inspection
+        self._doubt = LabelDoubt(inspection.first_numbers if inspection and is_iterable else None)
         self._audited: list[Finding] = []
         self._leaks: dict[str, tuple[int, list[Finding]]] = {}
 
@@ -125,6 +129,7 @@ class WatchedLoader:
             kept._index_sampler = Recorder(kept._index_sampler, self._log)
         batches = iter(self._recording)
         self._close()
+        self._doubt.flush()
         self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         return _Epoch(self, batches, self.epoch)
 
@@ -194,10 +199,12 @@ class WatchedLoader:
     def suspicion(self) -> Floats:
         """Return the (n,) mean loss of each sample of the data set over the times that it was observed, NaN for never; in nats.
 
-        The higher, the more likely its label is wrong.
+        The higher, the more likely its label is wrong. Of an iterable data set samples have the numbers of the epoch in which they came first,
+        and there are as many as came; those that are not known again by their inputs in a later epoch count no more than once.
         """
         data: Any = self.loader.dataset
-        return self._doubt.suspicion(len(data))
+        is_iterable = isinstance(data, IterableDataset)
+        return self._doubt.suspicion(None if is_iterable else len(data))
 
     def audit(self, model: Model, *, most: int | None = None) -> list[Finding]:
         """Look at the data set with a model that has learnt it: for backdoor triggers, and for inputs unusual to the model.
@@ -329,7 +336,19 @@ class WatchedLoader:
         if self._is_open and self._inspection is not None:
             self._inspection.end(self.epoch)
             self._doubt.end(self.epoch)
+            self._say_doubts_are_few()
         self._is_open = False
+
+    def _say_doubts_are_few(self) -> None:
+        doubt = self._doubt
+        if not self._are_doubts_said and doubt.unknown > _UNKNOWN * doubt.observed:
+            self._are_doubts_said = True
+            _log.warning(
+                "%s of %s samples observed cannot be told by their inputs to be ones of the iterable data set's first epoch, and their numbers mean "
+                "others in each, so their labels are not doubted; use a map data set, or do without augmentation, and have inputs on the CPU",
+                f"{doubt.unknown:,}", f"{doubt.observed:,}",
+            )  # fmt: skip
+        doubt.observed = doubt.unknown = 0
 
     def _say_unknown(self) -> None:
         if not self._is_said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 from tocsin.training import Monitor, WatchedLoader
 
@@ -276,3 +277,77 @@ def test_labels_of_one_class_made_those_of_another_are_found_though_they_are_few
     assert "with label 0 are more likely of class 5" in found.summary
     loader, _ = digits_trained(5, 0, 0.0, epochs=6)
     assert loader.findings() == []
+
+
+class Stream(IterableDataset[Any]):
+    """Samples in an order that differs between epochs, or not; with noise that is drawn anew, or not."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, *, shuffle: bool, noise: float) -> None:
+        self.x, self.y, self.shuffle, self.noise = x, y, shuffle, noise
+        self.orders: list[NDArray[np.int64]] = []
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __iter__(self) -> Iterator[Any]:
+        seed = len(self.orders) if self.shuffle else 0
+        self.orders.append(np.random.default_rng(seed).permutation(len(self.x)))
+        draw = torch.Generator().manual_seed(len(self.orders))
+        return iter(
+            [(self.x[k] + self.noise * torch.randn(8, generator=draw), self.y[k])
+             for k in self.orders[-1]]
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "shuffle", "noise"),
+    [(32, False, 0.0), (32, True, 0.0), (None, True, 0.0), (32, True, 0.01)],
+    ids=["fixed", "mixed", "mixed without batches", "noise"],
+)
+def test_of_an_iterable_data_set_no_samples_are_mixed(
+    size: int | None, *, shuffle: bool, noise: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y = blobs(0)
+    flipped = np.zeros(N, np.bool_)
+    flipped[np.random.default_rng(0).choice(N, N // 10, replace=False)] = True
+    y[flipped] = (y[flipped] + 1) % 4
+    x[1], x[3], x[5] = x[0], x[2], x[4]  # two of one content, of other labels and of the same
+    y[1], y[3], y[5] = y[0] ^ 1, y[2] ^ 1, y[4]
+    torch.manual_seed(1)
+    data = Stream(x, y, shuffle=shuffle, noise=noise)
+    loader = WatchedLoader(DataLoader(data, size))
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    descent = torch.optim.SGD(model.parameters(), 0.1 if size else 0.003, momentum=0.9)
+    late: list[Any] = []
+    for _ in range(4):
+        for batch in loader:
+            late.append(batch)
+            if len(late) > 1:  # some trainers are a batch ahead
+                observed(model, descent, loader, late.pop(0))
+        observed(model, descent, loader, late.pop())
+    found = [one.samples for one in loader.findings() if one.kind == "doubtful label"]
+    warnings = [line for line in caplog.messages if "labels are not doubted" in line]
+    # Samples have the numbers of the first epoch.
+    is_flipped, is_twin = flipped[data.orders[0]], data.orders[0] < 6
+    if noise:
+        assert (found, len(warnings)) == ([], 1)
+    else:
+        named = found[0][~is_twin[found[0]]]
+        assert len(named) == len(found[0]) or not shuffle  # which of two it is cannot be told
+        assert is_flipped[named].mean() > 0.85
+        assert is_flipped[named].sum() > 0.5 * is_flipped.sum()
+        assert warnings == []
+    assert len(loader.suspicion()) == N
+    assert auroc(loader.suspicion(), is_flipped) > (0.85 if noise else 0.97)
+
+
+def observed(
+    model: nn.Module, descent: torch.optim.Optimizer, loader: WatchedLoader, batch: Any
+) -> None:
+    x, y = batch
+    x, y = x.reshape(-1, 8), y.reshape(-1)
+    outputs = model(x)
+    loader.observe(outputs, batch)
+    descent.zero_grad()
+    nn.functional.cross_entropy(outputs, y).backward()
+    descent.step()
