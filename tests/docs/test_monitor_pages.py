@@ -51,3 +51,20 @@ def test_each_monitor_has_a_page_and_the_overview_leads_to_all() -> None:
     shown = {kind.__name__ for kind in kinds if issubclass(kind, BaseMonitor)}
     for name in sorted(shown - {"BaseMonitor", "Monitor", "Monitors"}):
         assert f"`{name}`" in overview, name
+    # These two watch nothing; what they write and publish has pages elsewhere.
+    watching = shown - {"BaseMonitor", "Monitor", "Monitors", "ReferenceMonitor", "TrainingEvents"}
+    titles = {
+        name: f"`{name}`" in (FOLDER / f"{page}.md").read_text() for name, page in named(watching)
+    }
+    assert all(titles.values()), titles
+    assert len(PAGES) == len(watching)
+
+
+def named(monitors: set[str]) -> list[tuple[str, str]]:
+    """Return each monitor with the name of its page."""
+    stems = {path.stem for path in PAGES}
+    found = []
+    for name in sorted(monitors):
+        word = name.removesuffix("Monitor").lower()
+        found.append((name, next(stem for stem in (word, f"{word}s") if stem in stems)))
+    return found
