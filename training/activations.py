@@ -18,7 +18,9 @@ from .hooks import Hook, takes_hooks, warn_of_scripted
 from .layers import name_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor
+from .rectifiers import by_channel, is_rectified, look_at
 from .units import INPUT, LayerUnits
+from .uses import Uses
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,13 @@ _NEAR: Final = 0.01
 _LEAST: Final = 10  # passes looked at in an epoch before it is judged
 _MODAL: Final = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 """Modules that do something else in evaluation."""
+_CONVOLUTIONS: Final = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+_TAKES: Final = (
+    *_CONVOLUTIONS, nn.Linear, nn.LayerNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm,
+)  # fmt: skip
+"""Layers at which rectifiers that are functions are looked at: by what goes in."""
 
 
 class ActivationMonitor(BaseMonitor):
@@ -55,7 +64,8 @@ class ActivationMonitor(BaseMonitor):
     ----------
     history
         Of each epoch a dictionary: `epoch`, and by layer the shares `dead:2` and `saturated:4`, and the distance from the reference `shift:0`;
-        the model's inputs are the layer `input`.
+        the model's inputs are the layer `input`. Of a module that is used several times in a pass each use has a name, `dead:relu`, `dead:relu#2`; of
+        a function, such as `torch.relu`, the layer that it goes into has: `dead:input of conv2`.
 
     Raises
     ------
@@ -65,8 +75,13 @@ class ActivationMonitor(BaseMonitor):
     Notes
     -----
     A unit is a column of an output, or a channel: dimension 1; of a linear layer, and of one that normalises rows, the last, and so of a rectifier that
-    comes after one of these. An epoch of fewer than ten passes that were looked at is not judged, and a warning is logged once. Functions, such as `torch.relu`,
-    and what is compiled or scripted are not seen.
+    comes after one of these. An epoch of fewer than ten passes that were looked at is not judged, and a warning is logged once. What is compiled or
+    scripted is not seen.
+
+    Uses are told apart by the layer that ran last before them, see `Uses`: the steps of a sequence are one. A function is seen by the graph of gradients
+    where what it gave goes into a linear layer, a convolution or a normalisation, past pooling, dropout, other shapes, sums and products: not where
+    nothing before it is learnt, where part of what goes in is not rectified, or in place in a view. It is told of once, at the first such layer. What
+    a checkpoint of activations makes again in the backward pass is not looked at again.
 
     A shift is judged from the third comparison of a layer on, and is claimed where it is three times the largest of the last five as well; of
     the inputs, which do not learn, the first is, and an eighth of `shift` is enough later where it is more than chance. The claim names the first layer of the pass. Claimed as well is an epoch in all of which a layer
@@ -104,9 +119,9 @@ class ActivationMonitor(BaseMonitor):
     def _begin(self) -> None:
         self._shift = ActivationShift(self.shift, self.reference)
         self._claims = FirstClaims()
-        self._units = LayerUnits()
+        self._uses = Uses()
+        self._units = LayerUnits(self._uses)
         self._trained: set[str] = set()  # layers that were in training once
-        self._is_last: dict[str, bool] = {}  # of rectifiers, whether units are the last dimension
         self._every = self.every
         self._has_warned = False
 
@@ -130,7 +145,7 @@ class ActivationMonitor(BaseMonitor):
         self._forget()
         self._every = _often_enough(self.every, dataloader)
         warn_of_scripted(model, "activations of it are not seen")
-        self._handles += self._units.hooks(model, self._wants, self._failed)
+        self._handles += self._units.hooks(model, self._wants, self._failed, self._take_given)
         for name, module in model.named_modules():
             look = self._look_of(name_of(name), module)
             if look is not None and takes_hooks(module):
@@ -143,6 +158,7 @@ class ActivationMonitor(BaseMonitor):
         if self._error is not None:
             raise self._error
         self._looked += self._wants()
+        self._uses.end_batch()
         self._loop.end_batch(batch)
 
     def on_epoch_end(self, epoch: int) -> None:
@@ -190,7 +206,7 @@ class ActivationMonitor(BaseMonitor):
     def _look_of(self, layer: str, module: nn.Module) -> Callable[[Any], None] | None:
         """Return what looks at a module's output; None if it is of no kind that is looked at."""
         if isinstance(module, _RECTIFIERS):
-            return lambda output: self._take_rectified(layer, output.detach())
+            return lambda output: self._take_rectified(layer, output)
         for kind, low, high in _BOUNDS:
             if isinstance(module, kind):
                 return lambda output: self._take_bounded(layer, output.detach(), low, high)
@@ -205,26 +221,45 @@ class ActivationMonitor(BaseMonitor):
         elif layer in self._trained:
             self._in_evaluation[layer] = self._in_evaluation.get(layer, 0) + 1
 
-    def _take_rectified(self, layer: str, output: torch.Tensor) -> None:
-        if not output.numel():
+    def _take_rectified(self, module: str, output: torch.Tensor) -> None:
+        look_at(output)
+        if not output.numel() or self._uses.is_again(module):
             return
-        is_last = self._is_last.setdefault(layer, self._units.last)
-        unit = output.ndim - 1 if is_last else 1
-        other = [k for k in range(output.ndim) if k != unit] if output.ndim > 1 else [0]
-        alive = (output.amax(other) > 0).reshape(-1)
-        before = self._alive.get(layer)
-        is_like = before is not None and before.shape == alive.shape
-        self._alive[layer] = alive if before is None or not is_like else before | alive.to(before.device)  # fmt: skip
-        self._passes[layer] = self._passes.get(layer, 0) + 1
+        use, output = self._uses.of(module), output.detach()
+        other = _all_but(output.ndim - 1 if use.last else 1, output)
+        self._add_alive(use.name, output.amax(other) > 0)
 
-    def _take_bounded(self, layer: str, output: torch.Tensor, low: float, high: float) -> None:
-        if not output.numel():
+    def _take_given(self, layer: str, module: nn.Module, given: Any) -> None:
+        values = given[0] if given else None
+        if not isinstance(module, _TAKES) or not isinstance(values, torch.Tensor):
             return
+        if values.ndim < 2 or not values.numel() or self._uses.is_again(layer):
+            return
+        if is_rectified(values):
+            channels = by_channel(values)
+            unit = _unit_of(module, values) if channels is None else 1
+            values = values.detach() if channels is None else channels
+            other = _all_but(unit, values)
+            # A gate or a scale after the rectifier may be below zero; what is dead is zero after them too.
+            alive = (values.amax(other) != 0) | (values.amin(other) != 0)
+            self._add_alive(self._uses.of(f"input of {layer}").name, alive)
+
+    def _add_alive(self, use: str, alive: torch.Tensor) -> None:
+        alive, before = alive.reshape(-1), self._alive.get(use)
+        if before is not None and before.shape != alive.shape:  # other units: they begin anew
+            before, self._passes[use] = None, 0
+        self._alive[use] = alive if before is None else before | alive.to(before.device)
+        self._passes[use] = self._passes.get(use, 0) + 1
+
+    def _take_bounded(self, module: str, output: torch.Tensor, low: float, high: float) -> None:
+        if not output.numel() or self._uses.is_again(module):
+            return
+        use = self._uses.of(module).name
         margin = _NEAR * (high - low)
         share = ((output < low + margin) | (output > high - margin)).float().mean()
-        before = self._shares.get(layer)
-        self._shares[layer] = share if before is None else before + share.to(before.device)
-        self._passes[layer] = self._passes.get(layer, 0) + 1
+        before = self._shares.get(use)
+        self._shares[use] = share if before is None else before + share.to(before.device)
+        self._passes[use] = self._passes.get(use, 0) + 1
 
     def _judge(
         self, place: Place, layer: str, share: float, most: float, change: str, what: str
@@ -264,6 +299,19 @@ class ActivationMonitor(BaseMonitor):
         if is_first and self.alerts is not None:
             layer = verdict.subject.removeprefix("activation:")
             self.alerts.claim(verdict, f"activations: {layer}, {verdict.evidence}", place)
+
+
+def _unit_of(layer: nn.Module, given: torch.Tensor) -> int:
+    """Return the dimension of units of what a layer is given."""
+    if isinstance(layer, (nn.Linear, nn.LayerNorm)):
+        return given.ndim - 1
+    # A convolution takes a picture without a batch, too.
+    return given.ndim - 1 - len(layer.kernel_size) if isinstance(layer, _CONVOLUTIONS) else 1
+
+
+def _all_but(unit: int, tensor: torch.Tensor) -> list[int]:
+    """Return the dimensions besides that of units; of a tensor of one dimension that."""
+    return [k for k in range(tensor.ndim) if k != unit] if tensor.ndim > 1 else [0]
 
 
 def _often_enough(every: int, dataloader: Any) -> int:

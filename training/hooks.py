@@ -28,6 +28,8 @@ class Hook:
         Given what `look` raised.
     before
         Whether it is one before the pass.
+    both
+        Whether `look` is given the arguments by place and what the module gave, as a pair.
 
     Notes
     -----
@@ -43,11 +45,13 @@ class Hook:
         failed: Callable[[Exception], None],
         *,
         before: bool = False,
+        both: bool = False,
     ) -> None:
         self._wants = wants
         self._look = look
         self._failed = failed
         self._before = before
+        self._both = both
 
     def __call__(self, _module: object, *values: Any) -> None:
         """Look at the last of what the hook is given."""
@@ -55,7 +59,7 @@ class Hook:
             return
         try:
             if self._wants():
-                self._look(values[-1])
+                self._look(values[-2:] if self._both else values[-1])
         except Exception as error:  # the pass must not fail for it
             self._failed(error)
 

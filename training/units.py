@@ -11,6 +11,7 @@ from torch import nn
 from ..detectors.batch_means import BatchMeans
 from .hooks import Hook, takes_hooks
 from .layers import layers_of
+from .uses import Uses
 
 INPUT: Final = "input"
 """What the inputs of the model are called among its layers."""
@@ -19,42 +20,58 @@ _LAST: Final = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.EmbeddingBag)
 """Modules whose units are the last dimension; of others they are dimension 1."""
 
 
+def _nothing(_layer: str, _module: nn.Module, _given: Any) -> None:
+    """What is shown to nobody."""
+
+
 class LayerUnits:
     """Sums over passes, by layer, of the means of units and of their squares.
 
-    Attributes
+    Parameters
     ----------
-    last
-        Whether the units of the layer that was seen last are the last dimension of what it gave, else dimension 1.
+    uses
+        Told of each layer that has run, and whether its units are the last dimension of what it gave, else dimension 1.
 
     Notes
     -----
-    32 bytes a unit. A layer is a module that has parameters of its own; of one that gives several tensors the first is looked at.
+    32 bytes a unit. A layer is a module that has parameters of its own; of one that gives several tensors the first is looked at. What the backward
+    pass makes once more is not.
     """
 
-    def __init__(self) -> None:
-        self.last = False
+    def __init__(self, uses: Uses | None = None) -> None:
+        self._uses = uses or Uses()
         self._sums: dict[str, torch.Tensor] = {}
         self._passes: dict[str, int] = {}
         self._rows: dict[str, int] = {}
 
     def hooks(
-        self, model: nn.Module, wants: Callable[[], bool], failed: Callable[[Exception], None]
+        self,
+        model: nn.Module,
+        wants: Callable[[], bool],
+        failed: Callable[[Exception], None],
+        take_given: Callable[[str, nn.Module, Any], None] = _nothing,
     ) -> Iterator[Any]:
-        """Hang hooks on a model and its layers; yield their handles."""
+        """Hang hooks on a model and its layers; yield their handles. What a layer is given by place is shown to `take_given`."""
 
-        def hook(layer: str, *, last: bool, before: bool = False) -> Hook:
-            def look(values: Any) -> None:
-                self.last = last
+        def see(layer: str, values: Any, *, last: bool) -> None:
+            self._uses.come_to(layer, last=last)
+            if not self._uses.is_again(layer):
                 self._take(layer, values, last=last)
 
-            return Hook(wants, look, failed, before=before)
+        def hook(layer: str, module: nn.Module) -> Hook:
+            def look(values: Any) -> None:
+                given, gave = values
+                take_given(layer, module, given)
+                see(layer, gave, last=isinstance(module, _LAST))
+
+            return Hook(wants, look, failed, both=True)
 
         if takes_hooks(model):
-            yield model.register_forward_pre_hook(hook(INPUT, last=False, before=True))
+            first = Hook(wants, lambda given: see(INPUT, given, last=False), failed, before=True)
+            yield model.register_forward_pre_hook(first)
         for name, module in layers_of(model).items():
             if takes_hooks(module):
-                yield module.register_forward_hook(hook(name, last=isinstance(module, _LAST)))
+                yield module.register_forward_hook(hook(name, module))
 
     def _take(self, layer: str, values: Any, *, last: bool) -> None:
         tensor = values[0] if isinstance(values, (tuple, list)) and values else values
