@@ -150,7 +150,7 @@ class ActivationMonitor(BaseMonitor):
             look = self._look_of(name_of(name), module)
             if look is not None and takes_hooks(module):
                 hook = Hook(self._wants, look, self._failed)
-                self._handles.append(module.register_forward_hook(hook))
+                self._handles.append(hook.hang(module.register_forward_hook))
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Count the batch."""

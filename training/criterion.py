@@ -127,7 +127,7 @@ class BatchLoss:
         self.targets = targets or Targets(criterion)
         self._handles: list[Any] = []
         if isinstance(criterion, nn.Module):
-            self._handles = [criterion.register_forward_hook(Hook(wants, self._see, failed))]
+            self._handles = [Hook(wants, self._see, failed).hang(criterion.register_forward_hook)]
 
     def take(self, outputs: Any, batch: Any) -> torch.Tensor | None:
         """Return the loss of the batch that ends, a number on its device; None if there is no way to know it."""

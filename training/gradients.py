@@ -25,7 +25,7 @@ from ..core.verdict import Verdict
 from ..detectors.gradient_flow import GradientFlow
 from .alerts import TrainingAlerts
 from .curve import Curve
-from .hooks import warn_of_scripted
+from .hooks import Handle, warn_of_scripted, weakly
 from .layers import finite_hooks, layers_of, name_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor, not_begun
@@ -143,8 +143,8 @@ class GradientMonitor(BaseMonitor):
         warn_of_scripted(model, "which of its layers is the first that is not finite is not seen")
         self._handles += finite_hooks(model, self._wants_passes, self._take_pass, self._failed)
         self._handles += [
-            register_optimizer_step_pre_hook(self._before_step),
-            register_optimizer_step_post_hook(self._after_step),
+            Handle(register_optimizer_step_pre_hook(weakly(self._before_step))),
+            Handle(register_optimizer_step_post_hook(weakly(self._after_step))),
         ]
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:

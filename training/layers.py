@@ -87,8 +87,8 @@ def finite_hooks(
         return Hook(wants, look, failed, before=before)
 
     if takes_hooks(model):
-        yield model.register_forward_pre_hook(hook("", before=True))
+        yield hook("", before=True).hang(model.register_forward_pre_hook)
     for name, module in model.named_modules():
         is_leaf = next(module.children(), None) is None and not isinstance(module, _KEEPS)
         if is_leaf and takes_hooks(module):
-            yield module.register_forward_hook(hook(name_of(name)))
+            yield hook(name_of(name)).hang(module.register_forward_hook)

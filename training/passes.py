@@ -36,7 +36,7 @@ class LatestPass(Generic[T]):
         self._of_part: T | None = None
         sees = [(model, self._see_model), *((part, self._see_part) for part in parts)]
         self._handles = [
-            module.register_forward_hook(_PassHook(see, self._failed), with_kwargs=True)
+            _PassHook(see, self._failed).hang(module.register_forward_hook, with_kwargs=True)
             for module, see in sees
             if takes_hooks(module)
         ]
@@ -77,10 +77,7 @@ class _PassHook(Hook):
         """Look at what a hook with `with_kwargs=True` is given."""
         if has_no_numbers():
             return
-        try:
-            self._look(values[-2:])
-        except Exception as error:  # the pass must not fail for it
-            self._failed(error)
+        self._see(values[-2:])
 
     def __reduce__(self) -> tuple[Callable[..., Callable[..., None]], tuple[bool, ...]]:
         return _no_hook, ()

@@ -39,7 +39,7 @@ class Targets:
         self._handle: Any = None
         if isinstance(criterion, nn.Module):
             hook = Hook(lambda: True, self._see, lambda _: None)
-            self._handle = criterion.register_forward_pre_hook(hook)
+            self._handle = hook.hang(criterion.register_forward_pre_hook)
 
     def of(self, batch: Any, logits: torch.Tensor | None = None) -> torch.Tensor | None:
         """Return the targets of a batch; None if there are none."""

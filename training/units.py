@@ -68,10 +68,10 @@ class LayerUnits:
 
         if takes_hooks(model):
             first = Hook(wants, lambda given: see(INPUT, given, last=False), failed, before=True)
-            yield model.register_forward_pre_hook(first)
+            yield first.hang(model.register_forward_pre_hook)
         for name, module in layers_of(model).items():
             if takes_hooks(module):
-                yield module.register_forward_hook(hook(name, module))
+                yield hook(name, module).hang(module.register_forward_hook)
 
     def _take(self, layer: str, values: Any, *, last: bool) -> None:
         tensor = values[0] if isinstance(values, (tuple, list)) and values else values
