@@ -57,7 +57,8 @@ class GradientMonitor(BaseMonitor):
     Parameters
     ----------
     every
-        The ratio of updates to weights, which takes a copy of the weights, is looked at in one step of so many.
+        The ratio of updates to weights, which takes a copy of the weights, is looked at in one batch of so many, or in the optimizer's next step where
+        that batch has none, since gradients are accumulated.
     finite_every
         So are the norms of gradients and the finiteness of what each layer gives: with 1 the first layer that is not finite can be named
         whenever that happens.
@@ -128,6 +129,7 @@ class GradientMonitor(BaseMonitor):
         self._loop = Loop()
         self.history, self.by_layer = Curve(), {}
         self._error = None
+        self._next_updates = self._next_norms = 0  # batches, from which on they are looked at
         self._optimizers: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
         self._layers = layers_of(model)
         owned = [
@@ -159,6 +161,10 @@ class GradientMonitor(BaseMonitor):
         ):  # the backward pass made them, so their order is not that of a forward pass
             passes.sort(key=lambda one: self._order.get(one[0], -1))
         self._forget()
+        if norms:
+            self._next_norms = _after(place.step, self.finite_every)
+        if ratios:
+            self._next_updates = _after(place.step, self.every)
         if passes or norms:
             sent = _Sent(
                 place, [n for n, _ in passes], list(norms), list(ratios), scale is not None
@@ -217,8 +223,8 @@ class GradientMonitor(BaseMonitor):
     def _read(self, optimizer: Optimizer) -> None:
         try:
             step = self._loop.step
-            looked = step % self.every == 0
-            if not (looked or self._wants_passes()) or self._error is not None:
+            looked = step >= self._next_updates
+            if not (looked or step >= self._next_norms) or self._error is not None:
                 return
             if not self._is_ours(optimizer):
                 return
@@ -327,6 +333,11 @@ class GradientMonitor(BaseMonitor):
             at = place[self._layer_of[k]]
             squares[at] = max(squares[at], 0.0) + float(norm) ** 2 if not np.isnan(norm) else np.nan
         return np.where(squares < 0, -1.0, np.sqrt(np.abs(squares)))
+
+
+def _after(step: int, every: int) -> int:
+    """Return the first multiple of `every` after a step."""
+    return step - step % every + every
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:
