@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import random
 import resource
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from tocsin.core.errors import ConfigError, NonFiniteError, StorageError
 from tocsin.training import ModelCheckpoint
@@ -292,3 +296,124 @@ def test_the_longest_name_is_saved_and_a_longer_one_is_the_storages_error(tmp_pa
     assert len(names(tmp_path)) == 3
     with pytest.raises(StorageError, match="too long"), replacing(tmp_path / ("x" * 250)) as path:
         path.touch()
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is written, synchronised, renamed, and its folder synchronised: state first, then the weights that name it."""
+    calls: list[tuple[str, str, bytes]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        fsync(descriptor)
+        content = b"" if path.is_dir() else path.read_bytes()
+        calls.append(("fsync", path.name, content))
+
+    def recorded_replace(source: Any, target: Any, **options: Any) -> None:
+        content = Path(source).read_bytes()
+        replace(source, target, **options)
+        calls.append(("rename", f"{Path(source).name} to {Path(target).name}", content))
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    checkpoint = ModelCheckpoint(
+        tmp_path, "{epoch}", "loss", save_last=True, model=model, optimizer=optimizer
+    )
+    checkpoint.step(0.5)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert len(written) == 4, "weights and state of the best and of the last"
+    expected: list[tuple[str, str, bytes]] = []
+    for name in sorted(written, key=lambda name: [one[1].endswith(f" to {name}") for one in calls].index(True)):  # fmt: skip
+        content = (tmp_path / name).read_bytes()
+        assert content
+        temporary = f".{name}.tocsin-tmp"
+        expected += [
+            ("fsync", temporary, content),
+            ("rename", f"{temporary} to {name}", content),
+            ("fsync", tmp_path.name, b""),
+        ]
+    assert calls == expected
+    suffixes = [what.rpartition(".")[2] for call, what, _ in calls if call == "rename"]
+    assert suffixes == ["state", "safetensors"] * 2
+
+
+class Stepwise:
+    """A training by batches, with dropout and augmentation of the global generators, whose order is of a generator that each epoch seeds."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        random.seed(1)
+        self.model = nn.Sequential(
+            nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 1)
+        )
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
+        self.parts: dict[str, Any] = {
+            "model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler,
+        }  # fmt: skip
+        x = torch.randn(7 * 4, 3, generator=torch.Generator().manual_seed(5))
+        self.order = torch.Generator()
+        self.loader = DataLoader(
+            TensorDataset(x, x.sum(1)), 4, shuffle=True, generator=self.order, num_workers=0
+        )
+        self.losses: list[float] = []
+
+    def run(self, checkpoint: ModelCheckpoint | None, *, until: int) -> None:
+        """Go on from the checkpoint's step; stop, as if killed, after a number of steps."""
+        done = 0 if checkpoint is None else checkpoint.global_step
+        for epoch in range(done // 7, 3):
+            self.order.manual_seed(epoch)
+            for number, (x, y) in enumerate(self.loader):
+                if 7 * epoch + number < done:
+                    continue  # the epoch's batches before it
+                noise = random.random() + float(np.random.rand())  # noqa: NPY002
+                loss = (self.model(x + 0.1 * torch.randn(4, 3)) - y[:, None] - noise).square().mean()  # fmt: skip
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                self.scheduler.step()
+                self.losses.append(float(loss.detach()))
+                done += 1
+                if checkpoint is not None:
+                    checkpoint.step(loss, epoch=epoch)
+                if done == until:
+                    return
+
+    def states(self) -> list[Any]:
+        rest = [torch.get_rng_state().tolist(), random.getstate(), np.random.rand(3).tolist()]  # noqa: NPY002
+        return [str(self.optimizer.state_dict()), str(self.scheduler.state_dict()), *rest]
+
+
+@pytest.mark.parametrize("killed_after", [13, 14, 15, 18])
+def test_a_training_killed_in_the_midst_of_an_epoch_goes_on_bit_for_bit(
+    tmp_path: Path, killed_after: int
+) -> None:
+    """What was done since the last step that was saved is done once more, to the same weights."""
+    whole = Stepwise()
+    whole.run(None, until=21)
+    expected = whole.states()
+    first = Stepwise()
+    first.run(
+        ModelCheckpoint(tmp_path, "{step}", "loss", every_n_train_steps=5, save_last=True, **first.parts),
+        until=killed_after,
+    )  # fmt: skip
+    assert first.losses == whole.losses[:killed_after], "saving changes nothing"
+    second = Stepwise()
+    torch.manual_seed(99)  # another process
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    resumed = ModelCheckpoint.resume(tmp_path, **second.parts)
+    saved = killed_after // 5 * 5
+    assert (resumed.global_step, resumed.next_epoch) == (saved, (saved - 1) // 7)
+    second.run(resumed, until=21)
+    assert second.losses == whole.losses[saved:]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    assert second.states() == expected
+    assert resumed.global_step == 21
+    assert ModelCheckpoint.load(tmp_path, which="last").step == 20
