@@ -15,8 +15,8 @@ def falling(seed: int, steps: int = 300) -> np.ndarray:
     return 2.3 * (0.1 + 0.9 * np.exp(-np.arange(steps) / 40)) * np.exp(rng.normal(0, 0.2, steps))
 
 
-def claims(losses: np.ndarray) -> list[tuple[int, str]]:
-    curve = LossCurve()
+def claims(losses: np.ndarray, plateau_steps: int = 300) -> list[tuple[int, str]]:
+    curve = LossCurve(plateau_steps)
     return [
         (v.offset, v.change) for step, x in enumerate(losses) for v in curve.update(step, float(x))
     ]
@@ -108,3 +108,66 @@ def test_five_that_are_far_in_the_mean_are_a_rise_of_a_loss() -> None:
         surges = Surges(mean=mean)
         kinds.append([found.kind for x in values if (found := surges.update(float(x)))])
     assert kinds == [["rise"], []]
+
+
+def noise(seed: int, spread: float, steps: int = 1000) -> np.ndarray:
+    return np.exp(np.random.default_rng(seed).normal(0, spread, steps))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.4])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loss_that_stays_where_it_began_is_a_plateau(seed: int, spread: float) -> None:
+    losses = 2.3 * noise(seed, spread)
+    first, *more = claims(losses, 100)
+    assert first == (199, "plateau"), "as soon as there are twice as many batches"
+    assert {change for _, change in more} == {"plateau"}
+    assert min(np.diff([step for step, _ in [first, *more]])) >= 50, "not at each batch"
+    assert claims(losses[:199], 100) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_that_has_learnt_a_little_and_rests_is_a_plateau_from_where_it_rests(seed: int) -> None:
+    losses = 2.3 * (0.7 + 0.3 * np.exp(-np.arange(1000) / 30)) * noise(seed, 0.05)
+    (step, change), *_ = claims(losses, 100)
+    assert change == "plateau"
+    assert 250 <= step <= 350
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_one_that_has_learnt_and_rests_low_is_none(seed: int, spread: float) -> None:
+    known = 0.2 + 0.8 * np.exp(-np.arange(1000) / 40)
+    assert claims(2.3 * known * noise(seed, spread), 100) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "spread", "plateau_steps"),
+    [(1.5, 0.05, 100), (1.9, 0.02, 100), (1.3, 0.3, 300)],  # 2, 1.7 and 13 % in that many batches
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_one_that_falls_slowly_is_none(
+    seed: int, end: float, spread: float, plateau_steps: int
+) -> None:
+    losses = np.linspace(2.3, end, 1000) * noise(seed, spread)
+    assert claims(losses, plateau_steps) == []
+
+
+def test_a_fall_of_less_than_a_hundredth_of_the_beginning_is_a_plateau() -> None:
+    falls = {share: 2.3 * (1 - share * np.arange(600) / 100) for share in (0.008, 0.012)}
+    assert [bool(claims(losses, 100)) for losses in falls.values()] == [True, False]
+
+
+def test_a_plateau_that_ends_is_claimed_no_more_and_is_again_when_another_begins() -> None:
+    falling_on = np.concatenate(
+        [np.full(400, 2.3), np.linspace(2.3, 1.5, 400), np.full(400, 1.5)]
+    ) * noise(0, 0.01, 1200)
+    steps = np.array([step for step, change in claims(falling_on, 100) if change == "plateau"])
+    assert ((steps < 500) | (steps > 950)).all()
+    assert (steps < 500).any()
+    assert (steps > 950).any()
+
+
+@pytest.mark.parametrize("plateau_steps", [19, 0])
+def test_a_plateau_takes_twenty_batches_at_least(plateau_steps: int) -> None:
+    with pytest.raises(ValueError, match="plateau_steps must be 20 batches or more"):
+        LossCurve(plateau_steps)

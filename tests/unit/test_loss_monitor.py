@@ -34,3 +34,27 @@ def test_a_loss_that_nothing_tells_is_said_once(caplog: pytest.LogCaptureFixture
     for _ in range(3):
         monitor.on_batch_end(torch.zeros(2, 2), [torch.zeros(2, 8), torch.zeros(2)])
     assert caplog.text.count("the loss of a batch is not known") == 1
+
+
+@pytest.mark.parametrize(("rate", "claimed"), [(0.0, ["plateau"]), (0.1, [])])
+def test_a_model_that_learns_nothing_is_a_plateau(rate: float, claimed: list[str]) -> None:
+    """For so many batches as are looked at, of which there is one in two."""
+    torch.manual_seed(0)
+    model, criterion = nn.Linear(8, 2), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    alerts = TrainingAlerts(show=False)
+    monitor = LossMonitor(every=2, plateau_steps=40, alerts=alerts)
+    monitor.initialize(model, [], criterion)
+    for _ in range(160):
+        x = torch.randn(32, 8)
+        y = (x[:, 0] > 0).long()
+        outputs = model(x)
+        loss = criterion(outputs, y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        monitor.on_batch_end(outputs, [x, y])
+    monitor.close()
+    assert [alert.change for alert in alerts.alerts] == claimed
+    if claimed:
+        assert alerts.alerts[0].offset == 158

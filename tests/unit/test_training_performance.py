@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torch import nn
 
 from tocsin.training import PerformanceMonitor, TrainingAlerts
 
 RNG = np.random.default_rng(5)
+SCORES = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
 
 
 def epoch(
@@ -52,6 +53,36 @@ def test_several_classes_without_labels_that_are_none() -> None:
         for k in np.array_split(np.arange(700), 7)
     ]
     assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+def test_averages_and_what_each_class_has_are_those_of_scikit_learn(
+    classes: int, average: str
+) -> None:
+    monitor = begun(nn.CrossEntropyLoss())
+    for number in range(2):
+        logits = RNG.normal(size=(600, classes)) + np.linspace(0, 1, classes)
+        labels = RNG.choice(classes, 600, p=np.arange(1, classes + 1) / (classes * (classes + 1) / 2))  # fmt: skip
+        logits[np.arange(600), labels] += 0.7
+        said = logits.argmax(1)
+        row = epoch(monitor, number, logits, labels)
+        for name, score in SCORES.items():
+            assert row[f"{name}:{average}"] == pytest.approx(score(labels, said, average=average))
+            for k, value in enumerate(score(labels, said, average=None)):
+                assert row[f"{name}:{k}"] == pytest.approx(value)
+    assert len(monitor.history) == 2
+
+
+def test_a_class_that_is_never_said_has_no_precision_and_is_in_no_mean_of_it() -> None:
+    logits, labels = RNG.normal(size=(400, 4)), RNG.integers(0, 3, 400)
+    logits[:, 2] = -100.0  # true, and never said
+    said = logits.argmax(1)  # 3 is said, and never true
+    row = epoch(begun(nn.CrossEntropyLoss()), 0, logits, labels)
+    for name, score in SCORES.items():
+        of = score(labels, said, average=None, labels=range(4), zero_division=np.nan)
+        assert row[f"{name}:macro"] == pytest.approx(np.nanmean(of))
+        assert [f"{name}:{k}" in row for k in range(4)] == (~np.isnan(of)).tolist()
 
 
 @pytest.mark.parametrize("shape", [(300,), (300, 1)])
