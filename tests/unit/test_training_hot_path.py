@@ -158,6 +158,25 @@ def test_no_monitor_asks_for_a_number_before_the_epoch_ends(
         read()  # there they are read
 
 
+@pytest.mark.parametrize("name", ["loss", "performance", "calibration"])
+def test_targets_in_a_tuple_are_found_without_being_read(events: list[Event], name: str) -> None:
+    """By where the criterion's argument lies, as long as it is the part of the batch itself."""
+    monitor, criterion = MONITORS[name](), MEAN()
+    model = nn.Linear(5, 3).to("meta")
+    monitor.alerts = TrainingAlerts(show=False)
+    monitor.initialize(model, [], criterion)
+    for _ in range(STEPS):
+        x, y = torch.randn(ROWS, 5, device="meta"), torch.randint(3, (ROWS,), device="meta")
+        outputs = model(x)
+        criterion(outputs, y).backward()
+        monitor.on_batch_end(outputs, (x, torch.stack([y, y]), y))
+    targets = {
+        "loss": lambda: monitor._loss.targets, "performance": lambda: monitor._reader.targets,
+        "calibration": lambda: monitor._reader.targets,
+    }[name]()  # fmt: skip
+    assert targets._place == (2 if name != "loss" else None), "of the loss none are needed"
+
+
 def test_what_is_late_is_judged_as_if_it_had_come_at_once(events: list[Event]) -> None:
     histories = []
     for is_late in (False, True):
