@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from tocsin.training import WatchedLoader
 
@@ -136,3 +137,29 @@ def test_a_batch_that_is_pinned_afterwards_still_knows_its_samples(pinned_in: se
                 assert again.index == batch.index
                 np.testing.assert_array_equal(again.samples, batch.samples)
     assert pinned_in == {threading.main_thread().name}
+
+
+class Late(Dataset[Any]):
+    """The first sample comes last."""
+
+    def __len__(self) -> int:
+        return 37
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if k == 0:
+            time.sleep(0.3)
+        return X[k], torch.tensor(k)
+
+
+def test_pinned_batches_out_of_order_are_known_for_what_they_are(pinned_in: set[str]) -> None:
+    watched = WatchedLoader(
+        DataLoader(Late(), 4, num_workers=2, in_order=False, pin_memory=True)
+    )  # fmt: skip
+    found = []
+    for batch in watched:
+        assert all(isinstance(tensor, Pinned) for tensor in tensors(batch))
+        np.testing.assert_array_equal(batch.samples, batch[1])
+        found.append(int(batch.samples[0]))
+    assert sorted(found) == list(range(0, 37, 4))
+    assert found[0] != 0
+    assert threading.main_thread().name not in pinned_in
