@@ -31,8 +31,6 @@ _WORST_IN_TRAINING: Final = frozenset(["non-finite", "divergence", "exploding"])
 _RANK: Final = ("info", "warning", "critical")
 _WORST: Final = ("unsettled", "gone", "new regime", "returned")
 _DRIFTS: Final = frozenset(["data drift", "prediction drift", "concept drift"])
-_OF_STREAMS: Final = frozenset(["adwin", "e_detector", "natural_size", "page_hinkley"])
-"""Detectors that watch the same streams: what they claim is one incident in training too."""
 _PATIENCE: Final = 1000
 """Times `resolve_events`: then a stream that has gone holds nothing open. Labels of one in fifty events settle within 500."""
 
@@ -65,6 +63,8 @@ class Claim(NamedTuple):
         Estimated onset.
     prediction_id, version
         Of the event that decided it.
+    group
+        Of training, what makes one incident; None for the claims of one detector.
     """
 
     clock: int
@@ -75,6 +75,7 @@ class Claim(NamedTuple):
     started: Onset
     prediction_id: str | None
     version: str | None
+    group: str | None = None
 
 
 class Moment(NamedTuple):
@@ -87,7 +88,7 @@ class Moment(NamedTuple):
 
 
 Group = tuple[str, str]
-"""What may merge: drifts of all kinds; claims about one client; claims of one monitor of training, or that it was set aside; claims of one other kind."""
+"""What may merge: drifts of all kinds; claims about one client; claims of one detector of training, or of several that watch the same, or that a monitor was set aside; claims of one other kind."""
 
 
 class Incident(msgspec.Struct):
@@ -182,8 +183,7 @@ class Incidents:
         """Take a claim in; return the alert, if it opens an incident or makes one more severe."""
         self.changes += 1
         v = claim.verdict
-        of_streams = v.detector in _OF_STREAMS
-        apart = {"adversarial input": v.subject, "training": "" if of_streams else v.detector}
+        apart = {"adversarial input": v.subject, "training": claim.group or v.detector}
         if self.run:
             apart["pipeline"] = v.subject
         group = "drift" if claim.kind in _DRIFTS else claim.kind, apart.get(claim.kind, "")

@@ -42,6 +42,7 @@ class TrainingClaim(NamedTuple):
     place: Place
     verdict: Verdict
     summary: str
+    group: str | None = None
 
 
 class TrainingAlerts:
@@ -123,7 +124,13 @@ class TrainingAlerts:
             self._step, self._incidents = 0, self._begun(run=self.run)
 
     def claim(
-        self, verdict: Verdict, summary: str, place: Place, *, kind: Kind = "training"
+        self,
+        verdict: Verdict,
+        summary: str,
+        place: Place,
+        *,
+        kind: Kind = "training",
+        group: str | None = None,
     ) -> None:
         """Take a claim in: it opens an incident, is part of one, or makes one more severe.
 
@@ -137,13 +144,15 @@ class TrainingAlerts:
             The batch; an alert has it as `prediction_id`.
         kind
             What it is a claim of.
+        group
+            What makes one incident; None for the claims of one detector.
         """
         self.end_batch(place)
         if verdict.phase == "opened":
-            self.claims.append(TrainingClaim(place, verdict, summary))
+            self.claims.append(TrainingClaim(place, verdict, summary, group))
         now = Claim(
             place.step, verdict, kind, f"{summary} ({place})", self._clock(), Onset(), str(place),
-            self._version,
+            self._version, group,
         )  # fmt: skip
         alert = self._incidents.claim(now)
         if alert is not None:

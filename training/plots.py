@@ -107,7 +107,8 @@ def _plots(monitor: BaseMonitor) -> list[_Plot]:
     ]
     for claim in claims if plots else ():
         # Of drift the subject is a tag, as `loss/batch`.
-        subject, change = claim.verdict.subject.rpartition("/")[2], claim.verdict.change
+        subject = claim.verdict.subject.removeprefix(f"{shown_of(monitor).name}/")
+        change = claim.verdict.change
         its = [one for one in plots if change in one.panel.changes or subject in one.series]
         (its or plots)[0].claims.append(claim)
     return plots

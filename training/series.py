@@ -112,9 +112,7 @@ _SHOWN: Final[Mapping[str, Shown]] = {
         ),
         ("calibration",),
     ),
-    "DriftMonitor": Shown(
-        "drift", (Panel("value"),), ("adwin", "e_detector", "natural_size", "page_hinkley")
-    ),
+    "DriftMonitor": Shown("drift", (Panel("value"),)),
     "FindingsMonitor": Shown(
         "data", (Panel("samples named", counts=True),), tuple(map(detector_of, KINDS))
     ),
@@ -213,9 +211,9 @@ class News:
     def _new_of(
         self, tag: str, curve: Sequence[tuple[float, float]]
     ) -> Iterator[tuple[str, int, float]]:
-        # By the batch, not by the count: a long curve is thinned.
+        # By the batch, not by the count: a long curve is thinned, but for its latest points.
         latest, new = self._told.get(tag, -1), list[tuple[int, float]]()
-        for step, value in reversed(curve):
+        for step, value in reversed(getattr(curve, "latest", curve)):
             if step <= latest:
                 break
             new.append((int(step), value))
@@ -266,9 +264,14 @@ def claims_of(monitor: BaseMonitor) -> list[TrainingClaim]:
     """Return what a monitor has claimed, or a `DriftMonitor` of its history; the latest 1,000 of its run's."""
     if monitor.alerts is None:
         return []
-    own, tag = shown_of(monitor).detectors, f"{shown_of(monitor).name}/"
-    verdicts = ((claim, claim.verdict) for claim in monitor.alerts.claims)
-    return [claim for claim, v in verdicts if v.detector in own or v.subject.startswith(tag)]
+    shown = shown_of(monitor)
+    return [
+        claim
+        for claim in monitor.alerts.claims
+        if claim.verdict.detector in shown.detectors
+        or (claim.group and claim.group == shown.name)
+        or (claim.group and claim.verdict.subject.startswith(f"{shown.name}/"))
+    ]
 
 
 def state_of(monitor: BaseMonitor, step: int) -> str | None:

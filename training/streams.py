@@ -27,17 +27,75 @@ from .series import News
 
 Worse = Literal["up", "down", "both"]
 WORSE: Final[Mapping[str, Worse]] = MappingProxyType(
-    {"*loss*": "up", "*error*": "up", "*accuracy*": "down", "*recall*": "down", "*precision*": "down", "*f1*": "down"}
+    {
+        "loss*/*": "up", "error*/*": "up", "accuracy*/*": "down", "performance*/*loss": "up",
+        "performance*/*accuracy": "down",
+    }
 )  # fmt: skip
 """Which way numbers of the loop go when something is wrong, by patterns of names."""
+GROUP: Final = "drift"
+"""What is claimed of streams in training is one incident, whichever detector claims it."""
 _SECOND: Final = 1_000_000_000
+_COMPARES: Final = frozenset(["location up", "location down", "rate up", "rate down"])
 _DIRECTED: Final = frozenset(["e_detector", "natural_size"])
 """Detectors that say themselves which way a stream has gone since its latest regime; others, that it is not where its first values were."""
-_KEPT: Final = 2048  # values of a stream
 _BEFORE: Final = (
     256  # values before a change that it is compared with, as many as make a reference; chosen
 )
-_LATE: Final = 200  # batches
+_KEPT: Final = (
+    2048  # values of a stream, besides those that are judged in one go: ADWIN's delays are hundreds
+)
+_LATE: Final = 200  # batches whose places are kept: values come from an accelerator 64 batches later at the most
+
+
+class _Stream:
+    """One stream, its detectors, and its latest values."""
+
+    def __init__(self, settings: DriftSettings, at_once: int) -> None:
+        self.monitor: StreamMonitor = stream_monitor(settings, 1.0)
+        self.waiting: list[tuple[int, float]] = []
+        self._latest: deque[tuple[int, float]] = deque(maxlen=_KEPT + at_once)
+
+    def judge(self, tag: str) -> list[Verdict]:
+        """Return what is claimed of the values that wait."""
+        pairs, self.waiting = self.waiting, []
+        steps = np.array([step for step, _ in pairs], np.int64)
+        self._latest.extend(pairs)
+        found = self.monitor.update(
+            Observations(
+                names=(tag,),
+                values=np.array([[value] for _, value in pairs]),
+                offsets=steps,
+                rows=np.zeros_like(steps),
+                times=steps * _SECOND,  # to a test that knows seasons
+            )
+        )
+        return [
+            v if v.detector in _DIRECTED or v.change not in _COMPARES else self._directed(v)
+            for v in found
+            if not v.advisory
+        ]
+
+    def _directed(self, verdict: Verdict) -> Verdict:
+        """Return a verdict with what came before the change, in place of the reference: a loss that has fallen and rises is below that all the time."""
+        values = np.array([value for step, value in self._latest if step <= verdict.offset])
+        count = len(values)
+        since = min(verdict.delay_events or count // 2, max(count - _BEFORE, count // 2))
+        before, after = values[: count - since][-_BEFORE:], values[count - since :]
+        if not len(before) or not len(after):
+            return verdict
+        size = float(after.mean() - before.mean())
+        spread = float(before.std())
+        bounds = [float(values.min()), float(values.max())]
+        edges = np.array(verdict.reference.edges if verdict.reference else bounds)
+        return msgspec.structs.replace(
+            verdict,
+            change="location up" if size > 0 else "location down",
+            size=size,
+            size_sigmas=size / spread if spread else None,
+            reference=summarise(before, edges),
+            current=summarise(after, edges),
+        )
 
 
 class DriftMonitor(BaseMonitor):
@@ -52,8 +110,8 @@ class DriftMonitor(BaseMonitor):
         By pattern of names the way that is claimed: "up" or "down" of a location or rate, "both" for every change; the first that fits. What fits none
         is not watched.
     settings
-        Of the detectors, as `drift` in `tocsin.yaml`: `DriftSettings(budget_events=1e5, extra_detectors=("kswin",), alarms="all")`. Events are
-        batches; keys about embeddings, logits and files of reference are of no concern here.
+        Of the detectors, as `drift` in `tocsin.yaml`: `DriftSettings(extra_detectors=("kswin",), alarms="all")`. Events are values of a stream, and each
+        stream has the budget; keys about embeddings, logits and files of reference are of no concern here. None for the defaults with `alarms="all"`.
     every
         Detectors run once in so many batches, over all values since.
     alerts
@@ -66,8 +124,10 @@ class DriftMonitor(BaseMonitor):
 
     Notes
     -----
-    While a model learns its numbers change by themselves, for the better: that is no claim. So a stream has a way that is worse, and only what goes that way is
-    claimed. Of ADWIN and Page-Hinkley the way is that from the 256 values before the change. A stream is known after 256 values (`warmup_values`); before, `LossMonitor` is what watches. Values that are not finite
+    While a model learns, its numbers change by themselves, for the better: that is no claim. So a stream has a way that is worse, and only what goes that way is
+    claimed. Of ADWIN and Page-Hinkley the way is that from the 256 values before the change. They speak from the
+    256th value on (`warmup_values`), with `alarms="budget"` until a stream is known, some thousand values later; from there on the e-detector does too,
+    where the stream is not ordered in time, as of a model that learns slowly. Values that are not finite
     are claimed by the monitors that they are of, and left out here. The budget is a theorem for streams that are exchangeable, which those of a model that
     learns are not: see docs/guarantee.md.
 
@@ -96,92 +156,74 @@ class DriftMonitor(BaseMonitor):
         self.alerts = alerts
         self._told = [monitors] if isinstance(monitors, BaseMonitor) else list(monitors)
         self._worse = dict(worse)
-        self._settings = settings or DriftSettings()
+        self._settings = settings or DriftSettings(alarms="all")
         self._begin()
 
     def _begin(self) -> None:
         self._loop = Loop()
         self._news = News(self._told)
-        self._waiting: dict[str, list[tuple[int, float]]] = {}
-        self._latest: dict[str, deque[tuple[int, float]]] = {}
+        self._streams: dict[str, _Stream] = {}
         self._places: dict[int, Place] = {}
-        self._streams: StreamMonitor = stream_monitor(self._settings, 1.0)
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
     ) -> None:
-        """Begin."""
+        """Begin; what is in histories already is of another run."""
         del model, dataloader, criterion
         self.alerts = self.alerts or TrainingAlerts()
         self._begin()
+        for _ in self._news.take(0):
+            pass
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:
         """Take what is new, and judge it in one batch of so many."""
         del outputs
         place = self._loop.end_batch(batch)
         self._places[place.step] = place
+        self._places.pop(place.step - max(_LATE, 2 * self.every), None)
+        self._take()
         if self._loop.step % self.every == 0:
             self._judge()
+        if self.alerts is not None:
+            self.alerts.end_batch(place)
 
     def on_epoch_end(self, epoch: int) -> None:
         """Judge what is new."""
+        self._take()
         self._judge()
         self._loop.end_epoch(epoch)
 
     def close(self) -> None:
         """Judge what came at the end."""
+        self._take()
         self._judge()
 
-    def _judge(self) -> None:
-        values: dict[str, list[tuple[int, float]]] = {}
+    def _take(self) -> None:
         for tag, step, value in self._news.take(max(self._loop.step - 1, 0)):
             if math.isfinite(value) and self._way_of(tag):
-                values.setdefault(tag, []).append((step, value))
-        found: list[Verdict] = []
-        for tag, pairs in values.items():
-            steps = np.array([step for step, _ in pairs], np.int64)
-            self._latest.setdefault(tag, deque(maxlen=_KEPT)).extend(pairs)
-            found += self._streams.update(
-                Observations(
-                    names=(tag,),
-                    values=np.array([[value] for _, value in pairs]),
-                    offsets=steps,
-                    rows=np.zeros_like(steps),
-                    times=steps * _SECOND,  # to a test that knows seasons
-                )
-            )
-        for verdict in sorted(found, key=lambda one: one.offset):
-            if not verdict.advisory:
-                self._claim(verdict if verdict.detector in _DIRECTED else self._directed(verdict))
-        # Values of a batch may come some batches later, from an accelerator.
-        self._places = {k: p for k, p in self._places.items() if k > self._loop.step - _LATE}
+                if tag not in self._streams:
+                    self._streams[tag] = _Stream(self._settings, self.every)
+                self._streams[tag].waiting.append((step, value))
 
-    def _directed(self, verdict: Verdict) -> Verdict:
-        """Return a verdict with what came before the change, in place of the reference: a loss that has fallen and rises is below that all the time."""
-        pairs = self._latest[verdict.subject]
-        values = np.array([value for step, value in pairs if step <= verdict.offset])
-        since = min(verdict.delay_events or len(values), len(values) - 1)
-        before, after = values[:-since][-_BEFORE:], values[-since:]
-        size = float(after.mean() - before.mean())
-        spread = float(before.std())
-        edges = np.array(verdict.reference.edges if verdict.reference else [before.min(), before.max()])  # fmt: skip
-        return msgspec.structs.replace(
-            verdict,
-            change="location up" if size > 0 else "location down",
-            size=size,
-            size_sigmas=size / spread if spread else None,
-            reference=summarise(before, edges),
-            current=summarise(after, edges),
-        )
+    def _judge(self) -> None:
+        waiting = {tag: stream for tag, stream in self._streams.items() if stream.waiting}
+        found = [(tag, v) for tag, stream in waiting.items() for v in stream.judge(tag)]
+        for tag, verdict in sorted(found, key=lambda one: one[1].offset):
+            self._claim(tag, verdict)
 
     def _way_of(self, tag: str) -> str:
         return next((way for pattern, way in self._worse.items() if fnmatchcase(tag, pattern)), "")
 
-    def _claim(self, verdict: Verdict) -> None:
-        """Claim what goes the way that is worse, and what may be either."""
-        way = self._way_of(verdict.subject)
-        is_worse = way == "both" or verdict.change in (f"location {way}", f"rate {way}")
-        if not is_worse or self.alerts is None:
+    def _claim(self, tag: str, verdict: Verdict) -> None:
+        """Claim what goes the way that is worse, and what may be either; what settles ends an incident, whichever way it went."""
+        if self.alerts is None:
             return
         place = self._places.get(verdict.offset, Place(verdict.offset, self._loop.epoch, -1))
-        self.alerts.claim(verdict, f"drift: {changed(verdict, is_regression=None)}", place)
+        text = f"drift: {changed(verdict, is_regression=None)}"
+        if verdict.subject != tag:  # of a detector that has failed
+            self.alerts.claim(verdict, text, place, kind="pipeline")
+            return
+        way = self._way_of(tag)
+        is_worse = way == "both" or verdict.change in (f"location {way}", f"rate {way}")
+        if is_worse or verdict.phase == "settled":
+            self.alerts.claim(verdict, text, place, group=GROUP)

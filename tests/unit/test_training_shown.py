@@ -279,6 +279,10 @@ def test_a_claim_is_in_the_plot_of_its_subject() -> None:
         return [[text.get_text() for text in axes.texts] for axes in monitor.plot().axes]
 
     assert said(performance) == [["rate down"], []]
+    bias = BiasMonitor(alerts=alerts)
+    bias.history = [{"epoch": 0.0, "gap:accuracy:a/b|c": 0.1, "gap:loss:a/b|c": 0.2}]
+    claim(alerts, Place(9, 1, 4), "group_gaps", "gap:loss:a/b|c", "gap up")
+    assert said(bias) == [[], ["gap up"]]
     assert said(gradients) == [["exploding"], ["dead"], ["update"]]
 
 

@@ -99,7 +99,7 @@ def test_what_learns_is_no_drift(seed: int) -> None:
 def test_its_claims_are_those_of_the_detectors_fed_by_hand() -> None:
     monitors, loss, alerts = watched(worse={"loss/*": "both"})
     train(monitors, bad=BAD)
-    by_hand = StreamMonitor()
+    by_hand = StreamMonitor(only_budget=False)
     found = []
     for step, value in loss.history:
         row = np.array([step])
@@ -148,6 +148,106 @@ def test_a_rise_to_less_than_the_first_losses_is_one() -> None:
     assert before.mean == pytest.approx(0.1, abs=0.03)
     assert 0.1 < (now.mean or 0) < 0.5
     assert "told/value: location up, mean 0.1" in first.summary
+
+
+def told(values: Any, **options: Any) -> TrainingAlerts:
+    """Return the alerts of a stream of values."""
+    alerts = TrainingAlerts("net", show=False, clock=lambda: 10**18)
+    stream = Told(values)
+    options = {"worse": {"told/*": "up"}, **options}
+    monitors = Monitors([stream, DriftMonitor(stream, **options)], alerts=alerts)
+    monitors.initialize(nn.Linear(1, 1), None, None)
+    for _ in values:
+        monitors.on_batch_end(None, None)
+    monitors.close()
+    assert not monitors.set_aside
+    return alerts
+
+
+def test_a_change_of_a_stream_that_is_known_is_found_also_where_it_is_ordered() -> None:
+    draw = np.random.default_rng(2)
+    steps = np.arange(5000)
+    falling = 0.1 + 2 * np.exp(-steps / 900)
+    values = falling * (1 + 0.2 * draw.standard_normal(len(steps))) * np.where(steps < 4000, 1, 3)
+    found = told(values).claims
+    assert 4000 <= found[0].place.step < 4100
+    assert found[0].verdict.change == "location up"
+
+
+def test_what_comes_to_rest_is_resolved_and_the_next_change_is_another_alert() -> None:
+    draw = np.random.default_rng(3)
+    level = np.repeat([1.0, 1.5, 1.0, 1.5], [4000, 2500, 2500, 2500])
+    alerts = told(level + 0.2 * draw.standard_normal(len(level)))
+    states = [(alert.state, alert.offset) for alert in alerts.alerts]
+    firing = [offset for state, offset in states if state == "firing"]
+    assert len(firing) == 2
+    assert 4000 <= firing[0] < 4050
+    assert 9000 <= firing[1] < 9050
+    assert [state for state, _ in states] == ["firing", "resolved", "firing", "resolved"]
+
+
+@pytest.mark.parametrize("every", [1, 10, 5000])
+def test_how_often_detectors_run_changes_nothing(every: int) -> None:
+    draw = np.random.default_rng(4)
+    level = np.repeat([1.0, 1.5], [900, 5100])
+    values = level + 0.1 * draw.standard_normal(len(level))
+    first = told(values, every=every).claims[0]
+    assert 900 <= first.place.step < 930
+    assert first.verdict.change == "location up"
+
+
+class Fails:
+    """A detector that does."""
+
+    def update(self, batch: Observations) -> list[Any]:
+        raise OSError("no licence")
+
+    def snapshot(self) -> bytes:
+        return b""
+
+    def restore(self, state: bytes) -> None:
+        pass
+
+
+def test_a_detector_that_fails_is_said_and_the_others_go_on() -> None:
+    settings = DriftSettings(extra_detectors=(f"{__name__}:Fails",), alarms="all")
+    draw = np.random.default_rng(6)
+    level = np.repeat([1.0, 2.0], [900, 200])
+    alerts = told(level + 0.1 * draw.standard_normal(len(level)), settings=settings)
+    kinds = {alert.kind for alert in alerts.alerts}
+    assert kinds == {"pipeline", "training"}
+    failed = next(alert for alert in alerts.alerts if alert.kind == "pipeline")
+    assert "Fails" in failed.summary
+
+
+def test_another_run_begins_with_what_comes_then() -> None:
+    draw = np.random.default_rng(7)
+    values = np.repeat([1.0, 2.0], [900, 100]) + 0.1 * draw.standard_normal(1000)
+    stream = Told(np.concatenate([values, values[:500]]))
+    alerts = TrainingAlerts("net", show=False)
+    monitors = Monitors([stream, DriftMonitor(stream, worse={"told/*": "up"})], alerts=alerts)
+    for run in (values, values[:500]):
+        monitors.initialize(nn.Linear(1, 1), None, None)
+        count = len(alerts.claims)
+        for _ in run:
+            monitors.on_batch_end(None, None)
+    assert count == len(alerts.claims) > 0
+
+
+def test_a_long_curve_is_watched_without_gaps() -> None:
+    loss = LossMonitor()
+    alerts = TrainingAlerts("net", show=False)
+    drift = DriftMonitor(loss)
+    draw = np.random.default_rng(8)
+    drift.alerts = alerts
+    drift.initialize(nn.Linear(1, 1), None, None)  # type: ignore[arg-type]
+    for step in range(25_000):
+        loss.history.add(step, 1 + (step >= 24_900) + 0.1 * float(draw.standard_normal()))
+        drift.on_batch_end(None, None)
+    drift.close()
+    first = alerts.claims[0]
+    assert 24_900 <= first.place.step < 24_920
+    assert (first.verdict.delay_events or 0) >= first.place.step - 24_900
 
 
 def test_no_weight_and_no_random_number_differs() -> None:
