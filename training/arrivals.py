@@ -28,7 +28,9 @@ class Arrivals:
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._is_first, self._is_over = True, False
+        self.is_first = True
+        """Whether it is the first epoch, whose samples get their numbers."""
+        self._is_over = False
         self._begin()
 
     def _begin(self) -> None:
@@ -40,12 +42,12 @@ class Arrivals:
     def goes_on(self) -> None:
         """Take note that there is a batch, of this epoch or the first of another one."""
         if self._is_over:
-            self._is_first = self._is_over = False
+            self.is_first = self._is_over = False
             self._begin()
 
     def take(self, samples: Ints, keys: Keys) -> None:
         """Take (n,) numbers of the order of arrival, and the keys of their contents."""
-        if not self._is_first:
+        if not self.is_first:
             self._waiting.append((samples, keys))
 
     def end(self) -> None:
@@ -54,7 +56,7 @@ class Arrivals:
 
     def numbers(self, samples: Ints) -> Ints:
         """Return the (n,) numbers that samples of the epoch came first under, -1 where this is not known."""
-        if self._is_first:
+        if self.is_first:
             return samples
         if self._waiting:
             self._find()

@@ -25,7 +25,7 @@ from ..core.verdict import Verdict
 from ..detectors.gradient_flow import GradientFlow
 from .alerts import TrainingAlerts
 from .curve import Curve
-from .hooks import Handle, warn_of_scripted, weakly
+from .hooks import Handle, in_backward, warn_of_scripted, weakly
 from .layers import finite_hooks, layers_of, name_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor, not_begun
@@ -36,7 +36,17 @@ _MOST: Final = 1 << 14
 """Outputs of layers between two ends of batches: more are of a loop that does not say when a batch ends."""
 _POINTS: Final = 1000  # of the curve of a layer, of which there may be hundreds
 _OF_A_RUN: Final = frozenset(
-    ["_optimizers", "_layers", "_layer_of", "_parameters", "_number", "_order", "_flow"]
+    [
+        "_optimizers",
+        "_norms_due",
+        "_updates_due",
+        "_layers",
+        "_layer_of",
+        "_parameters",
+        "_number",
+        "_order",
+        "_flow",
+    ]
 )
 """Attributes that hold on to the model and its optimizers."""
 
@@ -51,6 +61,21 @@ class _Sent(NamedTuple):
     scaled: bool  # then the scale of the loss and whether it overflowed come last
 
 
+class _Due:
+    """Says in which batches an optimizer's steps are looked at: one of so many, and where that has none, in the next that has."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._latest = -1
+        self._next = 0
+
+    def is_now(self, batch: int) -> bool:
+        """Return whether a step of a batch is looked at, and of one batch all."""
+        if batch >= self._next:
+            self._latest, self._next = batch, batch - batch % self._every + self._every
+        return batch == self._latest
+
+
 class GradientMonitor(BaseMonitor):
     """Watches what the optimizer is given, and what it makes of the weights.
 
@@ -58,7 +83,7 @@ class GradientMonitor(BaseMonitor):
     ----------
     every
         The ratio of updates to weights, which takes a copy of the weights, is looked at in one batch of so many, or in the optimizer's next step where
-        that batch has none, since gradients are accumulated.
+        that batch has none, since gradients are accumulated or it takes its turns.
     finite_every
         So are the norms of gradients and the finiteness of what each layer gives: with 1 the first layer that is not finite can be named
         whenever that happens.
@@ -129,8 +154,9 @@ class GradientMonitor(BaseMonitor):
         self._loop = Loop()
         self.history, self.by_layer = Curve(), {}
         self._error = None
-        self._next_updates = self._next_norms = 0  # batches, from which on they are looked at
         self._optimizers: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+        self._norms_due: WeakKeyDictionary[Optimizer, _Due] = WeakKeyDictionary()
+        self._updates_due: WeakKeyDictionary[Optimizer, _Due] = WeakKeyDictionary()
         self._layers = layers_of(model)
         owned = [
             (layer, p)
@@ -161,10 +187,6 @@ class GradientMonitor(BaseMonitor):
         ):  # the backward pass made them, so their order is not that of a forward pass
             passes.sort(key=lambda one: self._order.get(one[0], -1))
         self._forget()
-        if norms:
-            self._next_norms = _after(place.step, self.finite_every)
-        if ratios:
-            self._next_updates = _after(place.step, self.every)
         if passes or norms:
             sent = _Sent(
                 place, [n for n, _ in passes], list(norms), list(ratios), scale is not None
@@ -197,8 +219,7 @@ class GradientMonitor(BaseMonitor):
     def _take_pass(self, layer: str, total: torch.Tensor) -> None:
         if len(self._passes) < _MOST:
             is_new = layer not in self._passed
-            # Reentrant checkpoints of activations; torch has no public name for it, and asks so itself.
-            self._is_recomputed |= is_new and torch._C._current_graph_task_id() >= 0
+            self._is_recomputed |= is_new and in_backward()  # by reentrant checkpoints
             self._passed.add(layer)
             self._passes.append((layer, total))
 
@@ -223,10 +244,11 @@ class GradientMonitor(BaseMonitor):
     def _read(self, optimizer: Optimizer) -> None:
         try:
             step = self._loop.step
-            looked = step >= self._next_updates
-            if not (looked or step >= self._next_norms) or self._error is not None:
+            if self._error is not None or not self._is_ours(optimizer):
                 return
-            if not self._is_ours(optimizer):
+            looked = self._updates_due.setdefault(optimizer, _Due(self.every)).is_now(step)
+            has_norms = self._norms_due.setdefault(optimizer, _Due(self.finite_every)).is_now(step)
+            if not (looked or has_norms):
                 return
             mine = [
                 (self._number[id(p)], p, p.grad)
@@ -333,11 +355,6 @@ class GradientMonitor(BaseMonitor):
             at = place[self._layer_of[k]]
             squares[at] = max(squares[at], 0.0) + float(norm) ** 2 if not np.isnan(norm) else np.nan
         return np.where(squares < 0, -1.0, np.sqrt(np.abs(squares)))
-
-
-def _after(step: int, every: int) -> int:
-    """Return the first multiple of `every` after a step."""
-    return step - step % every + every
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

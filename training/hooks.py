@@ -147,6 +147,13 @@ def has_no_numbers() -> bool:
     )
 
 
+def in_backward() -> bool:
+    """Return whether a module runs in a backward pass, as where activations that were not kept are made again."""
+    return (
+        torch._C._current_graph_task_id() >= 0
+    )  # torch has no public name for it, and asks so itself
+
+
 def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
     """Return what calls a method for as long as its object is there, and does nothing afterwards."""
     of = weakref.WeakMethod(method)

@@ -223,6 +223,8 @@ class Inspection:
         samples = info.samples
         self._grow(int(samples.max()) + 1)
         new = ~self._is_seen[samples]
+        if not self._arrivals.is_first and self._is_iterable:
+            new[:] = False  # a first epoch that was left: these have other numbers there, or none
         if not new.any() and not self._is_iterable:
             return
         array = array_of(x.contiguous())

@@ -60,8 +60,8 @@ class Monitors(BaseMonitor):
 
     Notes
     -----
-    Guarantees: no exception of a monitor reaches the loop; after `close`, which leaving a `with` block calls, or when nothing holds the
-    monitors any more, nothing hangs on the model.
+    Guarantees: no exception of a monitor reaches the loop; after `close`, which leaving a `with` block calls, or when Python has
+    collected monitors that nothing holds any more, nothing hangs on the model.
 
     Examples
     --------

@@ -49,7 +49,7 @@ def is_rectified(tensor: torch.Tensor) -> bool:
     >>> is_rectified(torch.relu(x)), is_rectified(layer(x)), is_rectified(rectified), is_rectified(rectified)
     (False, False, True, False)
     """
-    found = _behind(tensor.grad_fn, 0)
+    found = _behind(tensor.grad_fn, 0, {})
     if not found or any(_LOOKED_AT in _notes_of(node) for node in found):
         return False
     for node in found:
@@ -74,7 +74,7 @@ def by_channel(tensor: torch.Tensor) -> torch.Tensor | None:
             break
         if _FLAT.fullmatch(node.name()):
             sizes: tuple[int, ...] = getattr(node, "_saved_self_sym_sizes", ())
-            if len(sizes) > 3 and tensor.shape == (sizes[0], prod(sizes[1:])):
+            if len(sizes) > 2 and tensor.shape == (sizes[0], prod(sizes[1:])):
                 return tensor.detach().reshape(sizes[0], sizes[1], -1)
             break
         if not _SHAPED.fullmatch(node.name()):
@@ -83,28 +83,35 @@ def by_channel(tensor: torch.Tensor) -> torch.Tensor | None:
     return None
 
 
-def _behind(node: Node | None, steps: int) -> list[Node]:
+def _behind(node: Node | None, steps: int, known: dict[Node, list[Node]]) -> list[Node]:
     """Return the rectifiers by which what a node gave is zero; empty where it need not be zero with any."""
     if node is None or steps > _DEEP:
         return []
+    if node not in known:
+        known[node] = []
+        known[node] = _through(node, steps, known)
+    return known[node]
+
+
+def _through(node: Node, steps: int, known: dict[Node, list[Node]]) -> list[Node]:
     name = node.name()
     if _rectifies(node, name):  # of one after another each counts: they have the same dead units
-        return [node, *_first(node, steps)]
+        return [node, *_first(node, steps, known)]
     if _ALONG.fullmatch(name):
-        return _first(node, steps)
+        return _first(node, steps, known)
     is_any, found = _ANY.fullmatch(name) is not None, list[Node]()
     if is_any or _ALL.fullmatch(name):
         for before, _ in node.next_functions:
-            more = _behind(before, steps + 1)
+            more = _behind(before, steps + 1, known)
             if not more and not is_any:
                 return []
             found += more
-    return found
+    return list(dict.fromkeys(found))
 
 
-def _first(node: Node, steps: int) -> list[Node]:
+def _first(node: Node, steps: int, known: dict[Node, list[Node]]) -> list[Node]:
     before = node.next_functions
-    return _behind(before[0][0], steps + 1) if before else []
+    return _behind(before[0][0], steps + 1, known) if before else []
 
 
 def _rectifies(node: Any, name: str) -> bool:

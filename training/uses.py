@@ -1,14 +1,11 @@
 """Names the uses of modules that are used several times in a pass: after other layers, or again after the same one."""
 
-# torch has no public name for what tells a backward pass:
-# pyright: reportPrivateImportUsage=false
-
 from __future__ import annotations
 
 from threading import get_ident
 from typing import Final, NamedTuple
 
-import torch
+from .hooks import in_backward
 
 _MOST: Final = 64
 """Uses of a module after one layer that have names of their own, those of a loop without layers are together from there on (chosen)."""
@@ -74,8 +71,7 @@ class Uses:
 
         Reentrant checkpoints of activations run the forward pass without gradients, in which nothing is seen, and then it is not again.
         """
-        # torch has no public name for it, and asks so itself.
-        if torch._C._current_graph_task_id() >= 0:
+        if in_backward():
             return module in self._forward
         self._forward.add(module)
         return False

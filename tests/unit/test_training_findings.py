@@ -189,6 +189,17 @@ def test_labels_of_an_iterable_data_set_are_those_of_the_epoch_that_contents_are
     assert found == {}
 
 
+def test_an_iterable_data_set_whose_first_epoch_was_left_has_no_duplicates() -> None:
+    watched = WatchedLoader(DataLoader(Shuffled(), 32))
+    for number, _ in enumerate(watched):
+        if number == 4:
+            break
+    for _ in range(2):
+        watched.look()
+    twice = by_kind(watched).get("duplicate")
+    assert twice is None or len(twice.samples) <= 20
+
+
 def test_a_worker_whose_features_are_others() -> None:
     watched = WatchedLoader(DataLoader(Stream(sharded=True, shift=1.0), 16, num_workers=2))
     watched.look()

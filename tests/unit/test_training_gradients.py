@@ -157,6 +157,23 @@ def test_a_loop_that_accumulates_is_looked_at_as_often(
     assert [step for step, _ in monitor.by_layer.get("update:0", [])] == updates
 
 
+def test_an_optimizer_that_takes_its_turns_is_looked_at_too() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"critic": nn.Linear(2, 2), "generator": nn.Linear(2, 2)})
+    optimizers = {name: torch.optim.SGD(part.parameters(), lr=0.01) for name, part in model.items()}
+    monitor = GradientMonitor(every=10, finite_every=10, alerts=TrainingAlerts(show=False))
+    monitor.initialize(model, [], None)
+    for batch in range(50):
+        for name in ("critic", "generator") if batch % 5 == 4 else ("critic",):
+            model[name](torch.ones(1, 2)).square().sum().backward()
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+        monitor.on_batch_end({}, [])
+    monitor.close()
+    assert [k for k, _ in monitor.by_layer["update:critic"]] == [0, 10, 20, 30, 40]
+    assert [k for k, _ in monitor.by_layer["update:generator"]] == [4, 14, 24, 34, 44]
+
+
 @pytest.mark.parametrize(("rate", "claimed"), [(0.99, [("gradient:0", "update")]), (0.1, [])])
 def test_a_rate_that_makes_updates_as_large_as_weights_is_claimed(
     rate: float, claimed: list[tuple[str, str]]

@@ -290,6 +290,15 @@ def test_of_flattened_pictures_a_unit_is_a_channel() -> None:
     assert train(model, middle)[0] == {"dead:input of fc": 0.75}
 
 
+def test_of_flattened_series_a_unit_is_a_channel() -> None:
+    torch.manual_seed(0)
+    conv, fc = nn.Conv1d(1, 4, 3, padding=1, bias=False), nn.Linear(4 * 64, 2)
+    model = nn.ModuleList([conv, fc])
+    pulses = lambda: F.pad(torch.randn(16, 1, 3), (0, 61))  # noqa: E731
+    forward = lambda x: fc(torch.flatten(F.relu(conv(x)), 1))  # noqa: E731
+    assert train(model, pulses, forward) == ({"dead:input of 1": 0.0}, [])
+
+
 class Attention(nn.Module):
     """Embedded tokens, attention that sees none that is later, a branch that begins at zero, and a gate of rectified units."""
 
