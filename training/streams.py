@@ -39,13 +39,12 @@ _SECOND: Final = 1_000_000_000
 _COMPARES: Final = frozenset(["location up", "location down", "rate up", "rate down"])
 _DIRECTED: Final = frozenset(["e_detector", "natural_size"])
 """Detectors that say themselves which way a stream has gone since its latest regime; others, that it is not where its first values were."""
-_BEFORE: Final = (
-    256  # values before a change that it is compared with, as many as make a reference; chosen
-)
-_KEPT: Final = (
-    2048  # values of a stream, besides those that are judged in one go: ADWIN's delays are hundreds
-)
-_LATE: Final = 200  # batches whose places are kept: values come from an accelerator 64 batches later at the most
+_BEFORE: Final = 256
+"""Values before a change that it is compared with, as many as make a reference (chosen)."""
+_KEPT: Final = 2048
+"""Values of a stream, besides those that are judged in one go: delays of ADWIN are hundreds (chosen)."""
+_LATE: Final = 200
+"""Batches whose places are kept: values come from an accelerator 64 batches later at the most (chosen)."""
 
 
 class _Stream:
