@@ -14,6 +14,8 @@ WINDOW: Final = 128
 """Values that say what is usual; chosen: a few hundred steps are what the shortest runs have."""
 LEVEL: Final = 32
 """Values whose median is the level, from which a value is expected to come."""
+_LATEST: Final = 5
+"""Values that make a rise: they do not say how far values usually are."""
 LEAST: Final = 20
 """Values before the first comparison with a window."""
 BEGIN: Final = 5
@@ -51,7 +53,8 @@ class Surges:
 
     Logarithms are compared where no number of the window is 0 or negative, numbers otherwise. The scale is the distance from the median to the
     0.9 quantile of the last 128, so that a tail to the right makes it larger, and single outliers do not. A fall within the window would too:
-    so what lasts is also compared with the median of the 32 before, in scales of how far the last 128 were from theirs, and the greater of the two counts.
+    so what lasts is also compared with the median of the 32 before, in scales of how far the last 128 were from theirs, or the last 32 but five where these were
+    further, as batches of a loss that falls differ by more and more; and the greater of the two counts.
     A rise is three of the last five values, or four by less, or all five in the mean. Before there is a window, of 20, values are compared with the median of the first five.
 
     Parameters
@@ -130,7 +133,8 @@ class Surges:
         self._off.append((x - level, is_log))
         lasting = statistic
         if len(off) >= LEVEL:
-            lasting = max(statistic, (x - level) / max(_middle(off)[1], floor, 1e-300))
+            apart = max(_middle(off)[1], _middle(off[:-_LATEST][-LEVEL:])[1], floor, 1e-300)
+            lasting = max(statistic, (x - level) / apart)
         self._far.append(lasting)
         if self._lasts(value) and lasting >= LASTING:
             was = usual if statistic >= lasting else level

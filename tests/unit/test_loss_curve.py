@@ -32,6 +32,29 @@ def test_a_loss_that_falls_is_no_claim_and_one_that_leaves_its_fall_is(seed: int
     assert change in {"spike", "divergence"}
 
 
+# The losses of a healthy training: 3,000 digits of MNIST in batches of 16, a dense net, momentum. While they fall, batches differ by more and more.
+FALLS = [
+    2.34, 2.33, 2.3, 2.31, 2.3, 2.28, 2.26, 2.3, 2.3, 2.32, 2.29, 2.29, 2.3, 2.27, 2.29, 2.3, 2.25, 2.27, 2.28, 2.29, 2.26, 2.26,
+    2.28, 2.31, 2.21, 2.28, 2.24, 2.18, 2.27, 2.21, 2.24, 2.26, 2.3, 2.26, 2.22, 2.15, 2.12, 2.24, 2.23, 2.17, 2.09, 2.11, 2.12, 2.15,
+    2.12, 2.04, 2.05, 1.97, 1.97, 1.95, 1.91, 1.94, 1.92, 1.83, 2.04, 1.99, 1.88, 1.79, 1.64, 1.5, 1.82, 1.46, 1.48, 1.37, 1.45, 1.78,
+    1.91, 1.31, 1.28, 1.39, 1.32, 1.42, 1.27, 1.08, 1.01, 1.21, 0.87, 1.23, 1.76, 0.99, 0.95, 0.97, 0.9, 1.27, 1.03, 0.78, 0.59, 0.72,
+    1.04, 1.22, 1.2, 0.88, 0.94, 0.87, 0.66, 0.74, 0.77, 1.2, 0.92, 0.62, 0.78, 0.52, 0.73, 1.21, 0.67, 0.52, 1.32, 0.53, 0.85, 0.79,
+    1.05, 0.87, 0.39, 0.46, 1.22, 0.7, 0.58, 0.72, 0.62, 1.59, 1.33, 0.78, 1.1, 1.26, 0.96, 0.36, 0.68, 0.37, 0.45, 0.91,
+]  # fmt: skip
+
+
+def test_batches_that_differ_more_and_more_while_the_loss_falls_are_no_divergence() -> None:
+    curve = LossCurve()
+    assert [v.change for step, loss in enumerate(FALLS) for v in curve.update(step, loss)] == []
+    last = FALLS[-30:]
+    found = [
+        (step, v.change)
+        for step in range(5)
+        for v in curve.update(len(FALLS) + step, 2.0 ** (step + 1) * sum(last) / len(last))
+    ]
+    assert found == [(3, "divergence")], "one that doubles with each batch is"
+
+
 def test_a_loss_that_had_learnt_and_is_back() -> None:
     losses = falling(0)
     losses *= np.exp(np.random.default_rng(1).normal(0, 1, len(losses)))  # batches differ by 3
