@@ -96,7 +96,7 @@ class Surges:
         self._off: deque[tuple[float, bool]] = deque(
             maxlen=WINDOW
         )  # far from the level, and whether as logarithms
-        self._far: deque[float] = deque(maxlen=5)
+        self._far: deque[float] = deque(maxlen=_LATEST)
         self.start: float | None = None
         """The median of the first values; None before there are five."""
         self.count = 0
@@ -151,7 +151,9 @@ class Surges:
         rises = sum(one >= RISE for one in far)
         lasting = sum(one >= LASTING for one in far) >= 4
         mean = (
-            self._by_mean and len(far) == 5 and sum(min(one, _MOST) for one in far) >= 5 * LASTING
+            self._by_mean
+            and len(far) == _LATEST
+            and sum(min(one, _MOST) for one in far) >= _LATEST * LASTING
         )
         return rises >= 3 or lasting or mean
 
