@@ -50,7 +50,7 @@ def save_until_killed(folder: Path, seed: int, pipe: int) -> None:
         name = "{epoch}-{val_loss:.2f}" if seed % 2 else "best"
         checkpoint = ModelCheckpoint(
             folder, name, "loss", save_top_k=KEPT, save_last="link" if seed % 4 > 1 else True,
-            model=model, optimizer=optimizer,
+            nan="worst", model=model, optimizer=optimizer,
         )  # fmt: skip
     os.write(pipe, b"ready\n")
     values = scores(seed)

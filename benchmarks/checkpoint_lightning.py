@@ -49,7 +49,7 @@ def ours(
     folder: Path, settings: dict[str, Any], values: list[float], batches: int
 ) -> tuple[Kept, str]:
     """Return what ours keeps, and the name of the best."""
-    checkpoint = ModelCheckpoint(folder, model=nn.Linear(1, 1), **settings)
+    checkpoint = ModelCheckpoint(folder, nan="worst", model=nn.Linear(1, 1), **settings)
     for epoch, value in enumerate(values):
         metrics = {"loss": value, "loss_other": -value}
         if "every_n_train_steps" in settings:

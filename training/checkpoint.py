@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..core.errors import ConfigError, NonFiniteError, StorageError
+from ..core.errors import ConfigError, StorageError
 from . import checkpoint_file, random_states
 from .checkpoint_file import Record
 from .checkpoint_settings import check_settings
 from .kept_files import KeptFiles, Source, newest_training
+from .metric_value import as_number, check_nan
 from .saved_checkpoint import HasState, SavedCheckpoint, load_state, load_weights
 from .template import also_known, file_name
 from .threshold import Action, Crossing, Threshold, actions
@@ -58,7 +58,7 @@ class ModelCheckpoint:
     on_alert
         Called with each `Crossing` of the action "alert".
     nan
-        "worst" keeps a NaN only while there is room, as Lightning does, and says so in the log; "raise" refuses it.
+        "raise" refuses a NaN, and saves nothing, so that `last` is still a model that works; "worst" keeps it only while there is room, as Lightning does, and says so in the log.
     verbose
         Whether each decision is printed.
     auto_insert_metric_name
@@ -73,7 +73,7 @@ class ModelCheckpoint:
 
     Notes
     -----
-    Which files are kept, by score, tie, NaN and name, is as in Lightning 2.6 (`bench checkpoint`). Lightning compares in 32-bit floats, this one in 64.
+    Which files are kept, by score, tie, NaN (with `nan="worst"`) and name, is as in Lightning 2.6 (`bench checkpoint`). Lightning compares in 32-bit floats, this one in 64.
     Lightning writes `last` only in steps that keep a file; here it is the last one always.
 
     Examples
@@ -106,7 +106,7 @@ class ModelCheckpoint:
         min_value: float | None = None,
         action: Action | Sequence[Action] = "alert",
         on_alert: Callable[[Crossing], object] | None = None,
-        nan: Literal["worst", "raise"] = "worst",
+        nan: Literal["raise", "worst"] = "raise",
         verbose: bool = False,
         auto_insert_metric_name: bool = True,
         model: nn.Module | None = None,
@@ -219,7 +219,7 @@ class ModelCheckpoint:
         ConfigError
             The monitored quantity is missing; the template names a metric that was not given.
         NonFiniteError
-            The quantity is NaN, with `nan="raise"`. Nothing was saved.
+            The quantity is NaN in a step that may save, and `nan="raise"`. Nothing was saved.
         StorageError
             The disk is full, or refuses. What was saved before is as it was, and training can go on.
 
@@ -247,7 +247,7 @@ class ModelCheckpoint:
         ):
             self._count(number, steps, given)
             return None
-        numbers = {name: _number(name, one) for name, one in given.items()}
+        numbers = {name: as_number(name, one) for name, one in given.items()}
         score = numbers.get(self.monitor) if self.monitor is not None else None
         names = {name: numbers[one] for name, one in also.items()} | numbers
         names |= {"epoch": number, "step": steps}
@@ -286,7 +286,7 @@ class ModelCheckpoint:
             hash(one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
             for one in self._model.parameters()
         ]
-        return repr({name: _number(name, one) for name, one in given.items()}), weights
+        return repr({name: as_number(name, one) for name, one in given.items()}), weights
 
     def _count(self, epoch: int, step: int, unsaved: dict[str, Any] | None) -> None:
         self.next_epoch = epoch + (self._every is None)
@@ -299,12 +299,16 @@ class ModelCheckpoint:
 
         Raises
         ------
+        NonFiniteError
+            The quantity is NaN in the last of them, with `nan="raise"`: `last` is as it was.
         StorageError
             The disk is full, or refuses.
         """
         if self._latest is not None and self._can_save():
             epoch, step, given = self._latest
-            metrics = {name: _number(name, one) for name, one in given.items()}
+            metrics = {name: as_number(name, one) for name, one in given.items()}
+            score = metrics.get(self.monitor or "")
+            check_nan(self.monitor, score, epoch, step, refuse=self._nan == "raise")
             self._files.save_last(*self._saving(epoch, step, metrics))
             self._latest = None
 
@@ -410,14 +414,8 @@ class ModelCheckpoint:
         again: bool,
     ) -> Path | None:
         """Save what is to be saved; what is in memory changes only when it is on the disk."""
-        if score is not None and math.isnan(score) and due:
-            said = f"{self.monitor} is NaN at epoch {epoch}, step {step}: the loss diverged, or a batch is broken"
-            if self._nan == "raise":
-                raise NonFiniteError(
-                    f"{said}; nothing was saved. nan='worst' counts it as the worst value",
-                    self.monitor or "",
-                )
-            _log.warning("%s; it counts as the worst value", said)
+        if due:
+            check_nan(self.monitor, score, epoch, step, refuse=self._nan == "raise")
         if not self._can_save():
             if due and self._model is None:
                 self._tell(epoch, step, score, "nothing saved, there is no model")
@@ -482,12 +480,3 @@ class ModelCheckpoint:
                 _log.warning("threshold crossed: %s", crossing.summary)
                 if self._on_alert:
                     self._on_alert(crossing)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value.detach() if isinstance(value, torch.Tensor) else value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"{name} is no number ({error}); step() takes numbers and tensors of one element"
-        ) from error

@@ -130,7 +130,9 @@ def test_saving_draws_no_random_number_and_leaves_the_model_alone(tmp_path: Path
 def test_the_best_are_kept(
     tmp_path: Path, settings: dict[str, Any], scores: list[float], kept: list[int]
 ) -> None:
-    checkpoint = ModelCheckpoint(tmp_path, "{epoch}", "loss", model=nn.Linear(2, 1), **settings)
+    checkpoint = ModelCheckpoint(
+        tmp_path, "{epoch}", "loss", nan="worst", model=nn.Linear(2, 1), **settings
+    )
     for score in scores:
         checkpoint.step(score)
     assert names(tmp_path) == [f"epoch={epoch}" for epoch in kept]
@@ -262,7 +264,7 @@ def test_thresholds(tmp_path: Path) -> None:
     seen: list[Crossing] = []
     checkpoint = ModelCheckpoint(
         tmp_path, "{epoch}", "loss", save_top_k=0, min_value=0.1, max_value=1.0,
-        action=("save", "stop", seen.append), model=nn.Linear(2, 1),
+        action=("save", "stop", seen.append), nan="worst", model=nn.Linear(2, 1),
     )  # fmt: skip
     checkpoint.step(torch.tensor([0.5], requires_grad=True))  # the loss itself will do
     assert not checkpoint.should_stop
@@ -275,6 +277,32 @@ def test_thresholds(tmp_path: Path) -> None:
     again.step(7.0)  # still out of bounds: the first value after resume acts again
     again.step(8.0)
     assert len(seen) == 3
+
+
+def test_nan_is_an_error_that_leaves_the_last_good_model_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = nn.Linear(2, 1)
+    for every in (None, 1, 2):
+        folder = tmp_path / str(every)
+        checkpoint = ModelCheckpoint(
+            folder, monitor="loss", save_last=True, every_n_train_steps=every, model=model
+        )
+        checkpoint.step(0.5)
+        checkpoint.step(0.4)
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        refusing = checkpoint.step
+        if every == 2:  # NaN in a step between those that may save
+            checkpoint.step(math.nan)
+            refusing = checkpoint.finish
+        with pytest.raises(NonFiniteError, match=r"loss is NaN .* nothing was saved"):
+            refusing(*([] if every == 2 else [math.nan]))
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    checkpoint = ModelCheckpoint(tmp_path, monitor="loss", nan="worst", model=model)
+    with caplog.at_level(logging.WARNING):
+        checkpoint.step(math.nan)
+    assert "loss is NaN at epoch 0, step 1" in caplog.text
+    assert math.isnan(ModelCheckpoint.load(tmp_path).record.metrics["loss"])
 
 
 def test_alerts_are_logged_and_handed_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -304,7 +332,7 @@ def test_errors_name_what_was_found_and_the_fix(
     with pytest.raises(ConfigError, match="no name of a file in dirpath"):
         ModelCheckpoint(tmp_path, "{val/loss}", "val/loss", model=model).step(1.0)
     with pytest.raises(NonFiniteError, match="loss is NaN at epoch 0, step 1"):
-        ModelCheckpoint(tmp_path, monitor="loss", nan="raise", model=model).step(math.nan)
+        ModelCheckpoint(tmp_path, monitor="loss", model=model).step(math.nan)
     with pytest.raises(ConfigError, match="loss is no number"):
         ModelCheckpoint(tmp_path, monitor="loss", model=model).step(torch.zeros(3))
     with pytest.raises(ConfigError, match="monitor is None"):

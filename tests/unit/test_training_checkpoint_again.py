@@ -99,7 +99,7 @@ def test_a_crossing_that_could_not_be_saved_is_saved_by_the_next_step(tmp_path: 
 
 def test_a_step_that_is_refused_is_not_counted(tmp_path: Path) -> None:
     model = nn.Linear(2, 1)
-    checkpoint = ModelCheckpoint(tmp_path, "{epoch}-{step}-{f1}", "loss", max_value=1.0, action="stop", nan="raise", model=model)  # fmt: skip
+    checkpoint = ModelCheckpoint(tmp_path, "{epoch}-{step}-{f1}", "loss", max_value=1.0, action="stop", model=model)  # fmt: skip
     with pytest.raises(ConfigError, match="not measured"):
         checkpoint.step(0.3)
     checkpoint.step(0.3, f1=1)
@@ -187,7 +187,7 @@ def test_a_training_gone_on_with_is_stopped_again_by_values_out_of_bounds(tmp_pa
     assert resumed.should_stop
     assert [one.epoch for one in resumed.crossings] == [3]
     resumed.step(7.0)
-    again = ModelCheckpoint.resume(tmp_path, model)
+    again = ModelCheckpoint.resume(tmp_path, model, nan="worst")
     again.step(math.nan)
     assert again.should_stop
 
