@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -50,6 +50,10 @@ class GradientFlow:
     A gradient vanishes on its way to the first layer. So of layers with next to none only those are claimed before which none gets 1e-4 of
     the largest: queries and keys of attention that still looks everywhere alike may get less than 1e-5, while what is before them learns.
 
+    A layer whose units are all below zero takes the gradient from those before it, and may take it from those after it too: they are given
+    nothing but zeros, and what they make of these may be below zero as well. So of dead layers the last is the cause, but for those
+    that are given the same in all rows.
+
     Examples
     --------
     >>> import numpy as np
@@ -66,6 +70,7 @@ class GradientFlow:
         self._roots = np.sqrt(np.maximum(sizes, 1))
         self._surges = Surges(_FLOOR, _WILD)
         self._zeros = np.zeros(len(self.names), np.int64)
+        self._starved = np.zeros(len(self.names), bool)
         self._shares: deque[Floats] = deque(maxlen=_STEPS)
         self._updates: deque[Floats] = deque(maxlen=5)
         self._first = FirstClaims(AGAIN)
@@ -82,6 +87,19 @@ class GradientFlow:
         if largest == 0.0:
             return []
         return [*self._explosion(step, norms, largest), *self._loss_of_flow(step, norms, known)]
+
+    @property
+    def silent(self) -> list[str]:
+        """The layers that may be dead in a few steps; of these, what they are given tells the cause."""
+        return [
+            self.names[k]
+            for k in np.flatnonzero((self._zeros >= _STEPS // 2) & (self._zeros < _STEPS))
+        ]
+
+    def fed(self, varies: Mapping[str, bool]) -> None:
+        """Take in, of layers by name, whether what they are given differs between the rows of a batch."""
+        for k, name in enumerate(self.names):
+            self._starved[k] = not varies.get(name, not self._starved[k])
 
     def not_finite(self, step: int, layer: str, where: str) -> list[Verdict]:
         """Return the claim that a layer is the first whose numbers are none, unless it is more of the last one."""
@@ -116,11 +134,16 @@ class GradientFlow:
     def _loss_of_flow(self, step: int, norms: Floats, known: np.ndarray) -> list[Verdict]:
         """Return which layers get no gradient, or next to none, while others do."""
         self._zeros = np.where(known & (norms == 0.0), self._zeros + 1, 0)
+        self._starved &= self._zeros > 0
         found: list[Verdict] = []
         dead = np.flatnonzero(self._zeros >= _STEPS)
         if len(dead):
-            layer = self.names[dead[-1]]
-            more = f", nor do {len(dead) - 1} before it" if len(dead) > 1 else ""
+            starved = np.flatnonzero(self._starved[dead][1:])
+            before = int(starved[0]) if len(starved) else len(dead) - 1
+            after = len(dead) - 1 - before
+            layer = self.names[dead[before]]
+            more = f", nor do {before} before it" if before else ""
+            more += f", nor do {after} after it, to which all rows are the same" if after else ""
             found += self._claims(
                 step, "dead", layer, float(len(dead)), 1.0, "layers without a gradient",
                 f"{layer} gets no gradient for {_STEPS} steps{more}",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import nan
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -25,7 +26,7 @@ from ..core.verdict import Verdict
 from ..detectors.gradient_flow import GradientFlow
 from .alerts import TrainingAlerts
 from .curve import Curve
-from .hooks import Handle, in_backward, warn_of_scripted, weakly
+from .hooks import Handle, Hook, in_backward, takes_hooks, warn_of_scripted, weakly
 from .layers import finite_hooks, layers_of, name_of
 from .loop import Loop, Place
 from .monitor import BaseMonitor, not_begun
@@ -58,6 +59,7 @@ class _Sent(NamedTuple):
     passes: list[str]
     parameters: list[int]
     looked: list[int]  # parameters whose updates follow
+    fed: list[str]  # then of layers that get no gradient whether what they are given varies
     scaled: bool  # then the scale of the loss and whether it overflowed come last
 
 
@@ -142,6 +144,8 @@ class GradientMonitor(BaseMonitor):
         self._norms: dict[int, torch.Tensor] = {}
         self._ratios: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._before: dict[int, torch.Tensor] = {}
+        self._fed: dict[str, torch.Tensor] = {}
+        self._questions: list[Handle] = []
         self._scale: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def initialize(
@@ -182,19 +186,26 @@ class GradientMonitor(BaseMonitor):
             raise self._error
         place = self._loop.end_batch(batch)
         passes, norms, ratios, scale = self._passes, self._norms, self._ratios, self._scale
+        fed = self._fed
         if (
             self._is_recomputed
         ):  # the backward pass made them, so their order is not that of a forward pass
             passes.sort(key=lambda one: self._order.get(one[0], -1))
         self._forget()
-        if passes or norms:
+        if passes or norms or fed:
             sent = _Sent(
-                place, [n for n, _ in passes], list(norms), list(ratios), scale is not None
+                place,
+                [n for n, _ in passes],
+                list(norms),
+                list(ratios),
+                list(fed),
+                scale is not None,
             )
             numbers = [x for _, x in passes] + list(norms.values())
-            numbers += [x for pair in ratios.values() for x in pair]
+            numbers += [x for pair in ratios.values() for x in pair] + list(fed.values())
             self._readings.put(sent, [*numbers, *(scale or ())])
         self._judge(wait=False)
+        self._ask()
         if self.alerts is not None:
             self.alerts.end_batch(place)
 
@@ -222,6 +233,25 @@ class GradientMonitor(BaseMonitor):
             self._is_recomputed |= is_new and in_backward()  # by reentrant checkpoints
             self._passed.add(layer)
             self._passes.append((layer, total))
+
+    def _ask(self) -> None:
+        """Have the next pass say what layers without a gradient are given."""
+        silent = [] if self._flow is None else self._flow.silent
+        for layer in silent:
+            if takes_hooks(self._layers[layer]):
+                asked = Hook(_always, partial(self._take_fed, layer), self._failed, before=True)
+                self._questions.append(asked.hang(self._layers[layer].register_forward_pre_hook))
+
+    def _take_fed(self, layer: str, given: tuple[Any, ...]) -> None:
+        for tensor in given:
+            if isinstance(tensor, torch.Tensor) and tensor.dim() and len(tensor) > 1:
+                x = tensor.detach()
+                varies = (x != x[:1]).any().float()
+                known = self._fed.get(layer)  # of an earlier use in the pass, or of another replica
+                if known is not None and known.device == varies.device:
+                    varies = torch.maximum(known, varies)
+                self._fed[layer] = varies
+                return
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -313,6 +343,8 @@ class GradientMonitor(BaseMonitor):
             return []
         scale = numbers[-2] if sent.scaled else 1.0
         norms = self._by_layer(flow, sent.parameters, numbers[passed : passed + seen] / scale)
+        at = passed + seen + 2 * len(sent.looked)
+        flow.fed({name: x > 0 for name, x in zip(sent.fed, numbers[at:].tolist(), strict=False)})
         known = norms[~(norms < 0)]  # with what is NaN
         if seen:
             self.history.add(step, float(np.sqrt((known**2).sum())))
@@ -355,6 +387,10 @@ class GradientMonitor(BaseMonitor):
             at = place[self._layer_of[k]]
             squares[at] = max(squares[at], 0.0) + float(norm) ** 2 if not np.isnan(norm) else np.nan
         return np.where(squares < 0, -1.0, np.sqrt(np.abs(squares)))
+
+
+def _always() -> bool:
+    return True
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

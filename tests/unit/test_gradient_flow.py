@@ -67,6 +67,19 @@ def test_the_last_layer_without_a_gradient_is_named_and_how_many_are_before_it()
     assert "nor do 1 before it" in found[0].evidence
 
 
+def test_of_dead_layers_the_one_before_that_which_is_given_the_same_in_all_rows_is_the_cause() -> (
+    None
+):
+    watched = flow()
+    found = []
+    for step in range(10):
+        found += watched.update(step, np.array([0.0, 0.0, 1.0]))
+        assert watched.silent == (["first", "middle"] if 4 <= step < 9 else [])
+        watched.fed({name: name == "first" for name in watched.silent})
+    assert [(v.offset, v.change, v.subject) for v in found] == [(9, "dead", "gradient:first")]
+    assert "nor do 1 after it" in found[0].evidence
+
+
 def test_a_layer_that_is_left_out_now_and_then_is_not_dead() -> None:
     watched = flow()
     rows = [np.array([0.0 if step % 9 else 1.0, 1.0, 1.0]) for step in range(100)]

@@ -196,3 +196,36 @@ def test_a_rate_that_makes_updates_as_large_as_weights_is_claimed(
     assert [x for _, x in monitor.by_layer["update:0"]] == pytest.approx([2 * rate] * 6, rel=1e-4)
     if claimed:
         assert alerts.alerts[0].offset == 4, "the third of five looks"
+
+
+@pytest.mark.parametrize(("dies", "follows"), [("0", "2"), ("2", "4")])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_of_layers_that_die_together_the_first_is_named(
+    dies: str, follows: str, weight: float
+) -> None:
+    torch.manual_seed(0)
+    parts = [nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()]
+    model = nn.Sequential(*parts, nn.Linear(8, 3))
+    alerts = TrainingAlerts(show=False)
+    monitor = GradientMonitor(alerts=alerts)
+    monitor.initialize(model, None, None)
+    descent = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in range(40):
+        if step == 10:
+            with torch.no_grad():
+                for name, bias in (
+                    (dies, -100.0),
+                    (follows, -0.1),
+                ):  # which zeros do not lift above zero
+                    layer: Any = model.get_submodule(name)
+                    layer.bias.fill_(bias)
+                    layer.weight.mul_(weight if name == dies else 1.0)
+        descent.zero_grad()
+        model(torch.randn(16, 8)).square().mean().backward()
+        descent.step()
+        monitor.on_batch_end(None, None)
+    before_close = [module._forward_pre_hooks for module in model.modules()][1:]
+    monitor.close()
+    assert not any(before_close), "the question is asked before the claim only"
+    (alert,) = alerts.alerts
+    assert (alert.subject, alert.change, alert.offset) == (f"gradient:{dies}", "dead", 19)
