@@ -84,9 +84,8 @@ class GradientFlow:
         if not known.any():
             return []
         largest = float(np.sqrt((norms[known] ** 2).sum()))
-        if largest == 0.0:
-            return []
-        return [*self._explosion(step, norms, largest), *self._loss_of_flow(step, norms, known)]
+        flow = self._loss_of_flow(step, norms, known)
+        return flow if largest == 0.0 else [*self._explosion(step, norms, largest), *flow]
 
     @property
     def silent(self) -> list[str]:
@@ -137,8 +136,10 @@ class GradientFlow:
         self._starved &= self._zeros > 0
         found: list[Verdict] = []
         dead = np.flatnonzero(self._zeros >= _STEPS)
-        if len(dead):
-            starved = np.flatnonzero(self._starved[dead][1:])
+        starved = np.flatnonzero(self._starved[dead][1:])
+        some = bool((norms[known] > 0.0).any())
+        # Where none gets a gradient, all may be learnt; not where a layer is given the same in all rows.
+        if len(dead) and (some or len(starved)):
             before = int(starved[0]) if len(starved) else len(dead) - 1
             after = len(dead) - 1 - before
             layer = self.names[dead[before]]
@@ -148,6 +149,8 @@ class GradientFlow:
                 step, "dead", layer, float(len(dead)), 1.0, "layers without a gradient",
                 f"{layer} gets no gradient for {_STEPS} steps{more}",
             )  # fmt: skip
+        if not some:
+            return found
         size = np.where(known, norms / self._roots, np.nan)
         share = size / np.nanmax(size)
         share[share == 0.0] = np.nan  # those are dead, not faint

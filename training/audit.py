@@ -37,7 +37,7 @@ class Pass:
     Raises
     ------
     TypeError
-        A module that cannot be copied.
+        A module that cannot be copied, or that takes more than the inputs.
     """
 
     def __init__(self, model: Model) -> None:
@@ -68,7 +68,12 @@ class Pass:
             The model gives something else.
         """
         self._embedding = None
-        logits = logits_of(self._model(inputs))
+        try:
+            logits = logits_of(self._model(inputs))
+        except TypeError as error:
+            raise TypeError(
+                f"the model cannot be called with the inputs alone ({error}); give a function of (n, ...) inputs that returns its logits"
+            ) from error
         if logits is None or logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(inputs):
             found = None if logits is None else tuple(logits.shape)
             raise ValueError(

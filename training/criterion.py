@@ -105,7 +105,7 @@ class BatchLoss:
     ----------
     criterion
         Of outputs and targets; of a module a forward hook takes what it gives, so under AMP it is not scaled and with accumulation not
-        divided.
+        divided. One with `reduction="sum"` is divided by the rows.
     wants
         Whether this batch is looked at.
     failed
@@ -127,7 +127,9 @@ class BatchLoss:
         self.targets = targets or Targets(criterion)
         self._handles: list[Any] = []
         if isinstance(criterion, nn.Module):
-            self._handles = [Hook(wants, self._see, failed).hang(criterion.register_forward_hook)]
+            self._handles = [
+                Hook(wants, self._see, failed, both=True).hang(criterion.register_forward_hook)
+            ]
 
     def take(self, outputs: Any, batch: Any) -> torch.Tensor | None:
         """Return the loss of the batch that ends, a number on its device; None if there is no way to know it."""
@@ -166,8 +168,7 @@ class BatchLoss:
             return None
         if loss is None:
             return None
-        is_sum = getattr(self._criterion, "reduction", None) == "sum"
-        return loss.float().sum() / max(len(y), 1) if is_sum else loss.float().mean()
+        return self._mean(loss, y)
 
     def close(self) -> None:
         """Remove the hook."""
@@ -176,12 +177,20 @@ class BatchLoss:
         self._handles = []
         self.targets.close()
 
-    def _see(self, given: Any) -> None:
+    def _see(self, given: tuple[tuple[Any, ...], Any]) -> None:
         self._was_called = True
-        loss = _loss_in(given)
+        arguments, made = given
+        loss = _loss_in(made)
         if loss is not None:
-            self._seen.append(loss.detach().float().mean())
+            self._seen.append(self._mean(loss.detach(), arguments[-1] if arguments else None))
             del self._seen[:-_MOST]
+
+    def _mean(self, loss: torch.Tensor, targets: Any) -> torch.Tensor:
+        """Return the mean of a loss, of one that is a sum over the rows of the targets."""
+        if getattr(self._criterion, "reduction", None) != "sum":
+            return loss.float().mean()
+        is_rows = isinstance(targets, torch.Tensor) and targets.ndim > 0
+        return loss.float().sum() / (max(len(targets), 1) if is_rows else 1)
 
 
 def _loss_in(given: Any) -> torch.Tensor | None:

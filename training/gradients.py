@@ -284,7 +284,7 @@ class GradientMonitor(BaseMonitor):
                 (self._number[id(p)], p, p.grad)
                 for group in optimizer.param_groups
                 for p in group["params"]
-                if p.grad is not None and id(p) in self._number
+                if p.grad is not None and p.requires_grad and id(p) in self._number
             ]
             if not mine:
                 return

@@ -19,7 +19,7 @@ from .contents import Contents
 from .drift import Drift, Features
 from .duplicates import Read, is_chance, repeated_shards, within
 from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
-from .parts import COLUMNS, Part, array_of, parts
+from .parts import COLUMNS, Part, array_of, broken_beside, parts
 
 _PENDING: Final = 64  # batches, whose numbers are read in one go; chosen
 _MOST: Final = 1 << 24
@@ -43,6 +43,8 @@ class _Look(NamedTuple):
     features: Features
     rows: torch.Tensor
     labels: torch.Tensor | None
+    beside: torch.Tensor | None
+    """(n,) which samples have other numbers that are NaN or infinite."""
 
 
 class _Sample(NamedTuple):
@@ -51,6 +53,7 @@ class _Sample(NamedTuple):
     info: BatchInfo
     inputs: torch.Tensor
     labels: torch.Tensor | None
+    beside: torch.Tensor | None
 
 
 class Inspection:
@@ -85,6 +88,7 @@ class Inspection:
         self._arrivals = Arrivals(self.contents)
         self._low, self._high = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
         self._bad = np.empty(0, np.int32)
+        self._is_beside = False  # any of them by what is beside the inputs
         self._is_seen = np.empty(0, np.bool_)
         self._pending: list[_Look] = []
         self._alone: list[_Sample] = []
@@ -96,15 +100,19 @@ class Inspection:
         self._kept: dict[tuple[str, str], Finding] = {}
         """Of what was found epoch by epoch the first of each kind and sentence."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_order": None}  # hashes cannot be copied to a file
+
     def take(self, batch: Any, info: BatchInfo, *, is_sample: bool = False) -> None:
         """Look at a batch, or at a sample that came without one; nothing waits for its device."""
         x, y = parts(batch, self.inputs, self.labels, is_sample=is_sample)
+        beside = None if x is None else broken_beside(batch, x, is_sample=is_sample)
         self._arrivals.goes_on()
         self._ordered(info.samples)
         if not is_sample or x is None:
-            self._take(x, y, info)
+            self._take(x, y, beside, info)
             return
-        self._alone.append(_Sample(info, x.clone(), y))
+        self._alone.append(_Sample(info, x.clone(), y, beside))
         if len(self._alone) >= _PENDING:
             self._join()
 
@@ -112,18 +120,27 @@ class Inspection:
         """Look at samples that came without a batch, at those of one worker and shape in one go."""
         groups: dict[Any, list[_Sample]] = {}
         for one in self._alone:
-            kind = one.info.worker, one.inputs.shape, one.inputs.dtype, one.labels is None
+            kind = (
+                one.info.worker, one.inputs.shape, one.inputs.dtype, one.labels is None, one.beside is None,
+            )  # fmt: skip
             groups.setdefault(kind, []).append(one)
         self._alone = []
         for group in groups.values():
             samples = np.concatenate([one.info.samples for one in group])
             labels = [one.labels for one in group if one.labels is not None]
+            beside = [one.beside for one in group if one.beside is not None]
             self._take(
                 torch.cat([one.inputs for one in group]), torch.cat(labels) if labels else None,
-                replace(group[0].info, samples=samples),
+                torch.cat(beside) if beside else None, replace(group[0].info, samples=samples),
             )  # fmt: skip
 
-    def _take(self, x: torch.Tensor | None, y: torch.Tensor | None, info: BatchInfo) -> None:
+    def _take(
+        self,
+        x: torch.Tensor | None,
+        y: torch.Tensor | None,
+        beside: torch.Tensor | None,
+        info: BatchInfo,
+    ) -> None:
         samples = info.samples
         if (
             x is None
@@ -158,7 +175,7 @@ class Inspection:
                     self._drift.parts.add("column", flat, is_fine, info.worker)
             rows = torch.cat([mean, size], 1)
         labels = None if y is None else y.clone()
-        self._pending.append(_Look(info, low, high, features, rows, labels))
+        self._pending.append(_Look(info, low, high, features, rows, labels, beside))
         if x.device.type == "cpu":
             self._content(x, info)
             if len(self._pending) >= _PENDING:
@@ -214,7 +231,7 @@ class Inspection:
         self._order = self._order or hashlib.blake2b(digest_size=8)
         self._order.update(samples.tobytes())
         if len(samples):
-            self._is_sorted &= bool(samples[0] > self._last and (np.diff(samples) > 0).all())
+            self._is_sorted &= bool(samples[0] >= self._last and (np.diff(samples) >= 0).all())
             self._last = int(samples[-1])
         self._count += len(samples)
 
@@ -223,6 +240,10 @@ class Inspection:
         samples = info.samples
         self._grow(int(samples.max()) + 1)
         new = ~self._is_seen[samples]
+        if new.any():  # a sample that a sampler draws twice for a batch is no duplicate of itself
+            is_first = np.zeros(len(samples), np.bool_)
+            is_first[np.unique(samples, return_index=True)[1]] = True
+            new &= is_first
         if not self._arrivals.is_first and self._is_iterable:
             new[:] = False  # a first epoch that was left: these have other numbers there, or none
         if not new.any() and not self._is_iterable:
@@ -263,8 +284,11 @@ class Inspection:
             low, high = (t.cpu().numpy().astype(np.float32) for t in (look.low, look.high))
             self._grow(int(samples.max()) + 1, low.shape[1])
             bad = ~(np.isfinite(low) & np.isfinite(high)).all(axis=1)
-            fresh = samples[bad & (self._bad[samples] < 0)]
-            self._bad[fresh] = epoch
+            self._bad[samples[bad & (self._bad[samples] < 0)]] = epoch
+            if look.beside is not None:
+                also = look.beside.cpu().numpy()
+                self._is_beside |= bool(also.any())
+                self._bad[samples[also & (self._bad[samples] < 0)]] = epoch
             if low.shape[1] == self._low.shape[1]:
                 fine = samples if not bad.any() else samples[~bad]
                 low, high = low[~bad], high[~bad]
@@ -285,7 +309,8 @@ class Inspection:
         found: list[Finding] = []
         bad = np.flatnonzero(self._bad >= 0)
         if len(bad):
-            text = f"{counted(len(bad))} with inputs that are NaN or infinite"
+            which = "inputs, or other numbers," if self._is_beside else "inputs"
+            text = f"{counted(len(bad))} with {which} that are NaN or infinite"
             found.append(Finding(NOT_FINITE, text, bad, epoch=int(self._bad[bad].min())))
         seen = np.flatnonzero((self._low <= self._high).all(axis=1)) if self._low.size else bad[:0]
         if not len(seen):

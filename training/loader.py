@@ -136,6 +136,14 @@ class WatchedLoader:
     def __len__(self) -> int:
         return len(self._recording)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A class that is made as it is needed cannot be named in a file, and is made anew.
+        return {k: v for k, v in vars(self).items() if k not in {"_recording", "_log"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._recording, self._log = recording(self.loader)
+
     def __getattr__(self, name: str) -> Any:
         if name == "loader":  # while it is copied
             raise AttributeError(name)
@@ -222,7 +230,7 @@ class WatchedLoader:
         Raises
         ------
         TypeError
-            An iterable data set, or one without batches, whose samples cannot be read again; a module that cannot be copied.
+            An iterable data set, or one without batches, whose samples cannot be read again; a module that cannot be copied, or that takes more than the inputs.
         ValueError
             No inputs or labels, no logits, or of pictures logits without a gradient; `most` below 1; the loader was made with `watch=False`.
 

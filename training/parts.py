@@ -51,6 +51,38 @@ def parts(
     return x.detach(), y.detach().reshape(-1)
 
 
+def broken_beside(batch: Any, x: torch.Tensor, *, is_sample: bool = False) -> torch.Tensor | None:
+    """Return the (n,) rows in which something of a batch other than the inputs is NaN or infinite, None where all there is are whole numbers.
+
+    Minus infinity is none: masks are added to what they hide.
+    """
+    if isinstance(batch, torch.Tensor | np.ndarray):
+        return None
+    leaves = pytree.tree_leaves(
+        batch if isinstance(batch, list | tuple | Mapping) else dict(_named(batch))
+    )
+    found: torch.Tensor | None = None
+    for leaf in leaves:
+        part = _row(leaf) if is_sample else leaf
+        own = _tensor(part)
+        if (
+            own is None
+            or not own.is_floating_point()
+            or own.ndim == 0
+            or own.layout != torch.strided
+        ):
+            continue
+        if len(own) != len(x) or own.device != x.device or own.data_ptr() == x.data_ptr():
+            continue
+        if not own.numel():
+            continue
+        flat = own.detach().reshape(len(own), -1)
+        top = (flat if flat.dtype in (torch.float32, torch.float64) else flat.float()).amax(1)
+        broken = ~(top < torch.inf)  # amax gives NaN where there is one
+        found = broken if found is None else found | broken
+    return found
+
+
 def only_inputs(batch: Any) -> torch.Tensor | None:
     """Return the inputs of a batch, None where there are none, or its first element has several tensors: a model is called with all."""
     first = batch[0] if isinstance(batch, list | tuple) and batch else None

@@ -39,6 +39,8 @@ class Recorder:
         return len(self._sampler)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_sampler":  # while it is copied
+            raise AttributeError(name)
         return getattr(self._sampler, name)
 
     def note(self, given: Any) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
+import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..consumers.model_settings import ModelSettings
 from ..consumers.training_reference import FEWEST
@@ -217,6 +218,11 @@ class ReferenceMonitor(BaseMonitor):
         if held_out is None:
             raise ConfigError(
                 "found no held-out data; give reference(path, dataloader=...) rows that the model was not trained on"
+            )
+        is_rows = isinstance(held_out, Dataset) and not isinstance(held_out, IterableDataset)
+        if is_rows or isinstance(held_out, torch.Tensor):
+            raise ConfigError(
+                f"found a {type(held_out).__name__} as held-out data; expected batches of inputs and labels: give DataLoader(data, batch_size=256)"
             )
         data, training = (getattr(of, "dataset", of) for of in (held_out, self._training))
         if data is training:

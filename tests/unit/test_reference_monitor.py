@@ -394,6 +394,8 @@ DATA = TensorDataset(*rows(0, 2000))
         ([], {}, "the held-out data gave no rows"),
         (batches(0, 999), {}, "needs 1000 values of some stream or more; the 999 rows have fewer"),
         (DataLoader(DATA, 10), {}, "found the data of training as held-out data"),
+        (TensorDataset(*rows(1, 2000)), {}, r"found a TensorDataset .* give DataLoader\(data"),
+        (rows(1, 2000)[0], {}, "found a Tensor as held-out data"),
         (batches(), {"embedding": "9"}, "embedding: found no layer '9', expected one of 0, 1, 2"),
         (batches(), {"classes": ["a"]}, "classes: found 1 names, expected 3"),
         (batches(), {"features": ["a"]}, r"found inputs of shape \(250, 3\), expected \(250, 1\)"),

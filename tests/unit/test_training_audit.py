@@ -368,6 +368,8 @@ def test_what_cannot_be_audited_says_why() -> None:
         loader.audit(nn.Linear(8, 1))
     with pytest.raises(ValueError, match="inputs and label"):
         WatchedLoader(DataLoader(TensorDataset(x), 10)).audit(nn.Linear(8, 3))
+    with pytest.raises(TypeError, match=r"called with the inputs alone .* give a function"):
+        loader.audit(nn.Bilinear(8, 8, 3))
     assert loader.audit(lambda rows: rows[:, :3]) == []  # a function will do
     pictures = WatchedLoader(DataLoader(TensorDataset(torch.zeros(50, 1, 16, 16), y), 10))
     with pytest.raises(ValueError, match="by the gradient of the logits, and the model gives none"):

@@ -15,6 +15,7 @@ from torch.utils.data import (
     IterableDataset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
     get_worker_info,
 )
 
@@ -346,3 +347,45 @@ def test_a_reference_is_read_again_only_when_samples_are_new() -> None:
     watched.look()
     assert by_kind(watched)["in another split"].samples.tolist() == [0, 1, 2, 3, 4]
     assert other.reads == 10
+
+
+def test_a_sample_drawn_twice_for_a_batch_is_no_duplicate_of_itself() -> None:
+    for make in (table, pictures):
+        data = TensorDataset(*make())
+        torch.manual_seed(0)
+        weights = torch.where(data.tensors[1] == 0, 9.0, 1.0)
+        for sampled in (
+            {"batch_sampler": [[k, k] for k in range(N)]},
+            {"batch_size": 64, "sampler": WeightedRandomSampler(weights.tolist(), N)},
+        ):
+            watched = WatchedLoader(DataLoader(data, **sampled))  # type: ignore[arg-type]
+            for _ in range(2):
+                watched.look()
+            assert watched.findings() == []
+            assert len(watched.quarantine()) == N
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_beside_the_inputs_that_are_not_finite(bad: float) -> None:
+    x, y = table()
+    second, target = pictures(1)[0], torch.randn(N, 2)
+    second[11, 1, 3, 5], target[40] = bad, bad
+    hides = torch.full((N, 4), -torch.inf)  # a mask that is added
+    for batch in (
+        lambda k: ((x[k], second[k]), y[k], target[k], hides[k]),
+        lambda k: (x[k], second[k], target[k], y[k]),
+        lambda k: {
+            "x": x[k],
+            "more": second[k],
+            "mask": hides[k],
+            "amount": target[k],
+            "label": y[k],
+        },
+    ):
+        for size in (32, None):
+            watched = WatchedLoader(DataLoader([batch(k) for k in range(N)], size))  # type: ignore[arg-type]
+            watched.look()
+            found = by_kind(watched)
+            assert list(found) == ["non-finite input"]
+            assert found["non-finite input"].samples.tolist() == [11, 40]
+            assert "inputs, or other numbers," in found["non-finite input"].summary

@@ -229,3 +229,47 @@ def test_of_layers_that_die_together_the_first_is_named(
     assert not any(before_close), "the question is asked before the claim only"
     (alert,) = alerts.alerts
     assert (alert.subject, alert.change, alert.offset) == (f"gradient:{dies}", "dead", 19)
+
+
+def test_a_layer_that_is_frozen_in_the_midst_of_a_run_is_not_dead() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    alerts = TrainingAlerts(show=False)
+    monitor = GradientMonitor(alerts=alerts)
+    monitor.initialize(model, None, None)
+    descent = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in range(60):
+        if step == 20:
+            model[0].requires_grad_(False)  # its gradient stays, of zeros
+        descent.zero_grad(set_to_none=False)
+        model(torch.randn(16, 8)).square().mean().backward()
+        descent.step()
+        monitor.on_batch_end(None, None)
+    monitor.close()
+    assert list(alerts.alerts) == []
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_where_no_layer_gets_a_gradient_one_is_dead_if_what_follows_is_given_nothing(
+    dies: bool,
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3, bias=False))
+    alerts = TrainingAlerts(show=False)
+    monitor = GradientMonitor(alerts=alerts)
+    monitor.initialize(model, None, None)
+    descent = torch.optim.SGD(model.parameters(), lr=0.05)
+    first: Any = model[0]
+    for step in range(40):
+        if step == 10 and dies:
+            nn.init.constant_(first.bias, -100.0)
+        descent.zero_grad()
+        loss = model(torch.randn(16, 8)).square().mean()
+        (
+            loss if dies or step < 10 else loss.clamp(min=1e9)
+        ).backward()  # or all is learnt, by a margin
+        descent.step()
+        monitor.on_batch_end(None, None)
+    monitor.close()
+    found = [(alert.subject, alert.change, alert.offset) for alert in alerts.alerts]
+    assert found == ([("gradient:0", "dead", 19)] if dies else [])

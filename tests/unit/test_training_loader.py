@@ -313,3 +313,24 @@ def test_a_loader_that_asks_no_sampler_says_so_once(caplog: pytest.LogCaptureFix
     assert "2 batches were not looked at" in watched.report()
     (said,) = caplog.records
     assert "a Gives does not ask its sampler itself" in said.getMessage()
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))]
+)
+def test_a_copy_goes_on_by_itself(again: Any) -> None:
+    torch.manual_seed(0)
+    watched = WatchedLoader(DataLoader(DATA, 5, shuffle=True))
+    fresh = again(watched)
+    first = [batch.samples.tolist() for batch in watched]
+    later = again(watched)
+    assert later.epoch == 0
+    assert later.findings() == watched.findings()
+    for copied in (fresh, later):
+        batches = list(copied)
+        assert [batch.index for batch in batches] == list(range(8))
+        for x, rows in batches:
+            assert torch.equal(x, INPUTS[rows])
+        assert sorted(k for batch in batches for k in batch.samples.tolist()) == list(range(37))
+    assert len(first) == 8
+    assert [k for batch in first for k in batch] != list(range(37))

@@ -109,3 +109,18 @@ def test_an_epoch_that_has_forgotten_is_claimed_and_one_by_chance_below_is_not()
         alerts.append(len(monitor.alerts.alerts))
     assert alerts == [0, 0, 0, 1]
     assert "accuracy of epoch 3" in monitor.alerts.alerts[0].summary
+
+
+def test_a_criterion_that_sums_is_told_by_the_row_in_training_and_validation() -> None:
+    logits, labels = torch.randn(70, 4), torch.randint(0, 4, (70,))
+    rows = {}
+    for reduction in ("mean", "sum"):
+        criterion = nn.CrossEntropyLoss(reduction=reduction)
+        monitor = begun(criterion)
+        for part in torch.arange(70).split(32):
+            criterion(logits[part], labels[part])  # as the loop calls it
+            monitor.on_batch_end(logits[part], (logits[part], labels[part]))
+            monitor.on_validation_batch_end(logits[part], (logits[part], labels[part]))
+        monitor.on_epoch_end(0)
+        rows[reduction] = monitor.history[0]
+    assert rows["sum"] == pytest.approx(rows["mean"])
