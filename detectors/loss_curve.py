@@ -23,7 +23,10 @@ _RECORD: Final = 3.0
 64 samples) the largest record was 1.2 times, and in 120 with batches of 1 to 8 that did not diverge 2.5 times."""
 _FAR: Final = 2.0  # robust scales above the usual loss, that a record must be
 _BACK: Final = 1.5
-"""Of such scales, the mean of five losses, that one which is back where it began must be as well: with batches of 4 some come there by chance."""
+"""Of such scales, the mean of five losses and their median, that one which is back where it began must be as well: with batches of 4 some come there by
+chance, of heavy-tailed targets one alone makes the mean."""
+_SHARE: Final = 0.1
+"""Of the losses since it had learnt, so many where it began and more are chance: of heavy-tailed targets, a quarter; chosen."""
 _LASTING_RECORD: Final = 1.5
 """A record of so many times among the last five losses, whose mean is `_FAR` scales above the usual one, is a divergence."""
 
@@ -65,6 +68,9 @@ class LossCurve:
         self._first = FirstClaims(AGAIN)
         self._latest: deque[float] = deque(maxlen=_LEVEL)
         self._has_learnt = False
+        self._since = self._above = (
+            0  # losses since it had learnt that were not lost again, and those of them that are where it began
+        )
         self._largest = 0.0
         self._records: deque[float] = deque(maxlen=5)
 
@@ -91,16 +97,31 @@ class LossCurve:
         self._latest.append(loss)
         if start > 0.0 and not self._has_learnt and len(self._latest) == _LEVEL:
             self._has_learnt = bool(np.median(self._latest) < _LEARNT * start)
-        back = sum(value >= start for value in list(self._latest)[-5:]) >= 4
-        if not self._has_learnt or not back or loss < start:
+        if not self._has_learnt:
             return []
-        if np.mean(self._surges.far) < _BACK and np.median(self._latest) < start:
-            return []  # of losses that differ much, a few; 32 whose median is there are no chance
+        if not self._is_back(loss, start):
+            self._since += 1
+            self._above += loss >= start
+            return []
         return self._once(
             step, "divergence", loss / start, 1.0, "times the first losses",
             f"{loss:.4g}, began at {start:.4g} and had come below half of that",
             Summary(count=5, mean=start), Summary(count=1, mean=loss),
         )  # fmt: skip
+
+    def _is_back(self, loss: float, start: float) -> bool:
+        latest = list(self._latest)
+        if loss < start or sum(value >= start for value in latest[-5:]) < 4:
+            return False
+        far = self._surges.far
+        if min(np.mean(far), np.median(far)) >= _BACK:
+            latest = latest[-5:]
+        elif np.median(latest) < start:
+            return (
+                False  # of losses that differ much, a few; 32 whose median is there are no chance
+            )
+        usually = self._above - sum(value >= start for value in latest)
+        return usually <= _SHARE * max(self._since - len(latest), 0)
 
     def _record(self, step: int, loss: float) -> list[Verdict]:
         """Return whether a loss that had learnt is larger than any before: where batches differ much, only that tells."""

@@ -161,7 +161,7 @@ class Surges:
         """Compare with what a run began with."""
         if not self._values:
             return None
-        first = self.start if self.start is not None else min(self._values)
+        first = self.start if self.start is not None else float(np.median(self._values))
         if not (first > 0.0 and value > 0.0):
             return None
         above = math.log(value / first) / self._wild

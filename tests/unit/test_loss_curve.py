@@ -190,6 +190,39 @@ def test_a_plateau_that_ends_is_claimed_no_more_and_is_again_when_another_begins
     assert (steps > 950).any()
 
 
+HEAVY = [
+    [3.616, 1.77, 0.63, 4.25, 28.0, 22.6, 5.42, 1.05],
+    [1.42, 0.2388, 2.48, 2.96, 1.633, 19.3, 7.79],
+]
+"""The first losses of regressions on targets whose tail is heavy, in batches of 8."""
+
+
+@pytest.mark.parametrize("losses", HEAVY)
+def test_a_few_large_losses_among_the_first_are_no_divergence(losses: list[float]) -> None:
+    assert claims(np.array(losses)) == []
+
+
+def test_of_targets_with_a_heavy_tail_many_losses_are_where_they_began() -> None:
+    for seed in range(20):
+        losses = np.exp(np.random.default_rng(seed).normal(0, 1.5, 2000))
+        losses[:5], losses[40:100] = (
+            1.6,
+            losses[40:100] / 3,
+        )  # a start by chance, and some that look learnt
+        found = [step for step, change in claims(losses) if change == "divergence"]
+        assert found == []
+
+
+def test_a_loss_that_is_where_it_began_again_is_so_for_as_long_as_it_stays_there() -> None:
+    losses = np.concatenate(
+        [np.geomspace(2.3, 0.1, 100), np.full(400, 0.1), np.full(400, 2.5)]
+    ) * noise(0, 0.1, 900)
+    steps = [step for step, change in claims(losses) if change == "divergence"]
+    assert steps[0] < 505
+    assert np.diff(steps).max() < 60
+    assert steps[-1] >= 850
+
+
 @pytest.mark.parametrize("plateau_steps", [19, 0])
 def test_a_plateau_takes_twenty_batches_at_least(plateau_steps: int) -> None:
     with pytest.raises(ValueError, match="plateau_steps must be 20 batches or more"):
