@@ -105,7 +105,7 @@ def load_state(path: Path, record: Record, parts: Mapping[str, HasState], *, ran
     Raises
     ------
     ConfigError
-        It was saved without one of them.
+        It was saved without one of them, or the state is of another kind of optimizer, without what this one needs.
     """
     state = read_state(path, record)
     for name, one in parts.items():
@@ -117,6 +117,16 @@ def load_state(path: Path, record: Record, parts: Mapping[str, HasState], *, ran
         if was and not (was.endswith(now) or now.endswith(was)):  # Lightning's is LightningAdam
             _log.warning("the %s in %s is of %s; %s may not fit", name, path.name, was, now)
         one.load_state_dict(state[name])
+        # torch takes the state of any optimizer, and the next step fails.
+        needed = set(getattr(one, "defaults", ()))
+        missing = sorted(
+            {key for group in getattr(one, "param_groups", ()) for key in needed - set(group)}
+        )
+        if missing:
+            raise ConfigError(
+                f"{path.name} holds the state of {was or 'another optimizer'} without {', '.join(missing)}, which {now} needs; "
+                f"give resume() an optimizer of the same kind, or leave it out to begin with a new {now}"
+            )
     if random and "random" in state:
         random_states.restore(state["random"])
 

@@ -348,7 +348,8 @@ def test_errors_name_what_was_found_and_the_fix(
     folder = tmp_path / "sgd"
     sgd = torch.optim.SGD(model.parameters())
     ModelCheckpoint(folder, monitor="loss", model=model, optimizer=sgd).step(1.0)
-    ModelCheckpoint.resume(folder, model, torch.optim.Adam(model.parameters()))
+    with pytest.raises(ConfigError, match=r"state of SGD without .*betas, .*which Adam needs"):
+        ModelCheckpoint.resume(folder, model, torch.optim.Adam(model.parameters()))
     assert "is of SGD; Adam may not fit" in caplog.text
     assert path is not None
     path.write_bytes(path.read_bytes()[:-1])
