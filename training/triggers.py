@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ..core.columns import Floats, Ints
+from .frequent_parts import SIDE, frequent_places
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 """Gives (n, k) logits of (n, channels, height, width) inputs."""
@@ -49,6 +50,10 @@ _FEW: Final = 0.25
 _LEAST: Final = 5
 """Samples with such a part that a class must have, and at one place, for the place to be looked at in all its samples."""
 _PLACES: Final = 4  # of a class
+_DRAWN: Final = 1 << 24  # numbers of samples of a class, that are compared number by number
+_TRIED: Final = 8  # samples that have a frequent part, which is put into others
+_WORTH: Final = 0.2
+"""Of others that are then given the class, from which on its place is looked at; chosen, a little below `_CONFIRMED_PATTERN`."""
 _MORE_THAN_TAKEN: Final = 0.15
 """What such parts must add besides to the share of samples of other classes that the model takes for the class as they are. Chosen: to a model that leans to a class the usual lines of
 that class are parts that add about this share, 0.31 to 0.57 where it is 0.33 to 0.62; a trigger of one that takes 0.37 adds 0.59."""
@@ -190,7 +195,7 @@ class TriggerSearch:
                 ", ".join(map(str, unknown[:_NAMED])) + ", ..." * (len(unknown) > _NAMED), 100 * _TAKEN, 100 * _LEARNT, _FIRST + _MORE,
             )  # fmt: skip
         triggers: list[Trigger] = []
-        for c in np.unique(label[found[:, 2] >= min(_CHANGED)]):
+        for c in np.unique(label[label >= 0]):
             for changed in _CHANGED:
                 one = self._trigger(int(c), samples[label == c], found[label == c], changed, read)
                 if one is not None:
@@ -209,7 +214,13 @@ class TriggerSearch:
         has = found[:, 2] >= changed
         places: list[tuple[Bools, int, int, float]] = []
         success: list[float] = []
-        for row, column in _common_places(found[has, :2]):
+        looked = _common_places(found[has, :2])
+        if changed == _CHANGED[-1]:
+            # A model that has half learnt a trigger decides by other parts of the samples that taught it.
+            looked += [
+                at for at in self._frequent(label, samples, read) if not _is_near(at, looked)
+            ]
+        for row, column in looked:
             rate, parts = self._everywhere(row, column, label, samples, read)
             alike, common = self._with_pattern(label, row, column, parts, rate >= changed)
             if alike.any() and (common is not None or not again):
@@ -236,6 +247,26 @@ class TriggerSearch:
             if rate_now < _CONFIRMED:
                 return None
         return Trigger(label, samples[has], rows, columns, self._side, rate_now)
+
+    def _frequent(self, label: int, samples: Ints, read: Read) -> list[tuple[int, int]]:
+        """Return the places of parts that several of a class have number by number, others hardly ever, and that make the model give some of these the label."""
+        others = self._pool[torch.from_numpy(self._labels != label).to(self._pool.device)]
+        if not len(others) or not self._can_be_told(label):
+            return []
+        step = -(-len(samples) * others[0].numel() // _DRAWN)
+        inputs = read(samples[::step])
+        corner = np.array(inputs.shape[2:]) - self._side
+        found: list[tuple[int, int]] = []
+        for row, column, has in frequent_places(inputs, others, _PLACES):
+            first = np.clip([row - 1, column - 1], 0, corner)
+            part = np.zeros((inputs.shape[1], self._side, self._side), np.bool_)
+            down, right = row - first[0], column - first[1]
+            part[:, down : down + SIDE, right : right + SIDE] = True
+            few = np.flatnonzero(has)[:_TRIED]
+            c, r, k = (np.full(len(few), at) for at in (label, *first))
+            if self._given(inputs[few], c, r, k, _FIRST + _MORE, part.ravel()).mean() >= _WORTH:
+                found.append((int(first[0]), int(first[1])))
+        return found
 
     def _confirmed(
         self,
@@ -415,6 +446,10 @@ class TriggerSearch:
         numbers = torch.zeros(inputs.shape[1:], dtype=torch.bool, device=device)
         numbers[:, *place] = torch.from_numpy(common).to(device).view(-1, self._side, self._side)
         return part & numbers
+
+
+def _is_near(place: tuple[int, int], places: list[tuple[int, int]]) -> bool:
+    return any(max(abs(place[0] - row), abs(place[1] - column)) <= 1 for row, column in places)
 
 
 def _common_places(places: Floats) -> list[tuple[int, int]]:
