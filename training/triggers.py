@@ -258,7 +258,7 @@ class TriggerSearch:
         corner = np.array(inputs.shape[2:]) - self._side
         found: list[tuple[int, int]] = []
         for row, column, has in frequent_places(inputs, others, _PLACES):
-            first = np.clip([row - 1, column - 1], 0, corner)
+            first = np.clip(np.array([row, column]) - (self._side - SIDE) // 2, 0, corner)
             part = np.zeros((inputs.shape[1], self._side, self._side), np.bool_)
             down, right = row - first[0], column - first[1]
             part[:, down : down + SIDE, right : right + SIDE] = True
