@@ -118,6 +118,7 @@ def main(words: Sequence[str] | None = None) -> None:
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     checkpoint = ModelCheckpoint(
         folder, "best-{epoch:02d}-{val_loss:.2f}", "val_loss", save_top_k=2, save_last=True,
+        nan="worst",  # a fault is to be seen to its end; without, a loss that is NaN is an error
         model=model, optimizer=optimizer, scheduler=scheduler,
     )  # fmt: skip
     loss, performance = LossMonitor(), PerformanceMonitor()

@@ -132,7 +132,9 @@ def test_a_crossing_is_an_alert_beside_those_of_monitors() -> None:
     alerts = TrainingAlerts("net", show=False, run="r", clock=lambda: 10**18)
     monitor = LossMonitor(alerts=alerts)
     monitor.initialize(nn.Identity(), [], None)
-    checkpoint = ModelCheckpoint(monitor="val_loss", max_value=2.0, on_alert=alerts.crossed)
+    checkpoint = ModelCheckpoint(
+        monitor="val_loss", max_value=2.0, on_alert=alerts.crossed, nan="worst"
+    )
     for epoch, value in enumerate((1.0, 3.0, 2.5, 1.0, math.nan)):
         for step in range(200):
             monitor.on_batch_end({"loss": torch.tensor(0.99 ** (200 * epoch + step))}, [])
