@@ -16,6 +16,7 @@ _LEAST: Final = 5  # pictures that have it
 _RARE: Final = 0.1  # of other pictures, that may have it; chosen
 _PLAIN: Final = 0.2
 """Of all parts of other pictures that are the same: the ground that things are on."""
+_SAMPLED: Final = 1 << 16  # parts, by which that is told
 _STEPS: Final = 1000  # of the range of pictures' numbers, within one of which they are the same
 _APART: Final = 2  # rows or columns, from which on two places are two
 
@@ -46,8 +47,9 @@ def frequent_places(
         run = np.where(before == now, run + 1, 1)
         is_longer = run > longest
         longest[is_longer], key[is_longer] = run[is_longer], now[is_longer]
-    kinds, counts = np.unique(rest, return_counts=True)
-    plain = kinds[counts > _PLAIN * rest.size]
+    some = rest.ravel()[:: -(-rest.size // _SAMPLED)]
+    kinds, counts = np.unique(some, return_counts=True)
+    plain = kinds[counts > _PLAIN * some.size]
     elsewhere = (rest == key).mean(axis=0)
     lift = longest / len(own) - elsewhere
     lift[(longest < _LEAST) | (elsewhere > _RARE) | np.isin(key, plain)] = 0.0
@@ -63,10 +65,10 @@ def frequent_places(
 
 def _keys(x: torch.Tensor) -> NDArray[Any]:
     """Return (n, places) whole numbers that are equal where parts are: sums of theirs, each times another number."""
-    x = x.detach().double()
+    x = x.detach().cpu().double()
     span = float(x.max() - x.min()) or 1.0
     weights = torch.rand(
         1, x.shape[1], SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-    sums = functional.conv2d(x, weights.to(x.device)) * (_STEPS / span)
-    return sums.round().flatten(1).cpu().numpy()
+    sums = functional.conv2d(x, weights) * (_STEPS / span)
+    return sums.round().flatten(1).numpy()

@@ -69,6 +69,7 @@ def broken_beside(batch: Any, x: torch.Tensor, *, is_sample: bool = False) -> to
             own is None
             or not own.is_floating_point()
             or own.ndim == 0
+            or own.is_nested
             or own.layout != torch.strided
         ):
             continue
