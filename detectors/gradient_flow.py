@@ -97,8 +97,8 @@ class GradientFlow:
 
     def fed(self, varies: Mapping[str, bool]) -> None:
         """Take in, of layers by name, whether what they are given differs between the rows of a batch."""
-        for k, name in enumerate(self.names):
-            self._starved[k] = not varies.get(name, not self._starved[k])
+        for name, is_varied in varies.items():
+            self._starved[self.names.index(name)] = not is_varied
 
     def not_finite(self, step: int, layer: str, where: str) -> list[Verdict]:
         """Return the claim that a layer is the first whose numbers are none, unless it is more of the last one."""

@@ -68,9 +68,8 @@ class LossCurve:
         self._first = FirstClaims(AGAIN)
         self._latest: deque[float] = deque(maxlen=_LEVEL)
         self._has_learnt = False
-        self._since = self._above = (
-            0  # losses since it had learnt that were not lost again, and those of them that are where it began
-        )
+        # Losses since it had learnt that were not lost again, and those of them that are where it began.
+        self._since = self._above = 0
         self._largest = 0.0
         self._records: deque[float] = deque(maxlen=5)
 
@@ -110,6 +109,7 @@ class LossCurve:
         )  # fmt: skip
 
     def _is_back(self, loss: float, start: float) -> bool:
+        """Return whether the latest losses are where it began, and that is no chance."""
         latest = list(self._latest)
         if loss < start or sum(value >= start for value in latest[-5:]) < 4:
             return False
@@ -117,9 +117,8 @@ class LossCurve:
         if min(np.mean(far), np.median(far)) >= _BACK:
             latest = latest[-5:]
         elif np.median(latest) < start:
-            return (
-                False  # of losses that differ much, a few; 32 whose median is there are no chance
-            )
+            # Of losses that differ much, a few; 32 whose median is there are no chance.
+            return False
         usually = self._above - sum(value >= start for value in latest)
         return usually <= _SHARE * max(self._since - len(latest), 0)
 

@@ -284,11 +284,12 @@ class Inspection:
             low, high = (t.cpu().numpy().astype(np.float32) for t in (look.low, look.high))
             self._grow(int(samples.max()) + 1, low.shape[1])
             bad = ~(np.isfinite(low) & np.isfinite(high)).all(axis=1)
-            self._bad[samples[bad & (self._bad[samples] < 0)]] = epoch
+            broken = bad
             if look.beside is not None:
-                also = look.beside.cpu().numpy()
-                self._is_beside |= bool(also.any())
-                self._bad[samples[also & (self._bad[samples] < 0)]] = epoch
+                beside = look.beside.cpu().numpy()
+                self._is_beside |= bool(beside.any())
+                broken = bad | beside
+            self._bad[samples[broken & (self._bad[samples] < 0)]] = epoch
             if low.shape[1] == self._low.shape[1]:
                 fine = samples if not bad.any() else samples[~bad]
                 low, high = low[~bad], high[~bad]

@@ -73,9 +73,8 @@ def broken_beside(batch: Any, x: torch.Tensor, *, is_sample: bool = False) -> to
             or own.layout != torch.strided
         ):
             continue
-        if len(own) != len(x) or own.device != x.device or own.data_ptr() == x.data_ptr():
-            continue
-        if not own.numel():
+        is_input = own.data_ptr() == x.data_ptr()
+        if len(own) != len(x) or own.device != x.device or is_input or not own.numel():
             continue
         flat = own.detach().reshape(len(own), -1)
         top = (flat if flat.dtype in (torch.float32, torch.float64) else flat.float()).amax(1)

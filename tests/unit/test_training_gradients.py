@@ -198,6 +198,29 @@ def test_a_rate_that_makes_updates_as_large_as_weights_is_claimed(
         assert alerts.alerts[0].offset == 4, "the third of five looks"
 
 
+def alerts_of(
+    model: nn.Module,
+    steps: int,
+    change: Callable[[int], None],
+    loss: Callable[[int, torch.Tensor], torch.Tensor] = lambda _, loss: loss,
+) -> list[tuple[str, str, int]]:
+    """Train on noise, with a change of the model before each step; its gradients stay there, of zeros where there are none."""
+    alerts = TrainingAlerts(show=False)
+    monitor = GradientMonitor(alerts=alerts)
+    monitor.initialize(model, None, None)
+    descent = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in range(steps):
+        change(step)
+        descent.zero_grad(set_to_none=False)
+        loss(step, model(torch.randn(16, 8)).square().mean()).backward()
+        descent.step()
+        monitor.on_batch_end(None, None)
+    asked = [module._forward_pre_hooks for module in model.modules()][1:]
+    assert not any(asked), "the question is asked before the claim only"
+    monitor.close()
+    return [(alert.subject, alert.change, alert.offset) for alert in alerts.alerts]
+
+
 @pytest.mark.parametrize(("dies", "follows"), [("0", "2"), ("2", "4")])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_of_layers_that_die_together_the_first_is_named(
@@ -206,47 +229,28 @@ def test_of_layers_that_die_together_the_first_is_named(
     torch.manual_seed(0)
     parts = [nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()]
     model = nn.Sequential(*parts, nn.Linear(8, 3))
-    alerts = TrainingAlerts(show=False)
-    monitor = GradientMonitor(alerts=alerts)
-    monitor.initialize(model, None, None)
-    descent = torch.optim.SGD(model.parameters(), lr=0.05)
-    for step in range(40):
+
+    @torch.no_grad()
+    def die(step: int) -> None:
         if step == 10:
-            with torch.no_grad():
-                for name, bias in (
-                    (dies, -100.0),
-                    (follows, -0.1),
-                ):  # which zeros do not lift above zero
-                    layer: Any = model.get_submodule(name)
-                    layer.bias.fill_(bias)
-                    layer.weight.mul_(weight if name == dies else 1.0)
-        descent.zero_grad()
-        model(torch.randn(16, 8)).square().mean().backward()
-        descent.step()
-        monitor.on_batch_end(None, None)
-    before_close = [module._forward_pre_hooks for module in model.modules()][1:]
-    monitor.close()
-    assert not any(before_close), "the question is asked before the claim only"
-    (alert,) = alerts.alerts
-    assert (alert.subject, alert.change, alert.offset) == (f"gradient:{dies}", "dead", 19)
+            first: Any = model.get_submodule(dies)
+            second: Any = model.get_submodule(follows)
+            first.weight.mul_(weight)
+            first.bias.fill_(-100.0)
+            second.bias.fill_(-0.1)  # which zeros do not lift above zero
+
+    assert alerts_of(model, 40, die) == [(f"gradient:{dies}", "dead", 19)]
 
 
 def test_a_layer_that_is_frozen_in_the_midst_of_a_run_is_not_dead() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
-    alerts = TrainingAlerts(show=False)
-    monitor = GradientMonitor(alerts=alerts)
-    monitor.initialize(model, None, None)
-    descent = torch.optim.SGD(model.parameters(), lr=0.05)
-    for step in range(60):
+
+    def freeze(step: int) -> None:
         if step == 20:
-            model[0].requires_grad_(False)  # its gradient stays, of zeros
-        descent.zero_grad(set_to_none=False)
-        model(torch.randn(16, 8)).square().mean().backward()
-        descent.step()
-        monitor.on_batch_end(None, None)
-    monitor.close()
-    assert list(alerts.alerts) == []
+            model[0].requires_grad_(False)
+
+    assert alerts_of(model, 60, freeze) == []
 
 
 @pytest.mark.parametrize("dies", [True, False])
@@ -255,21 +259,13 @@ def test_where_no_layer_gets_a_gradient_one_is_dead_if_what_follows_is_given_not
 ) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3, bias=False))
-    alerts = TrainingAlerts(show=False)
-    monitor = GradientMonitor(alerts=alerts)
-    monitor.initialize(model, None, None)
-    descent = torch.optim.SGD(model.parameters(), lr=0.05)
     first: Any = model[0]
-    for step in range(40):
+
+    def die(step: int) -> None:
         if step == 10 and dies:
             nn.init.constant_(first.bias, -100.0)
-        descent.zero_grad()
-        loss = model(torch.randn(16, 8)).square().mean()
-        (
-            loss if dies or step < 10 else loss.clamp(min=1e9)
-        ).backward()  # or all is learnt, by a margin
-        descent.step()
-        monitor.on_batch_end(None, None)
-    monitor.close()
-    found = [(alert.subject, alert.change, alert.offset) for alert in alerts.alerts]
-    assert found == ([("gradient:0", "dead", 19)] if dies else [])
+
+    def by_a_margin(step: int, loss: torch.Tensor) -> torch.Tensor:
+        return loss if dies or step < 10 else loss.clamp(min=1e9)  # all is learnt
+
+    assert alerts_of(model, 40, die, by_a_margin) == ([("gradient:0", "dead", 19)] if dies else [])
