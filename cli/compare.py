@@ -19,8 +19,8 @@ from ..detectors.base import Observations
 from ..detectors.binary_counts import WIDTH, count
 from ..detectors.binary_metrics import Metric, wilson
 from ..detectors.gap_test import GapTests, Pair
+from .console import plain_console, printable, table_of
 from .judged import Judged, read
-from .scoreboard import _Console, _table, printable
 
 Verdict = Literal["different", "no difference seen", "not decided", "too few to judge"]
 Mask = NDArray[np.bool_]
@@ -262,7 +262,7 @@ def _finite(of: Metric) -> dict[str, float | None]:
 
 
 def _print(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> None:
-    console = _Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     console.width = max(console.width, 120)
     console.print(
         printable("; ".join(f"{name}: {count:,} rows" for name, count in judged.rows.items())),
@@ -280,7 +280,7 @@ def _print(judged: Judged, lines: list[Line], epsilon: float, alpha: float) -> N
             soft_wrap=True,
         )
     for groups in dict.fromkeys(line.groups for line in lines):
-        table = _table("metric", "first", "second", "gap", "verdict", left=["metric", "verdict"])
+        table = table_of("metric", "first", "second", "gap", "verdict", left=["metric", "verdict"])
         for line in lines:
             if line.groups == groups:
                 table.add_row(

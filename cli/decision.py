@@ -12,7 +12,7 @@ from ..consumers.redis_store import connect
 from ..consumers.sentences import count
 from ..consumers.settings import load
 from ..core.keys import Keys
-from .scoreboard import printable
+from .console import printable
 
 _HIGHER_IS_BETTER: Final = {
     "recall": True, "precision": True, "accuracy": True, "false_positive_rate": False,

@@ -15,7 +15,7 @@ from ..detectors.fingerprints import KeyIndex
 from ..detectors.leaky_features import COPY, MAYBE, MORE, Leaky, leaky
 from ..detectors.string_index import StringIndex
 from ..producers.files import Columns
-from .scoreboard import _Console, _table, printable
+from .console import plain_console, printable, table_of
 from .split import Roles, Side, Split
 
 _SHOWN: Final = 10  # of each finding; all are in the JSON
@@ -235,7 +235,7 @@ def _print(
     found: list[Finding],
     telling: list[Leaky],
 ) -> None:
-    console = _Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     console.width = max(console.width, 120)
 
     def say(line: str) -> None:
@@ -248,7 +248,7 @@ def _print(
     for reason in sorted(set(roles.left_out.values())):
         names = [name for name, why in roles.left_out.items() if why == reason]
         say(f"left out, {reason}: {', '.join(names)}")
-    table = _table("check", "test rows", "share", "by chance", "leak", left=["check", "leak"])
+    table = table_of("check", "test rows", "share", "by chance", "leak", left=["check", "leak"])
     for finding in found:
         chance = "-" if finding.by_chance is None else f"{finding.by_chance:.2%}"
         table.add_row(

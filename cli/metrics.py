@@ -20,7 +20,7 @@ from ..core.errors import ConfigError
 from ..core.events import ENVIRONMENTS
 from ..core.keys import Keys
 from ..core.metric_row import MetricRow, Value
-from .scoreboard import printable
+from .console import printable
 from .status import of_refused
 
 _FIRST = (

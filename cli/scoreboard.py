@@ -6,30 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from ..detectors.evaluation import Score
 from ..detectors.matching import Change
 from .blocks import Blocks
+from .console import plain_console, printable, table_of
 from .contestant import Alarm, Result
 
 _SHOWN: Final = 10  # alarms of one detector, unless all are asked for
 _WIDTH: Final = 120  # characters that the table of scores needs
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to `main`, which ends all verbs alike when nobody reads on."""
-        raise BrokenPipeError
-
-
 class Scoreboard:
     """Prints to a console; a narrow one is left to fold lines itself."""
 
     def __init__(self) -> None:
-        self._console = _Console(highlight=False, markup=False, emoji=False)
+        self._console = plain_console()
         self._console.width = max(self._console.width, _WIDTH)
 
     def file(self, file: Path, blocks: Blocks) -> None:
@@ -81,18 +74,8 @@ class Scoreboard:
         self._console.print(printable(line), soft_wrap=True)
 
 
-def _table(*titles: str, left: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title in titles:
-        table.add_column(
-            title, justify="left" if title in left else "right", no_wrap=title not in left,
-            overflow="fold",
-        )  # fmt: skip
-    return table
-
-
 def _scores(results: Sequence[Result]) -> Table:
-    table = _table(
+    table = table_of(
         "detector", "alarms", "hits", "false", "late", "precision", "recall", "F1", "delay", "p90",
         "NDT", "MTD", "MTFA", "MTR", left=["detector"],
     )  # fmt: skip
@@ -116,7 +99,7 @@ def _ratios(s: Score) -> tuple[str, str]:
 
 
 def _counts(results: Sequence[Result]) -> Table:
-    table = _table("detector", "alarms", "rows an alarm", left=["detector"])
+    table = table_of("detector", "alarms", "rows an alarm", left=["detector"])
     for result in results:
         s = result.score
         between = _count(s.rows_per_alarm) if s.alarms else f">{s.rows:,}"
@@ -131,7 +114,7 @@ def _alarms(result: Result, most: int) -> Table:
         "row", "stream", "change", "evidence", *(["merged"] if are_merged else []),
         *(["outcome", "delay"] if is_judged else []),
     ]  # fmt: skip
-    table = _table(*titles, left=["stream", "change", "evidence", "outcome"])
+    table = table_of(*titles, left=["stream", "change", "evidence", "outcome"])
     for alarm, members, judged in result.episodes[:most]:
         cells = [f"{alarm.row:,}", printable(alarm.stream), _change(alarm), alarm.evidence]
         if are_merged:
@@ -144,11 +127,6 @@ def _alarms(result: Result, most: int) -> Table:
 
 def _change(alarm: Alarm) -> str:
     return printable(" ".join([alarm.change, ", ".join(alarm.newcomers)]).strip()) or "-"
-
-
-def printable(text: str) -> str:
-    """Return text from a file without what would steer the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _share(value: float | None) -> str:
