@@ -64,7 +64,7 @@ class BiasMonitor(BaseMonitor):
 
     Notes
     -----
-    Of two or three groups each two are compared, of more each with all others. Each look, at the groups of one segment in one data set after one
+    Of two or three groups each two are compared, in the order of their names, of more each with all others. Each look, at the groups of one segment in one data set after one
     epoch, has its share of `alpha` (`detectors/looks.py`), and that is shared among pairs and metrics. A gap is claimed in the second epoch in a
     row, and once while it lasts.
     Data sets of `validate` are compared with each other, so one of what production gave, or of another environment, is named and
@@ -153,7 +153,7 @@ class BiasMonitor(BaseMonitor):
             for segment in self._segments:
                 if segment.name in counts:
                     groups = counts[segment.name].groups()
-                    known = dict(zip(segment.groups, groups, strict=False))
+                    known = dict(sorted(zip(segment.groups, groups, strict=False)))
                     self._compare(place, row, known, segment.name, data)
         others = {data: group for data, group in whole.items() if data != TRAINING}
         self._compare(place, row, others, _DATA, TRAINING)
