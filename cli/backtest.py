@@ -12,7 +12,6 @@ import msgspec
 
 from ..core.errors import ConfigError
 from ..detectors.matching import Change, judge
-from ..detectors.registry import known
 from ..producers.files import Columns
 from .blocks import Blocks, is_of_text
 from .contestant import Contestant, Result, kind_of
@@ -112,7 +111,7 @@ def _change(where: str, start: int, end: int) -> Change:
 
 def _contestants(names: Sequence[str], is_annotated: bool, every: int) -> list[Contestant]:
     """Make the detectors, dummies last; without annotation there is nothing to beat one in."""
-    chosen = list(names) or [name for name in _DEFAULTS if name in known()]
+    chosen = list(names or _DEFAULTS)
     if is_annotated:
         # The strongest: it hits every change, and merging does not make its alarms one.
         chosen.append(f"dummy:every={every}")

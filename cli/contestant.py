@@ -15,13 +15,11 @@ from ..detectors.dummy import Dummy
 from ..detectors.evaluation import Score, score
 from ..detectors.matching import Change, Judged, episodes, judge
 from ..detectors.registry import make_detector
-from ..detectors.river_kinds import KINDS
 from .blocks import ENVIRONMENT, is_of_text
 
 _LONGEST: Final = 10  # gaps in an episode; chosen, as the e-detector's patience is
 _NEED_TIMES: Final = frozenset(["natural_size"])
 _KNOW_CATEGORIES: Final = frozenset(["dummy", "e_detector", "stream_monitor"])
-_OF_ERRORS: Final = frozenset(name for name, kind in KINDS.items() if kind.bits)
 
 
 class Alarm(NamedTuple):
@@ -107,7 +105,7 @@ class Contestant:
         """
         if self._kind in _NEED_TIMES and rows.times is None:
             raise ValueError("it needs the time of each row; name its column with --time")
-        if self._kind in _OF_ERRORS:
+        if getattr(self._detector, "bits", False):
             seen = _bits(rows, errors)
         else:
             seen = rows if self.knows_categories else _without_texts(rows)

@@ -76,7 +76,7 @@ class RiverBank:
         self.name = name
         self._make = make
         self._evidence = evidence
-        self._bits = bits
+        self.bits = bits
         try:
             dump(make(""))
         except DetectorError as error:
@@ -86,7 +86,7 @@ class RiverBank:
     def update(self, batch: Observations) -> list[Verdict]:
         """Take the rows in; return the detections in their order."""
         found: list[tuple[int, str, Verdict]] = []
-        if self._bits:
+        if self.bits:
             fed = batch.values == 1
             good = fed | (batch.values == 0)
         else:
