@@ -84,6 +84,14 @@ class _Epoch(NamedTuple):
     def share(self) -> float:
         return len(self.doubtful) / self.seen
 
+    def told_pair(self) -> _Pair | None:
+        """Return the pair that stands out in this round and in the one before, if there is one."""
+        pair, before = self.pair, self.pair_before
+        if pair is None or before is None or pair[:2] != before[:2] or self.round < _SETTLED:
+            return None
+        is_told = pair.stands_out and before.stands_out and pair.samples >= _STEADY * before.samples
+        return pair if is_told else None
+
     def found(self, text: str, which: Ints) -> Finding:
         """Return these of the doubtful samples as a finding."""
         order = np.argsort(self.own[which], kind="stable")
@@ -209,9 +217,9 @@ class LabelDoubt:
         among them, so that fewer say nothing of a data set; `suspicion` ranks these too. Those that a model has only not learnt yet become fewer
         with each epoch, wrong ones do not: nothing is said before the second epoch, nor while the share falls by more than a quarter in an epoch.
 
-        Fewer are told where eight or more have the same label and the same other class, and no other such pair is a third as frequent, in
-        two rounds: so it is where labels of one class were made those of another, as poisoning does, while hard samples are of several pairs, or of one both ways. This
-        takes four classes and three rounds.
+        Where eight or more have the same label and the same other class, and no other such pair is a third as frequent, in
+        two rounds, labels of one class were made those of another, as poisoning does, while hard samples are of several pairs, or of one both ways. Then these are named alone,
+        if the others are fewer than 3 %, and how many they are does not matter. This takes four classes and three rounds.
 
         References
         ----------
@@ -222,13 +230,12 @@ class LabelDoubt:
         last = self._epoch
         if last is None or last.share_before is None or not last.knows:
             return []
-        if last.share >= max(_SHARE, _STEADY * last.share_before):
+        pair = last.told_pair()
+        others = len(last.doubtful) - (pair.samples if pair else 0)
+        if others >= _SHARE * last.seen and last.share >= _STEADY * last.share_before:
             text = f"{len(last.doubtful):,} of {last.seen:,} labels are less likely than another one, given what the model has learnt"
             return [last.found(text, np.arange(len(last.doubtful)))]
-        pair, before = last.pair, last.pair_before
-        if pair is None or before is None or pair[:2] != before[:2] or last.round < _SETTLED:
-            return []
-        if not (pair.stands_out and before.stands_out) or pair.samples < _STEADY * before.samples:
+        if pair is None:
             return []
         text = (
             f"{pair.samples:,} samples with label {pair.label} are more likely of class {pair.rather}, given what the model has learnt, where no other two "

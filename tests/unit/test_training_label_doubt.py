@@ -279,6 +279,25 @@ def test_labels_of_one_class_made_those_of_another_are_found_though_they_are_few
     assert loader.findings() == []
 
 
+@pytest.mark.parametrize(("others", "named"), [(10, 35), (40, 75)])
+def test_labels_changed_on_purpose_are_named_without_hard_samples_unless_these_are_many(
+    others: int, named: int
+) -> None:
+    prefers = torch.arange(1000) % 10
+    labels = prefers.clone()
+    labels[torch.nonzero(prefers == 0)[:35]] = 5
+    hard = torch.nonzero((prefers != 0) & (prefers != 5))[:others]
+    labels[hard] = (prefers[hard] % 4) + 1  # of pairs that are all kinds
+    loader = WatchedLoader(DataLoader(TensorDataset(prefers[:, None], labels), 50))
+    logits = nn.functional.one_hot(prefers, 10) * torch.where(labels == prefers, 6.0, 7.0)[:, None]
+    for _ in range(3):
+        for batch in loader:
+            loader.observe(logits[batch.samples], batch)
+    (found,) = loader.findings()
+    assert (found.kind, len(found.samples)) == ("doubtful label", named)
+    assert set(np.flatnonzero((labels != prefers) & (labels == 5))) <= set(found.samples)
+
+
 class Stream(IterableDataset[Any]):
     """Samples in an order that differs between epochs, or not; with noise that is drawn anew, or not."""
 
