@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -11,13 +12,16 @@ from ..core.errors import StorageError
 
 TEMPORARY = ".tocsin-tmp"
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """Give a temporary path in the same folder; what is written there takes the name when the block ends.
 
     Guarantees: until the block ends the file that had the name is untouched; afterwards the new one is on the
-    disk, and so is its name. A block that raises leaves nothing.
+    disk, and so is its name. A block that raises leaves nothing. A folder that cannot be written through, as on some network file systems, is
+    said in the log: the new file is there, and a power cut may bring back the one before.
 
     Raises
     ------
@@ -30,7 +34,6 @@ def replacing(path: Path) -> Generator[Path]:
         if not temporary.is_symlink():
             _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -41,6 +44,10 @@ def replacing(path: Path) -> Generator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    try:
+        _sync(path.parent)
+    except OSError as error:
+        _log.warning("%s is written, and may not survive a power cut: %s", path, error)
 
 
 def _sync(path: Path) -> None:

@@ -15,8 +15,8 @@ from ..core.errors import ConfigError, StorageError
 from . import checkpoint_file, random_states
 from .checkpoint_file import Record
 from .checkpoint_settings import check_settings
-from .kept_files import KeptFiles, Source, newest_training
-from .metric_value import as_number, check_nan
+from .kept_files import KeptFiles, Source, newest_training, scores_by
+from .metric_value import as_number, check_nan, taken
 from .saved_checkpoint import HasState, SavedCheckpoint, load_state, load_weights
 from .template import also_known, file_name
 from .threshold import Action, Crossing, Threshold, actions
@@ -291,7 +291,8 @@ class ModelCheckpoint:
     def _count(self, epoch: int, step: int, unsaved: dict[str, Any] | None) -> None:
         self.next_epoch = epoch + (self._every is None)
         self.global_step = step
-        self._latest = None if unsaved is None else (epoch, step, unsaved)
+        # A running sum may be given, which goes on.
+        self._latest = None if unsaved is None else (epoch, step, taken(unsaved))
         self._failed = None
 
     def finish(self) -> None:
@@ -337,12 +338,12 @@ class ModelCheckpoint:
         random
             Whether the random states of Python, numpy and torch are set as they were; only where a model is given.
         settings
-            Arguments of the constructor to change; the others are as they were. Functions given as `action` or `on_alert` must be given again.
+            Arguments of the constructor to change; the others are as they were. Another `monitor` ranks by what was saved of it. Functions given as `action` or `on_alert` must be given again.
 
         Raises
         ------
         ConfigError
-            There is no checkpoint in the folder, or the model is another one.
+            There is no checkpoint in the folder, the model is another one, or another `monitor` is none of the metrics that were saved.
         StateError
             The state beside the newest weights is missing or damaged.
         """
@@ -350,6 +351,7 @@ class ModelCheckpoint:
         of_run, found = newest_training(folder)
         name, newest = next(reversed(of_run.items()))
         checkpoint = cls(folder, **{**newest.settings, **settings})
+        scores = scores_by(checkpoint.monitor, of_run)
         checkpoint.next_epoch = newest.epoch + (checkpoint._every is None)
         checkpoint.global_step = newest.step
         if model is not None:
@@ -357,7 +359,7 @@ class ModelCheckpoint:
             load_weights(folder / name, newest, model)
             load_state(folder / name, newest, checkpoint._states, random=random)
         checkpoint_file.sweep(folder, found)
-        checkpoint._files.take_up(of_run)
+        checkpoint._files.take_up(of_run, scores)
         return checkpoint
 
     @staticmethod

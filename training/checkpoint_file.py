@@ -157,7 +157,7 @@ def _commit(
     try:
         _save(path, weights, metadata)
     except BaseException:
-        if beside:
+        if beside and beside != _own_state(path):  # Ctrl-C may come when the file has its name
             beside.unlink(missing_ok=True)
         raise
     if former and former != beside:

@@ -89,14 +89,14 @@ class KeptFiles:
         """Save what is always kept."""
         self._write(self._free(f"crossing-{stem}", ""), "crossing", record, source)
 
-    def take_up(self, of_run: dict[str, Record]) -> None:
-        """Be where a training's files, oldest first, say it was, and finish what it had begun."""
+    def take_up(self, of_run: dict[str, Record], scores: dict[str, float | None]) -> None:
+        """Be where a training's files, oldest first, say it was, those of `scores` ranked, and finish what it had begun."""
         name, newest = next(reversed(of_run.items()))
         self._run, self._order, self._newest = newest.run, newest.order, name
         k, self.ranking.k = self.ranking.k, -1
         for one, record in of_run.items():
             if record.role == "best":
-                self.ranking.add(one, record.score)
+                self.ranking.add(one, scores[one])
             elif record.role == "last":
                 self.last = one
         self.ranking.k = k
@@ -159,6 +159,29 @@ class KeptFiles:
             name = f"{stem}-v{version}{SUFFIX}"
             version += 1
         return name
+
+
+def scores_by(monitor: str | None, of_run: dict[str, Record]) -> dict[str, float | None]:
+    """Return the values of a quantity by the names of a training's best files, oldest first.
+
+    Raises
+    ------
+    ConfigError
+        One was saved without it.
+    """
+    scores: dict[str, float | None] = {}
+    for name, record in of_run.items():
+        if record.role != "best":
+            continue
+        if monitor not in {None, record.monitor, *record.metrics}:
+            found = ", ".join(record.metrics) or "none"
+            raise ConfigError(
+                f"monitor={monitor!r} is not among the metrics saved in {name} ({found}); resume with one that is, or begin a training"
+                " with ModelCheckpoint(dirpath, ...)"
+            )
+        is_same = monitor == record.monitor
+        scores[name] = record.score if is_same else record.metrics.get(monitor or "")
+    return scores
 
 
 def newest_training(folder: Path) -> tuple[dict[str, Record], dict[str, Record]]:

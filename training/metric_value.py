@@ -29,6 +29,14 @@ def as_number(name: str, value: Any) -> float:
         ) from error
 
 
+def taken(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics as they are now: tensors on their devices, without what they were made of."""
+    return {
+        name: one.detach().clone() if isinstance(one, torch.Tensor) else one
+        for name, one in metrics.items()
+    }
+
+
 def check_nan(
     monitor: str | None, value: float | None, epoch: int, step: int, *, refuse: bool
 ) -> None:

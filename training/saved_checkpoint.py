@@ -13,7 +13,7 @@ from torch import nn
 from ..core.errors import ConfigError
 from . import random_states
 from .checkpoint_file import Record, read_record, read_state, read_weights
-from .kept_files import newest_training
+from .kept_files import newest_training, scores_by
 from .layers import bare
 from .top_k import Newest, TopK
 
@@ -116,9 +116,9 @@ def load_state(path: Path, record: Record, parts: Mapping[str, HasState], *, ran
         was, now = record.state_classes.get(name, ""), type(one).__qualname__
         if was and not (was.endswith(now) or now.endswith(was)):  # Lightning's is LightningAdam
             _log.warning("the %s in %s is of %s; %s may not fit", name, path.name, was, now)
+        needed = set(getattr(one, "defaults", ()))  # loading adds to these
         one.load_state_dict(state[name])
         # torch takes the state of any optimizer, and the next step fails.
-        needed = set(getattr(one, "defaults", ()))
         missing = sorted(
             {key for group in getattr(one, "param_groups", ()) for key in needed - set(group)}
         )
@@ -135,7 +135,6 @@ def _best(of_run: dict[str, Record]) -> str:
     """Return the name of the best of a training's files, oldest first; of the newest where none is ranked."""
     newest = next(reversed(of_run.values()))
     ranking = Newest(-1) if newest.monitor is None else TopK(-1, newest.settings["mode"])
-    for name, record in of_run.items():
-        if record.role == "best":
-            ranking.add(name, record.score)
+    for name, score in scores_by(newest.monitor, of_run).items():
+        ranking.add(name, score)
     return ranking.best or next(reversed(of_run))

@@ -84,7 +84,7 @@ class Threshold:
         """Whether a value is left on its device to be read with others."""
         if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
             return False
-        self._waiting.append((epoch, step, value.detach()))
+        self._waiting.append((epoch, step, value.detach().clone()))
         return len(self._waiting) < _MOST_WAITING
 
     def crossings(self, value: float | None, epoch: int, step: int) -> list[Crossing]:
