@@ -85,15 +85,17 @@ class BatchMeans:
     @property
     def deviation(self) -> Floats:
         """(k,) standard deviations of the rows."""
-        return np.sqrt(np.maximum(self._row_squares / max(self.rows, 1) - self.mean**2, 0.0))
+        with np.errstate(invalid="ignore", over="ignore"):  # of sums beyond all numbers
+            return np.sqrt(np.maximum(self._row_squares / max(self.rows, 1) - self.mean**2, 0.0))
 
     @property
     def _mean_and_variance(self) -> tuple[Floats, Floats]:
         """Of a batch's mean: no less than what independent rows would have."""
         n = self.batches
         mean = self._sum / n
-        between = np.maximum(self._squares / n - mean**2, 0.0) * n / (n - 1)
-        return mean, np.maximum(between, self.deviation**2 * n / self.rows)
+        with np.errstate(invalid="ignore", over="ignore"):
+            between = np.maximum(self._squares / n - mean**2, 0.0) * n / (n - 1)
+            return mean, np.maximum(between, self.deviation**2 * n / self.rows)
 
 
 def differences(a: BatchMeans, b: BatchMeans, *, are_alike: bool = False) -> tuple[Floats, Floats]:

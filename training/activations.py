@@ -13,7 +13,7 @@ from ..core.verdict import Verdict
 from ..detectors import activation_shift
 from ..detectors.activation_shift import ActivationShift, Move
 from ..detectors.first_claims import FirstClaims
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .hooks import Hook, takes_hooks, warn_of_scripted
 from .layers import name_of
 from .loop import Loop, Place
@@ -139,7 +139,7 @@ class ActivationMonitor(BaseMonitor):
         """Begin: hooks on the layers."""
         del criterion
         self.close()
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._loop, self.history, self._error = Loop(), [], None
         self._begin()
         self._forget()

@@ -76,7 +76,7 @@ class TrainingAlerts:
     alerts
         The latest 1,000.
     claims
-        What they are made of, the latest 1,000: an alert may be of several, and a claim that joins an incident without making it worse has none.
+        What those of this run are made of, the latest 1,000: an alert may be of several, and a claim that joins an incident without making it worse has none.
     run
         The name of the run; of a second one that begins here with `/2` after it.
 
@@ -117,11 +117,12 @@ class TrainingAlerts:
         self._channel = None if redis_url is None else _Channel(redis_url, tenant, model)
 
     def begin(self) -> None:
-        """Begin another run, if there was one: batches count from 0 again, and what is open is of the run before."""
+        """Begin another run, if there was one: batches count from 0 again, and what is open, and claimed, is of the run before."""
         if self._step or self.claims:
             self._runs += 1
             self.run = f"{self.run.rsplit('/', 1)[0]}/{self._runs}"
             self._step, self._incidents = 0, self._begun(run=self.run)
+            self.claims.clear()
 
     def claim(
         self,
@@ -193,6 +194,13 @@ class TrainingAlerts:
                 _log.exception("a callback of alerts failed, training goes on")
         if self._channel is not None:
             self._channel.send(alert)
+
+
+def begun(alerts: TrainingAlerts | None) -> TrainingAlerts:
+    """Return where claims of a run that begins go: to those given, or to ones that are printed."""
+    alerts = alerts or TrainingAlerts()
+    alerts.begin()
+    return alerts
 
 
 class _Channel:

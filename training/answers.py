@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from .criterion import is_of_numbers, is_of_shares, is_of_two, takes_probabilities
+from .criterion import is_of_distances, is_of_numbers, is_of_shares, is_of_two, takes_probabilities
 from .loop import aligned, logits_of
 from .targets import Targets
 
@@ -61,6 +61,7 @@ class Reader:
         self._is_binary = is_of_two(criterion)
         self._is_of_numbers = is_of_numbers(criterion)
         self._is_of_shares = is_of_shares(criterion)
+        self._is_of_distances = is_of_distances(criterion)
         self._gives_probabilities = takes_probabilities(criterion)
         ignored = getattr(criterion, "ignore_index", -1)
         self._ignored = ignored if isinstance(ignored, int) and ignored >= 0 else None
@@ -73,7 +74,7 @@ class Reader:
         """Return what outputs say of a batch's labels; None where shapes do not tell."""
         logits = logits_of(outputs)
         targets = None if logits is None else self.targets.of(batch, logits)
-        if logits is None or targets is None or not logits.ndim:
+        if logits is None or targets is None or not logits.ndim or self._is_of_distances:
             return None
         x, y = aligned(logits.detach(), targets), targets.detach().to(logits.device)
         if self._is_of_shares and x.ndim > 1 and x.shape == y.shape:
@@ -105,6 +106,7 @@ def _of_classes(score: torch.Tensor, y: torch.Tensor) -> Answers:
     # Outputs that are no numbers are wrong, or an epoch that broke would be as good as its first batches.
     predicted = torch.where(best.isfinite(), predicted, (labels + 1) % classes)
     loss = -score.gather(1, labels.clamp(0).unsqueeze(1)).squeeze(1)
+    loss = torch.where(labels >= 0, loss, torch.nan)
     return Answers(
         len(y), classes, predicted.flatten(), labels.flatten(), best.flatten(), loss.flatten(), score
     )  # fmt: skip

@@ -17,7 +17,7 @@ from ..detectors.gaps import compared
 from ..detectors.group_rates import METRICS, Difference, Group, differences, mean_and_error
 from ..detectors.looks import Looks
 from ..detectors.overfitting import MeanLoss, Overfitting
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .answers import Answers, Reader
 from .loop import Loop, Place
 from .monitor import BaseMonitor
@@ -115,7 +115,7 @@ class BiasMonitor(BaseMonitor):
     ) -> None:
         """Begin."""
         del model, dataloader
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._begin(criterion)
 
     def close(self) -> None:
@@ -136,12 +136,15 @@ class BiasMonitor(BaseMonitor):
             if answers is None:
                 return
             counts = self._counts.setdefault(name, {})
-            counts.setdefault("", _Counts(answers, 1)).add(answers, None)
+            if "" not in counts:
+                counts[""] = _Counts(answers, 1)
+            counts[""].add(answers, None)
             for segment in self._segments:
                 codes = segment.codes(batch, name)
                 if codes is not None:
-                    of = counts.setdefault(segment.name, _Counts(answers, MOST + 1))
-                    of.add(answers, codes)
+                    if segment.name not in counts:
+                        counts[segment.name] = _Counts(answers, MOST + 1)
+                    counts[segment.name].add(answers, codes)
 
     def on_epoch_end(self, epoch: int) -> None:
         """Read the epoch's counts, and compare groups and data sets."""
@@ -258,7 +261,6 @@ class _Counts:
             group = codes.to(loss.device).repeat_interleave(len(loss) // answers.rows)
         known = loss.isfinite()
         if answers.classes:
-            known &= labels >= 0
             last = len(self._by_class) - 1
             of = group * 3 * answers.classes
             hit = torch.where(known & (labels == predicted), of + labels, last)

@@ -12,7 +12,7 @@ from ..core.verdict import Summary, Verdict
 from ..detectors.confidence_error import ConfidenceError, confidence_error
 from ..detectors.first_claims import LastingClaims
 from ..detectors.looks import Looks
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .answers import Reader
 from .counts import Counts
 from .loop import Loop, Place
@@ -91,7 +91,7 @@ class CalibrationMonitor(BaseMonitor):
     ) -> None:
         """Begin."""
         del model, dataloader
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._begin(criterion)
 
     def close(self) -> None:

@@ -113,7 +113,10 @@ class ModelCheckpoint:
         optimizer: HasState | None = None,
         scheduler: HasState | None = None,
     ) -> None:
-        check_settings(monitor, mode, save_top_k, save_last, every_n_train_steps, nan)
+        self._filename = filename or "{epoch}-{step}"
+        check_settings(
+            self._filename, monitor, mode, save_top_k, save_last, every_n_train_steps, nan
+        )
         if monitor is None and (max_value is not None or min_value is not None):
             raise ConfigError(
                 "max_value and min_value bound the monitored quantity, and monitor is None; name it"
@@ -124,7 +127,6 @@ class ModelCheckpoint:
         self.next_epoch = 0
         self.global_step = 0
         self.crossings: list[Crossing] = []
-        self._filename = filename or "{epoch}-{step}"
         self._every = every_n_train_steps or None
         self._weights_only = save_weights_only
         self._nan = nan

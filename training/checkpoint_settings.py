@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from ..core.errors import ConfigError
+from .template import fields_of
 
 
 def check_settings(
-    monitor: str | None, mode: str, k: int, save_last: object, every: int | None, nan: str
-) -> None:
+    filename: str, monitor: str | None, mode: str, k: int, save_last: object, every: int | None, nan: str
+) -> None:  # fmt: skip
     """Raise a ConfigError that names what was found, what was expected and the fix."""
     if mode not in {"min", "max"}:
         raise ConfigError(f"mode={mode!r} is not known; expected 'min' or 'max'")
-    if k < -1:
+    fields_of(filename)
+    if not isinstance(k, Integral) or k < -1:
         raise ConfigError(
-            f"save_top_k={k} is too small; expected a number of models, 0 for none, or -1 for all"
+            f"save_top_k={k!r} is no number of models; expected a whole number, 0 for none, or -1 for all"
         )
     if monitor is None and k not in {-1, 0, 1}:
         raise ConfigError(

@@ -72,6 +72,9 @@ class Contents:
         self._near: list[Near] = []
         self._near_rows = 0
         self._waiting: list[Floats] = []
+        self._can_fit = False
+        self._index: KeyIndex | None = None  # of what has come; None where more has since
+        self._signed: Signatures | None = None
         self._projections: Projections | None = None
         self._scheme: Scheme | None = None
 
@@ -88,9 +91,11 @@ class Contents:
         if self.form == "table" and x.dtype.kind != "f":
             return exact  # of whole numbers another one is another value
         if self.form != "other" and x.shape[1:] == self.shape and self._near_rows < MOST:
+            vectors = self._vectors(x)
+            self._waiting.append(vectors)
             self._near_rows += len(x)
-            self._waiting.append(self._vectors(x))
-            if sum(map(len, self._waiting)) >= _FIRST or self._is_fitted:
+            self._can_fit = self._can_fit or self.form == "table" or bool(_is_known(vectors).any())
+            if self._is_fitted or (self._can_fit and self._near_rows >= _FIRST):
                 self._flush()
         elif self.form != "other" and self._near_rows < MOST:
             self._near_rows = (
@@ -132,8 +137,7 @@ class Contents:
         if not self._near:
             return np.empty(0, np.int64)
         if self.form == "table":
-            keys = self._keys()
-            index = KeyIndex.of_near(keys)
+            keys, index = self._keys()
             places = index.find_near(keys)
             found = np.where(places >= 0, index.first[places].astype(np.int64), -1)
         else:
@@ -151,11 +155,11 @@ class Contents:
             return content_keys(x), none
         vectors = self._vectors(x)
         if self.form == "table" and self._scheme is not None:
-            index = KeyIndex.of_near(self._keys())
+            index = self._keys()[1]
             places = index.find_near(self._scheme.keys(vectors))
             return content_keys(x), np.where(places >= 0, index.first[places].astype(np.int64), -1)
         assert self._projections is not None
-        is_known = np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
+        is_known = _is_known(vectors)
         found = self._signatures().near(*self._projections(vectors[is_known]))
         known = np.concatenate([one.known for one in self._near])
         none[is_known] = np.where(known[found], found, -1)
@@ -192,6 +196,7 @@ class Contents:
     def _flush(self) -> None:
         if not self._waiting:
             return
+        self._index = self._signed = None
         rows = np.concatenate(self._waiting)
         self._waiting.clear()
         if self.form == "table":
@@ -201,7 +206,7 @@ class Contents:
             halves = np.stack([_half(self._scheme, rows, k) for k in (0, 1)])
             self._near.append(Near(every, keys=self._scheme.keys(rows), halves=halves))
             return
-        is_known = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)  # one grey is no picture
+        is_known = _is_known(rows)
         if self._projections is None:
             self._projections = Projections.fit(rows[is_known]) if is_known.any() else None
         if self._projections is None:
@@ -210,16 +215,26 @@ class Contents:
         made = self._projections(np.where(is_known[:, None], rows, 0.0))
         self._near.append(Near(is_known, *made))
 
-    def _keys(self) -> RowKeys:
+    def _keys(self) -> tuple[RowKeys, KeyIndex]:
         parts = [one.keys for one in self._near if one.keys is not None]
-        return RowKeys(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        keys = RowKeys(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        self._index = self._index or KeyIndex.of_near(keys)
+        return keys, self._index
 
     def _signatures(self) -> Signatures:
-        assert self._projections is not None
-        distance = IMAGE_DISTANCE if self.form == "image" else EMBEDDING_DISTANCE
-        bits = np.concatenate([one.bits for one in self._near if one.bits is not None])
-        sketch = np.concatenate([one.sketch for one in self._near if one.sketch is not None])
-        return Signatures.of(self._projections, bits, sketch, distance)
+        if self._signed is None:
+            assert self._projections is not None
+            distance = IMAGE_DISTANCE if self.form == "image" else EMBEDDING_DISTANCE
+            bits = np.concatenate([one.bits for one in self._near if one.bits is not None])
+            sketch = np.concatenate([one.sketch for one in self._near if one.sketch is not None])
+            self._signed = Signatures.of(self._projections, bits, sketch, distance)
+        return self._signed
+
+
+def _is_known(rows: Floats) -> NDArray[np.bool_]:
+    """Return which of (n, p) vectors are such; one grey is no picture."""
+    found: NDArray[np.bool_] = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+    return found
 
 
 def _half(scheme: Scheme, rows: Floats, first: int) -> Keys:

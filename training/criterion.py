@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from .hooks import Hook
-from .loop import aligned, logits_of, loss_of
+from .loop import aligned, logits_of, loss_of, wide
 from .targets import Targets
 from .untouched import same_randomness
 
@@ -93,6 +93,14 @@ def is_of_numbers(criterion: object) -> bool:
     return isinstance(criterion, kinds) or criterion in functions
 
 
+def is_of_distances(criterion: object) -> bool:
+    """Return whether outputs are compared with one another, and with labels in no way."""
+    kinds = (
+        nn.TripletMarginLoss | nn.TripletMarginWithDistanceLoss | nn.CosineEmbeddingLoss | nn.MarginRankingLoss | nn.HingeEmbeddingLoss
+    )  # fmt: skip
+    return isinstance(criterion, kinds)
+
+
 def takes_probabilities(criterion: object) -> bool:
     """Return whether a single output is a probability and no logit."""
     return isinstance(criterion, nn.BCELoss) or criterion is functional.binary_cross_entropy
@@ -152,7 +160,7 @@ class BatchLoss:
         targets = None if logits is None else self.targets.of(batch, logits)
         if self._criterion is None or logits is None or targets is None or self._is_refused:
             return None
-        x, y = aligned(logits.detach(), targets), targets.to(logits.device)
+        x, y = aligned(wide(logits.detach()), targets), targets.to(logits.device)
         if not y.is_floating_point() and (is_of_two(self._criterion) or is_of_numbers(self._criterion)):  # fmt: skip
             y = y.to(x.dtype)
         try:

@@ -159,7 +159,8 @@ def repeated_shards(
         if own.sum() >= _SHARD * mine.sum():
             share = own.sum() / mine.sum()
             text = f"{name} repeats its own samples: {share:.0%} of what it gives came before"
-            found.append(_finding(SHARD, text, np.flatnonzero(own), original[own], epoch))
+            one = _finding(SHARD, text, np.flatnonzero(own), original[own], epoch)
+            found.append(replace(one, about=name))
         for v in numbers[:at]:
             theirs = worker == v
             common = np.isin(keys[mine], keys[theirs])
@@ -170,7 +171,8 @@ def repeated_shards(
                 f"{name} gives samples that worker {v} gives: {common.mean():.0%} of its own; "
                 "shard by torch.utils.data.get_worker_info()"
             )
-            found.append(_finding(SHARD, text, np.flatnonzero(both), original[both], epoch))
+            one = _finding(SHARD, text, np.flatnonzero(both), original[both], epoch)
+            found.append(replace(one, about=f"{name} of worker {v}"))
     return found
 
 

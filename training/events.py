@@ -155,7 +155,8 @@ class TrainingEvents(BaseMonitor):
                 *_described(inputs), None if targets is None else targets.detach().clone(), codes,
             )  # fmt: skip
         samples = attribute_of(batch, "samples")
-        rows = samples if isinstance(samples, np.ndarray) else np.arange(answers.rows)
+        is_known = isinstance(samples, np.ndarray) and len(samples) == answers.rows
+        rows = samples if is_known else np.arange(answers.rows)
         names = [f"{self.run}:{data}:{count}:{row}" for row in rows]
         sent = _Sent(
             names, data, answers.classes, tensors, numbers, datetime.now(UTC), _event(answers.loss)

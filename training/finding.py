@@ -62,6 +62,8 @@ class Finding:
         (n,) places in `samples`, the most doubtful first; empty where all are alike.
     rather
         (n,) the class that the model prefers to the label of each; empty else.
+    about
+        Of what is found epoch by epoch what stays the same while it lasts, as a feature and a worker; empty else.
     """
 
     kind: str
@@ -73,6 +75,7 @@ class Finding:
     split: str = ""
     order: Ints = field(default_factory=_none)
     rather: Ints = field(default_factory=_none)
+    about: str = ""
 
 
 def detector_of(kind: str) -> str:

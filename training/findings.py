@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core.alert import Kind
 from ..core.verdict import Verdict
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .finding import ADVERSARIAL, BALANCE, DRIFT, LABEL, LEAK, Finding, detector_of, listed
 from .loader import WatchedLoader
 from .loop import Loop, Place
@@ -103,7 +103,7 @@ class FindingsMonitor(BaseMonitor):
                     f"expected a WatchedLoader, got {type(dataloader).__name__}; wrap the loader in one, or give it as loader="
                 )
             self._loader = dataloader
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._begin()
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:

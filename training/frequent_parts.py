@@ -40,7 +40,9 @@ def frequent_places(
     if len(inputs) < _LEAST or not len(others):
         return []
     width = inputs.shape[3] - SIDE + 1
-    own, rest = _keys(inputs), _keys(others)
+    inputs, others = (x.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0) for x in (inputs, others))
+    span = max(float(x.max()) for x in (inputs, others)) - min(float(x.min()) for x in (inputs, others))  # fmt: skip
+    own, rest = (_keys(x, _STEPS / (span or 1.0)) for x in (inputs, others))
     order = np.sort(own, axis=0)
     run, longest, key = np.ones(own.shape[1]), np.ones(own.shape[1]), order[0].copy()
     for before, now in pairwise(order):
@@ -63,12 +65,10 @@ def frequent_places(
     return found
 
 
-def _keys(x: torch.Tensor) -> NDArray[Any]:
+def _keys(x: torch.Tensor, scale: float) -> NDArray[Any]:
     """Return (n, places) whole numbers that are equal where parts are: sums of theirs, each times another number."""
-    x = x.detach().cpu().double()
-    span = float(x.max() - x.min()) or 1.0
     weights = torch.rand(
         1, x.shape[1], SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-    sums = functional.conv2d(x, weights) * (_STEPS / span)
+    sums = functional.conv2d(x, weights) * scale
     return sums.round().flatten(1).numpy()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import nan
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,7 @@ from torch.optim.optimizer import (
 from ..core.columns import Floats
 from ..core.verdict import Verdict
 from ..detectors.gradient_flow import GradientFlow
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .curve import Curve
 from .hooks import Handle, Hook, in_backward, takes_hooks, warn_of_scripted, weakly
 from .layers import finite_hooks, layers_of, name_of
@@ -154,7 +154,7 @@ class GradientMonitor(BaseMonitor):
         """Begin: hooks on the layers, and on the steps of optimizers."""
         del dataloader, criterion
         self.close()
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._loop = Loop()
         self.history, self.by_layer = Curve(), {}
         self._error = None
@@ -289,7 +289,7 @@ class GradientMonitor(BaseMonitor):
             if not mine:
                 return
             with torch.no_grad():
-                norms = torch._foreach_norm([_dense(grad) for _, _, grad in mine])
+                norms = _norms([_dense(grad) for _, _, grad in mine])
                 self._norms.update({k: norm for (k, _, _), norm in zip(mine, norms, strict=True)})
                 scale = getattr(optimizer, "grad_scale", None)  # AMP's, of a fused optimizer
                 if isinstance(scale, torch.Tensor):
@@ -306,10 +306,9 @@ class GradientMonitor(BaseMonitor):
         try:
             with torch.no_grad():
                 old = list(before.values())
-                new = [self._parameters[k].detach() for k in before]
-                changes = torch._foreach_norm(torch._foreach_sub(new, old))
-                weights = torch._foreach_norm(old)
-                pairs = zip(changes, weights, strict=True)
+                weights = _norms(old)
+                torch._foreach_sub_(old, [self._parameters[k].detach() for k in before])
+                pairs = zip(_norms(old), weights, strict=True)
                 self._ratios.update(dict(zip(before, pairs, strict=True)))
         except Exception as error:  # the optimizer's step must not fail for it
             self._failed(error)
@@ -391,6 +390,14 @@ class GradientMonitor(BaseMonitor):
 
 def _always() -> bool:
     return True
+
+
+def _norms(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return their 2-norms, of half precision in single: a sum of squares is soon beyond the largest half."""
+    kinds = {one.dtype for one in tensors}
+    if kinds.isdisjoint((torch.float16, torch.bfloat16)) or torch.float64 in kinds:
+        return torch._foreach_norm(tensors)
+    return torch._foreach_norm(tensors, 2, torch.float32)
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

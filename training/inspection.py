@@ -20,10 +20,12 @@ from .drift import Drift, Features
 from .duplicates import Read, is_chance, repeated_shards, within
 from .finding import NOT_FINITE, ORDER, OUT_OF_RANGE, Finding, counted
 from .parts import COLUMNS, Part, array_of, broken_beside, parts
+from .readings import WAITING
 
 _PENDING: Final = 64  # batches, whose numbers are read in one go; chosen
 _MOST: Final = 1 << 24
 """Samples of which something is kept, by their index."""
+_SINGLE: Final = float(np.finfo(np.float32).max)
 _BULK: Final = (0.01, 0.99)
 _COMMON: Final = 0.5
 """Of a column's samples that have one value: then the others say how far it reaches (chosen)."""
@@ -96,9 +98,9 @@ class Inspection:
         self._drift = Drift()
         self._order: Any = None
         self._is_sorted, self._last, self._count = True, -1, 0
-        self._orders: list[tuple[bytes, int]] = []
+        self._digest = b""  # of the order of the epoch before; empty for a sorted one
         self._kept: dict[tuple[str, str], Finding] = {}
-        """Of what was found epoch by epoch the first of each kind and sentence."""
+        """Of what was found epoch by epoch the first of each kind that is about the same."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_order": None}  # hashes cannot be copied to a file
@@ -162,7 +164,7 @@ class Inspection:
             features = "columns"
             low = high = rows = flat.clone() if flat.data_ptr() == x.data_ptr() else flat
         else:
-            low, high = flat.amin(1, keepdim=True).float(), flat.amax(1, keepdim=True).float()
+            low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
             size = torch.linalg.vector_norm(flat, dim=1, keepdim=True) / flat.shape[1] ** 0.5
             is_fine = (low > -HUGE) & (high < HUGE)
             channels = channel_means(x, flat)
@@ -176,10 +178,11 @@ class Inspection:
             rows = torch.cat([mean, size], 1)
         labels = None if y is None else y.clone()
         self._pending.append(_Look(info, low, high, features, rows, labels, beside))
-        if x.device.type == "cpu":
+        is_here = x.device.type == "cpu"
+        if is_here:
             self._content(x, info)
-            if len(self._pending) >= _PENDING:
-                self._flush()
+        if len(self._pending) >= (_PENDING if is_here else WAITING):
+            self._flush()
 
     def end(self, epoch: int) -> None:
         """Take note of the end of an epoch, or of its having been left."""
@@ -190,14 +193,17 @@ class Inspection:
             self._epoch_keys = []
         self._keep(*self._drift.end(epoch))
         if self._order is not None:
-            self._orders.append((b"" if self._is_sorted else self._order.digest(), epoch))
-            *before, (digest, _) = self._orders[-2:]
-            if before and digest and digest == before[0][0] and self._count > 8:
+            before, self._digest = (
+                self._digest,
+                b"" if self._is_sorted else self._order.digest(),
+            )
+            if self._digest and self._digest == before and self._count > 8:
                 self._keep(
                     Finding(
                         ORDER,
                         f"epoch {epoch} has its samples in the order of the one before; call set_epoch, or shuffle anew",
                         epoch=epoch,
+                        about="order",
                     )
                 )
         self._order, self._is_sorted, self._last, self._count = None, True, -1, 0
@@ -225,7 +231,7 @@ class Inspection:
 
     def _keep(self, *found: Finding) -> None:
         for one in found:
-            self._kept.setdefault((one.kind, "" if one.kind == ORDER else one.summary), one)
+            self._kept.setdefault((one.kind, one.about), one)
 
     def _ordered(self, samples: Ints) -> None:
         self._order = self._order or hashlib.blake2b(digest_size=8)
@@ -281,9 +287,10 @@ class Inspection:
         self._join()
         for look in self._pending:
             samples, epoch = look.info.samples, look.info.epoch
-            low, high = (t.cpu().numpy().astype(np.float32) for t in (look.low, look.high))
+            low, high = look.low.cpu().numpy(), look.high.cpu().numpy()
             self._grow(int(samples.max()) + 1, low.shape[1])
             bad = ~(np.isfinite(low) & np.isfinite(high)).all(axis=1)
+            low, high = (np.clip(x, -_SINGLE, _SINGLE).astype(np.float32) for x in (low, high))
             broken = bad
             if look.beside is not None:
                 beside = look.beside.cpu().numpy()

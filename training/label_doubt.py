@@ -11,6 +11,7 @@ import torch
 from ..core.columns import Floats, Ints
 from .answers import Answers
 from .finding import LABEL, Finding
+from .readings import WAITING
 
 _PENDING: Final = 64  # batches, read in one go; chosen
 _LEAST: Final = 2  # samples of a class, whose usual probability is then known; chosen
@@ -148,11 +149,9 @@ class LabelDoubt:
             )
         score = answers.scores.reshape(answers.rows, answers.classes)
         self._is_new = True
-        is_class = labels >= 0
-        loss = torch.where(is_class, loss, torch.nan)  # a label that is none, as -100, says nothing
         best, other = score.scatter(1, labels.clamp(0)[:, None], -torch.inf).max(1)
         self._pending.append(_Outputs(samples, loss, other, -best, labels))
-        if len(self._pending) >= _PENDING and loss.device.type == "cpu":
+        if len(self._pending) >= (_PENDING if loss.device.type == "cpu" else WAITING):
             self.flush()
 
     def suspicion(self, rows: int | None) -> Floats:

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _ASKS: Final = "_check_dataloader_iterable"
 """The function by which Lightning sees whether there is an iterator, which it then drops; it does not ask a `DataLoader`."""
+_DEEPEST: Final = 4  # parts of parts of a batch, of which an object may be its own; chosen
 _UNKNOWN: Final = 0.5
 """Of the samples of an iterable data set that were observed in an epoch, above which a warning says that they are not known again (chosen)."""
 
@@ -438,8 +439,8 @@ class _Epoch(Iterator[Any]):
         return self._count, None  # an iterator of the loader's own: in order, as far as is known
 
 
-def size_of(batch: Any) -> int | None:
-    """Return the number of samples of a batch: the length of the first tensor or array in it, else of the first list."""
+def size_of(batch: Any, depth: int = _DEEPEST) -> int | None:
+    """Return the number of samples of a batch: the length of the first tensor or array in it, no deeper than so many of its parts' parts, else of the first list."""
     if isinstance(batch, torch.Tensor | np.ndarray):
         return batch.shape[0] if batch.ndim else None
     if isinstance(batch, dict):
@@ -448,7 +449,8 @@ def size_of(batch: Any) -> int | None:
         parts = list(batch)
     else:
         parts = list(getattr(batch, "__dict__", {}).values())
-    sizes = [found for found in map(size_of, parts) if found is not None]
-    if sizes:
-        return sizes[0]
+    sizes = (size_of(part, depth - 1) for part in parts if depth)
+    found = next((size for size in sizes if size is not None), None)
+    if found is not None:
+        return found
     return len(batch) if isinstance(batch, list | tuple) else None

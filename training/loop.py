@@ -79,6 +79,11 @@ def loss_of(outputs: Any) -> torch.Tensor | None:
     return loss if isinstance(loss, torch.Tensor) else None
 
 
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """Return half precision as single, in which losses that differ are not equal, as autocast does."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def aligned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return outputs as the criteria of torch take them for these targets: without a column that is one alone, classes as dimension 1."""
     if logits.ndim < 2 or logits.ndim != targets.ndim + 1:

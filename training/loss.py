@@ -12,7 +12,7 @@ from typing import Any, Final
 from torch import nn
 
 from ..detectors.loss_curve import LossCurve
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .criterion import BatchLoss
 from .curve import Curve
 from .loop import Loop, Place, logits_of
@@ -75,7 +75,7 @@ class LossMonitor(BaseMonitor):
         """Begin: the hook on the criterion."""
         del model, dataloader
         self.close()
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._loop = Loop()
         self._curve = LossCurve(self._curve.plateau_steps)
         self.history = Curve()

@@ -177,7 +177,9 @@ def _row(part: Any) -> Any:
 
 def _tensor(part: Any) -> torch.Tensor | None:
     if isinstance(part, np.ndarray) and part.dtype.kind in "biuf":
-        return torch.from_numpy(part)
+        # torch takes none that goes backwards, of other machines' byte order, or of more than double precision, and warns of one that cannot be written to.
+        kind = np.dtype(np.float64) if part.dtype.itemsize > 8 else part.dtype.newbyteorder("=")  # fmt: skip
+        return torch.from_numpy(np.require(part, kind, ["C", "W"]))
     return part if isinstance(part, torch.Tensor) else None
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..core.verdict import Verdict
 from ..detectors.confidence_error import confidence_error
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .answers import Reader
 from .counts import Counts
 from .criterion import BatchLoss
@@ -91,6 +91,8 @@ class PerformanceMonitor(BaseMonitor):
         self._is_warned = False
         self._reader = Reader()
         self._epochs: dict[str, _Epoch] = {}
+        self._best: dict[str, tuple[float, float]] = {}  # accuracies, and their lower limits
+        self._fallen: set[str] = set()  # of the epoch before
 
     def initialize(
         self, model: nn.Module, dataloader: Iterable[Any], criterion: Callable[..., Any] | None
@@ -98,11 +100,10 @@ class PerformanceMonitor(BaseMonitor):
         """Begin: the hook on the criterion."""
         del model, dataloader
         self.close()
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._loop, self.history, self._error = Loop(), [], None
         self._is_warned = False
-        self._best: dict[str, tuple[float, float]] = {}  # accuracies, and their lower limits
-        self._fallen: set[str] = set()  # of the epoch before
+        self._best, self._fallen = {}, set()
         self._reader = Reader(criterion)
         self._loss = BatchLoss(
             criterion, lambda: self._loop.step % self.every == 0, self._failed, self._reader.targets
@@ -129,7 +130,7 @@ class PerformanceMonitor(BaseMonitor):
         row: dict[str, float] = {"epoch": float(epoch)}
         place = self._loop.last_of(epoch)
         for prefix, one in self._epochs.items():
-            if one.total is not None:
+            if one.total is not None and one.weight:
                 row[f"{prefix}loss"] = float(one.total) / one.weight
             if one.counts is None:
                 continue

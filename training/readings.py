@@ -15,6 +15,10 @@ _ON_THEIR_WAY: Final = 64
 but where the device itself has stopped."""
 
 
+WAITING: Final = 1024
+"""Batches whose numbers wait on an accelerator for the end of the epoch, at most; chosen, so that an epoch without end does not fill its memory."""
+
+
 class _Copy(NamedTuple):
     of: Any
     parts: list[torch.Tensor]

@@ -39,7 +39,7 @@ class Segments:
 
     Notes
     -----
-    Whole numbers on an accelerator are not read: those below 64 are the numbers of their groups.
+    Whole numbers on an accelerator are not read where they come first: those below 64 are the numbers of their groups.
     """
 
     def __init__(self, name: str, of: Segment) -> None:
@@ -98,7 +98,9 @@ class Segments:
                     self.groups, self._is_given = [str(k) for k in range(MOST)], True
                 values = values.long()
                 return torch.where((values >= 0) & (values < MOST), values, MOST)
-            values = values.tolist()
+            values, places = torch.unique(values, return_inverse=True)
+            numbers = [self._number(value) for value in values.tolist()]
+            return torch.tensor(numbers, dtype=torch.int64)[places.cpu()]
         return torch.tensor([self._number(value) for value in values], dtype=torch.int64)
 
     def _number(self, value: Any) -> int:
@@ -107,8 +109,9 @@ class Segments:
         name = str(value)
         number = self._numbers.get(name)
         if number is None:
-            number = self._numbers[name] = min(len(self.groups), MOST)
+            number = len(self.groups)
             if number < MOST:
+                self._numbers[name] = number
                 self.groups.append(name)
         return number
 

@@ -83,31 +83,23 @@ def rows_of(
 
     Random numbers are afterwards as they were before. `collate` is as in `batches_of`.
     """
+    own = np.sort(look.contents.exact)
+    found = [(own[:0], np.empty(0, np.int64))]
     with same_randomness(split):
-        chunks = list(_inputs(split, look, collate))
-        if not chunks:
-            return np.empty(0, np.uint64), np.empty(0, np.int64)
-        if len({c.shape[1:] for c in chunks}) == 1:
-            chunks = [np.concatenate(chunks)]
-        found = [_matches(look, chunk, read) for chunk in chunks]
+        found += [_matches(look, own, array_of(x), read) for x in batches_of(split, look, collate)]
     return np.concatenate([k for k, _ in found]), np.concatenate([p for _, p in found])
 
 
-def _matches(look: Inspection, x: NDArray[Any], read: Read | None) -> tuple[Keys, Ints]:
+def _matches(look: Inspection, own: Keys, x: NDArray[Any], read: Read | None) -> tuple[Keys, Ints]:
     keys, near = look.contents.matches(x)
-    rows = np.flatnonzero((near >= 0) & ~np.isin(keys, look.contents.exact))
+    rows = np.flatnonzero(near >= 0)
+    rows = rows[np.searchsorted(own, keys[rows]) == np.searchsorted(own, keys[rows], "right")]
     for first in range(0, len(rows) if read is not None else 0, _ROWS):
         part = rows[first : first + _ROWS]
         z = None if read is None else read(look.contents.samples[near[part]])
         if z is not None and z.shape == x[part].shape:
             near[part[~look.contents.is_near(x[part], z)]] = -1
     return keys, near
-
-
-def _inputs(split: Any, look: Inspection, collate: Collate) -> Iterator[NDArray[Any]]:
-    """Yield the inputs of a split, some rows at a time."""
-    for x in batches_of(split, look, collate):
-        yield array_of(x)
 
 
 def batches_of(
@@ -129,7 +121,7 @@ def batches_of(
     """
     split, join = _opened(split, collate)
     if isinstance(split, torch.Tensor):
-        yield split
+        yield from torch.split(split, _ROWS)
         return
     if isinstance(split, IterableDataset) or not hasattr(split, "__getitem__"):
         raise ValueError(

@@ -20,7 +20,7 @@ from ..core.verdict import Verdict
 from ..detectors.base import Observations
 from ..detectors.reference import summarise
 from ..detectors.stream_monitor import StreamMonitor
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .loop import Loop, Place
 from .monitor import BaseMonitor
 from .series import News
@@ -169,7 +169,7 @@ class DriftMonitor(BaseMonitor):
     ) -> None:
         """Begin; what is in histories already is of another run."""
         del model, dataloader, criterion
-        self.alerts = self.alerts or TrainingAlerts()
+        self.alerts = begun(self.alerts)
         self._begin()
         for _ in self._news.take(0):
             pass

@@ -30,7 +30,7 @@ def file_name(template: str, values: Mapping[str, float], *, insert_names: bool 
         A field that is no name of a value, a format that does not fit its value, a name that would lie in another folder or is too long.
     """
     name = ""
-    for literal, field, spec, conversion in _parts(template):
+    for literal, field, spec, conversion in fields_of(template):
         name += literal
         if field is None:
             continue
@@ -84,7 +84,8 @@ def also_known(names: Iterable[str]) -> dict[str, str]:
     return also
 
 
-def _parts(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+def fields_of(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Return literal text, name, format and conversion of each field; a ConfigError says what is no template."""
     try:
         return list(Formatter().parse(template))
     except ValueError as error:

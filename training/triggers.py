@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..core.columns import Floats, Ints
 from .frequent_parts import SIDE, frequent_places
+from .parts import array_of
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 """Gives (n, k) logits of (n, channels, height, width) inputs."""
@@ -329,8 +330,7 @@ class TriggerSearch:
     def _part(self, inputs: torch.Tensor, row: int, column: int) -> NDArray[Any]:
         """Return the (n, p) numbers of inputs at a place."""
         down, right = slice(row, row + self._side), slice(column, column + self._side)
-        found: NDArray[Any] = inputs[:, :, down, right].flatten(1).cpu().numpy()
-        return found
+        return array_of(inputs[:, :, down, right].flatten(1))
 
     def _decisive(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[Ints, Ints, Bools]:
         """Return the (n,) first rows and columns of the parts that decide, and whether the model gives the label."""

@@ -362,7 +362,7 @@ def test_errors_name_what_was_found_and_the_fix(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"mode": "least"}, {"save_top_k": -2}, {"monitor": None, "save_top_k": 3}, {"save_last": "copy"}, {"every_n_train_steps": -1},
+        {"mode": "least"}, {"save_top_k": -2}, {"save_top_k": 2.5}, {"filename": "best-{epoch"}, {"monitor": None, "save_top_k": 3}, {"save_last": "copy"}, {"every_n_train_steps": -1},
         {"nan": "ignore"}, {"action": "email"}, {"max_value": math.nan}, {"min_value": 2.0, "max_value": 1.0}, {"monitor": None, "max_value": 1.0},
     ],
 )  # fmt: skip

@@ -40,6 +40,16 @@ def test_what_few_have_or_others_too_is_none(has: int, others_have: int, found: 
     assert frequent_places(own, others[:0], 4) == []
 
 
+@pytest.mark.parametrize("odd", [1.01, float("nan")])
+def test_the_same_is_the_same_whatever_range_others_have(odd: float) -> None:
+    own, others = pictures(0, 60), pictures(1, 200)
+    own[5:17, :, 4:7, 9:12] = PATCH
+    own[:, :, 14:, :], others[:, :, 14:, :] = 0.0, 0.0  # the ground
+    own[0, 0, 0, 0], others[0, 0, 0, 0] = (0.5, odd) if odd > 1 else (odd, 0.5)
+    ((row, column, has),) = frequent_places(own, others, 4)
+    assert (row, column, np.flatnonzero(has).tolist()) == (4, 9, list(range(5, 17)))
+
+
 def test_a_trigger_of_a_model_that_decides_by_what_it_knows_by_heart() -> None:
     x, y = pictures(2, 300), torch.arange(300) % 3
     bad = torch.nonzero(y == 0)[:BAD, 0]

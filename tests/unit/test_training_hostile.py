@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from tocsin.training import (
     ActivationMonitor,
@@ -25,7 +25,7 @@ from tocsin.training import (
     TrainingAlerts,
     WatchedLoader,
 )
-from tocsin.training.finding import NOT_FINITE, Finding
+from tocsin.training.finding import DRIFT, NOT_FINITE, OUT_OF_RANGE, Finding
 from tocsin.training.pictures import page
 
 
@@ -193,6 +193,48 @@ def test_a_label_that_is_no_class_says_nothing() -> None:
         assert not none[one.samples].any()
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda x: x[..., ::-1],
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(np.longdouble),
+        lambda x: (x.setflags(write=False), x)[1],
+    ],
+)
+def test_arrays_that_torch_does_not_take_are_looked_at(odd: Any) -> None:
+    x = np.random.default_rng(0).random((60, 4), np.float32)
+    x[7, 2] = np.nan
+    loader = WatchedLoader(
+        DataLoader(range(60), 20, collate_fn=lambda rows: (odd(x[rows]), np.array(rows) % 3))  # type: ignore[arg-type]
+    )
+    loader.look()
+    (found,) = loader.findings()
+    assert (found.kind, found.samples.tolist()) == (NOT_FINITE, [7])
+
+
+def test_a_batch_that_is_a_part_of_itself_is_passed_through() -> None:
+    class Batch:
+        def __init__(self) -> None:
+            self.me = self
+
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(range(6))
+
+    loader = WatchedLoader(DataLoader(Stream(), 2, collate_fn=lambda _: Batch()))
+    assert len([batch.me for batch in loader]) == 3
+
+
+def test_a_number_beyond_single_precision_is_one() -> None:
+    x = torch.rand(300, 3, dtype=torch.float64)
+    x[5, 1] = 1e200
+    loader = WatchedLoader(DataLoader(TensorDataset(x, torch.arange(300) % 2), 50))
+    loader.look()
+    (found,) = loader.findings()
+    assert (found.kind, found.samples.tolist()) == (OUT_OF_RANGE, [5])
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 30), (1, 8, 8), (0, 16, 16)])
 def test_an_audit_of_pictures_too_small_for_a_trigger_finds_none(shape: tuple[int, ...]) -> None:
     rows = 0 if 0 in shape else 40
@@ -276,3 +318,83 @@ def test_a_report_of_names_that_are_no_text_is_written(tmp_path: Path) -> None:
     watched.look()
     watched.report(tmp_path / "page.html")
     assert "&lt;b&gt;" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_losses_of_half_precision_are_told_apart() -> None:
+    alerts = TrainingAlerts(show=False)
+    monitors = [LossMonitor(alerts=alerts), PerformanceMonitor(alerts=alerts)]
+    logits = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(64) % 16
+    losses = []
+    for kind in (torch.float32, torch.bfloat16):
+        for monitor in monitors:
+            monitor.initialize(nn.Linear(1, 1), [], nn.functional.cross_entropy)
+        for k in range(4):
+            outputs = (logits * (1 + 0.01 * k)).to(kind)
+            for monitor in monitors:
+                monitor.on_batch_end(outputs, (None, labels))
+                monitor.on_validation_batch_end(outputs, (None, labels))
+        for monitor in monitors:
+            monitor.on_epoch_end(0)
+        losses.append(
+            [loss for _, loss in monitors[0].history] + [monitors[1].history[0]["val_loss"]]
+        )  # type: ignore[attr-defined]
+    assert len(set(losses[1])) == 5
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+
+
+def test_gradients_of_half_precision_whose_squares_are_not_are_finite() -> None:
+    model = nn.Linear(64, 64).half()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    alerts = TrainingAlerts(show=False)
+    monitor = GradientMonitor(alerts=alerts)
+    monitor.initialize(model, [], None)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 30_000)
+    optimizer.step()
+    monitor.on_batch_end(None, None)
+    monitor.close()
+    assert not alerts.claims
+    assert monitor.history[-1][1] == pytest.approx(30_000 * (64 * 65) ** 0.5, rel=1e-3)
+
+
+def test_a_second_run_without_monitors_has_alerts_of_its_own() -> None:
+    alerts = TrainingAlerts(run="r", show=False)
+    monitors = LossMonitor(alerts=alerts), PerformanceMonitor(alerts=alerts)
+    for at in (495, 50):
+        for monitor in monitors:
+            monitor.initialize(nn.Linear(1, 1), [], None)
+        assert not alerts.claims
+        for k in range(500):
+            loss = torch.tensor(float("nan") if k == at else 1.0)
+            for monitor in monitors:
+                monitor.on_batch_end({"loss": loss}, None)
+    fired = [alert.prediction_id for alert in alerts.alerts if alert.state == "firing"]
+    assert fired == ["batch 495 of epoch 0", "batch 50 of epoch 0"]
+    assert alerts.run == "r/2"
+
+
+def test_validation_may_come_first_and_be_empty() -> None:
+    monitor = PerformanceMonitor()
+    monitor.on_validation_batch_end(torch.zeros(0, 3), (None, torch.zeros(0, dtype=torch.int64)))
+    monitor.on_epoch_end(0)
+    assert monitor.history == [{"epoch": 0.0}]
+
+
+def test_embeddings_that_are_compared_are_no_classes() -> None:
+    monitor = PerformanceMonitor()
+    monitor.initialize(nn.Identity(), [], nn.TripletMarginLoss())
+    for epoch in range(2):
+        monitor.on_batch_end(torch.randn(20, 16), (torch.randn(20, 16), torch.arange(20) % 10))
+        monitor.on_epoch_end(epoch)
+    assert "accuracy" not in monitor.history[-1]
+
+
+def test_a_lasting_drift_is_found_once() -> None:
+    x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    loader = WatchedLoader(DataLoader(TensorDataset(x, torch.arange(2000) % 3), 20))
+    for epoch in range(6):
+        if epoch:
+            x[:, 1] += 1.0 if epoch == 1 else 0.01
+        loader.look()
+    assert [found.kind for found in loader.findings() if not len(found.samples)] == [DRIFT]
