@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from ..core.verdict import Summary, Verdict
+from .early_rise import EarlyRise
 from .first_claims import AGAIN, FirstClaims
 from .surges import Surges
 
@@ -64,6 +65,7 @@ class LossCurve:
             raise ValueError(f"plateau_steps must be 20 batches or more, got {plateau_steps}")
         self.plateau_steps = plateau_steps
         self._surges = Surges(settled=_LEARNT, mean=True)
+        self._early = EarlyRise()
         self._recent: list[float] = []
         self._first = FirstClaims(AGAIN)
         self._latest: deque[float] = deque(maxlen=_LEVEL)
@@ -85,6 +87,12 @@ class LossCurve:
             found += self._once(
                 step, change, surge.statistic, surge.threshold, "robust scales of log loss", evidence,
                 Summary(count=self._surges.count, mean=surge.usual), Summary(count=1, mean=loss),
+            )  # fmt: skip
+        rise = self._early.update(loss)
+        if rise is not None:
+            found += self._once(
+                step, "divergence", rise.statistic, rise.threshold, "robust scales of log loss, of a run that begins",
+                f"{loss:.4g}, {rise.statistic:.1f} scales above {rise.usual:.4g}", None, Summary(count=1, mean=loss),
             )  # fmt: skip
         return (
             found + self._undone(step, loss) + self._record(step, loss) + self._plateau(step, loss)
