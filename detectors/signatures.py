@@ -20,6 +20,9 @@ MOST: Final = 1 << 17
 """Rows of which signatures are kept; of a larger reference every second one, or third, and so on."""
 IMAGE_DISTANCE: Final = 0.25
 """Between unit vectors of two images: a JPEG of quality 75 is within 0.13 of its image (CIFAR-10, MNIST)."""
+SLACK: Final = 3.0
+"""Standard deviations that both estimates, of bits and of distance, may be above what is expected of vectors as far apart as allowed: nearly all that are nearer are found, and
+some others, which the vectors themselves tell."""
 EMBEDDING_DISTANCE: Final = 0.05
 """Between unit vectors of two embeddings: three digits, or a float16, are within 0.01."""
 _KIND: Final = "signatures"
@@ -200,13 +203,15 @@ class Signatures:
         }  # fmt: skip
         return cls(arrays, Law(0, 0, 0, 0, 0, 0, 0), every, distance)
 
-    def pairs(self) -> tuple[Ints, Ints]:
-        """Return of each row of the reference the (m,) nearest other row, -1 for none near, and how many are near."""
-        return self._near(self.arrays["bits"], self.arrays["sketch"], itself=True)
+    def pairs(self, slack: float = SLACK) -> tuple[Ints, Ints]:
+        """Return of each row of the reference the (m,) nearest other row, -1 for none near, and how many are near; see `SLACK`."""
+        return self._near(self.arrays["bits"], self.arrays["sketch"], itself=True, slack=slack)
 
-    def near(self, bits: NDArray[np.uint64], sketch: NDArray[np.int8]) -> Ints:
+    def near(
+        self, bits: NDArray[np.uint64], sketch: NDArray[np.int8], slack: float = SLACK
+    ) -> Ints:
         """Return the (n,) nearest rows of the reference to what `Projections` made of n vectors, -1 for none near."""
-        return self._near(bits, sketch, itself=False)[0]
+        return self._near(bits, sketch, itself=False, slack=slack)[0]
 
     def find(self, vectors: Floats) -> Ints:
         """Return the (n,) rows of the reference that (n, p) vectors are near to, -1 for none."""
@@ -220,13 +225,17 @@ class Signatures:
         return found
 
     def _near(
-        self, bits: NDArray[np.uint64], sketch: NDArray[np.int8], *, itself: bool
+        self,
+        bits: NDArray[np.uint64],
+        sketch: NDArray[np.int8],
+        *,
+        itself: bool,
+        slack: float = SLACK,
     ) -> tuple[Ints, Ints]:
         nearest, count = np.empty(len(bits), np.int64), np.empty(len(bits), np.int64)
-        # Both are estimates: three standard deviations on top of the expected number of bits and distance.
         share = np.arcsin(self.distance / 2) * 2 / np.pi
-        most_bits = int(np.ceil(BITS * share + 3 * np.sqrt(BITS * share)))
-        most = SKETCH * (self.distance / UNIT) ** 2 * (1 + 3 * np.sqrt(2 / SKETCH)) + SKETCH / 6
+        most_bits = int(np.ceil(BITS * share + slack * np.sqrt(BITS * share)))
+        most = SKETCH * (self.distance / UNIT) ** 2 * (1 + slack * np.sqrt(2 / SKETCH)) + SKETCH / 6
         neighbours(
             bits, sketch, itself, self.arrays["bits"], self.arrays["sketch"], self._order,
             self._starts, most_bits, most, nearest, count,

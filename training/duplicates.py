@@ -69,7 +69,7 @@ def within(contents: Contents, label_of: Ints, read: Read | None = None) -> list
     if again.any() and not by_chance:
         text = f"{counted(int(again.sum()))} equal to an earlier one"
         found.append(_finding(DUPLICATE, text, samples[again], samples[original[again]]))
-    near = contents.near()
+    near = contents.near(sure=read is None)
     if is_common or not len(near):
         return found
     is_near = (near >= 0) & ~again[: len(near)]

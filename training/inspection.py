@@ -83,6 +83,8 @@ class Inspection:
         self.contents = Contents()
         self.unread = 0
         """Batches whose rows could not be told apart: without inputs, or of another number of rows than samples."""
+        self.is_readable: bool | None = None
+        """Whether samples can be read once more, outside of the loader's workers; None where that was not tried."""
         self.label_of = np.empty(0, np.int64)
         """(m,) the label of each sample, -1 for an unknown one."""
         self._range = value_range

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -23,6 +24,9 @@ Collate = Callable[[list[Any]], Any]
 _ROWS: Final = 512  # read at a time; chosen
 
 
+_log = logging.getLogger(__name__)
+
+
 def can_be_read(loader: DataLoader[Any]) -> bool:
     """Return whether samples of a loader's data set have numbers."""
     return not isinstance(loader.dataset, IterableDataset) and loader.batch_sampler is not None
@@ -39,11 +43,28 @@ def samples_of(
 
 
 def reader(loader: DataLoader[Any], look: Inspection) -> Read | None:
-    """Return what reads inputs of a loader's data set by sample; None where samples have no numbers."""
-    if not can_be_read(loader):
+    """Return what reads inputs of a loader's data set by sample; None where samples have no numbers, or cannot be read here."""
+    if not _is_readable(loader, look):
         return None
 
     return lambda samples: arrays_of(loader, look, samples)[0]
+
+
+def _is_readable(loader: DataLoader[Any], look: Inspection) -> bool:
+    """Try a sample, once: of some data sets workers alone open the file."""
+    if look.is_readable is None and len(look.contents.samples):
+        look.is_readable = can_be_read(loader)
+        try:
+            if look.is_readable:
+                samples_of(loader, look, look.contents.samples[:1])
+        except Exception as error:  # whatever a data set raises where it has no worker
+            look.is_readable = False
+            _log.warning(
+                "samples cannot be read outside of the loader's workers (%s: %s), so inputs that are nearly equal are told by their signatures alone, and a "
+                "report shows none; open what the data set reads in its __init__, or at its first __getitem__",
+                type(error).__name__, str(error).partition("\n")[0],
+            )  # fmt: skip
+    return bool(look.is_readable)
 
 
 def arrays_of(
@@ -59,8 +80,8 @@ def arrays_of(
 def page_reader(
     loader: DataLoader[Any], look: Inspection, references: Mapping[str, Any]
 ) -> PageRead | None:
-    """Return what reads inputs and labels by sample, or by row of a reference that is named; None where samples have no numbers."""
-    if not can_be_read(loader):
+    """Return what reads inputs and labels by sample, or by row of a reference that is named; None where samples have no numbers, or cannot be read here."""
+    if not _is_readable(loader, look):
         return None
 
     def read(rows: Ints, split: str = "") -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
@@ -91,7 +112,7 @@ def rows_of(
 
 
 def _matches(look: Inspection, own: Keys, x: NDArray[Any], read: Read | None) -> tuple[Keys, Ints]:
-    keys, near = look.contents.matches(x)
+    keys, near = look.contents.matches(x, sure=read is None)
     rows = np.flatnonzero(near >= 0)
     rows = rows[np.searchsorted(own, keys[rows]) == np.searchsorted(own, keys[rows], "right")]
     for first in range(0, len(rows) if read is not None else 0, _ROWS):
