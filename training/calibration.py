@@ -53,7 +53,8 @@ class CalibrationMonitor(BaseMonitor):
     -----
     Claimed is an error whose lower bound, at the level of the look, is above `tolerance` in two epochs one after the other: see
     `confidence_error` for the bound and `Looks` for the level. A model that learns is less sure than it is right, so that is
-    claimed only of one whose error was within `tolerance` at about that accuracy before; one that is too sure always is. Labels that are smoothed or mixed on purpose make a model
+    claimed only of one whose error was within `tolerance` at about that accuracy before. Nothing is claimed while accuracy rises by more than
+    `tolerance` in an epoch: batch norm's running statistics are those of the model that was, and make it too sure, or not sure, of what it sees. Labels that are smoothed or mixed on purpose make a model
     less sure: the claim says on which side it is.
     """
 
@@ -84,6 +85,7 @@ class CalibrationMonitor(BaseMonitor):
         self._reader = Reader(criterion)
         self._claims = LastingClaims(_IN_A_ROW)
         self._was_within: dict[str, float] = {}  # at which accuracy, the highest
+        self._before: dict[str, float] = {}  # the accuracy of the epoch before
         self._counts: dict[str, Counts] = {}
 
     def initialize(
@@ -150,6 +152,9 @@ class CalibrationMonitor(BaseMonitor):
             self._was_within[name] = max(within, shown.accuracy)
         elif shown.excess < 0 and shown.accuracy > within + self.tolerance:
             is_apart = False  # it has learnt more since
+        if shown.accuracy > self._before.get(name, 1.0) + self.tolerance:
+            is_apart = False  # and goes on learning
+        self._before[name] = shown.accuracy
         if not self._claims.is_first(name, is_apart, place.epoch) or self.alerts is None:
             return
         value, low, high, _ = shown.error

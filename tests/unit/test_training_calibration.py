@@ -66,6 +66,13 @@ def test_too_little_confidence_is_claimed_only_of_one_that_had_it() -> None:
     assert [alert.change for alert in alerts.alerts] == ["underconfident"]
 
 
+def test_nothing_is_claimed_of_one_that_learns_by_leaps() -> None:
+    lags = [(0.8, -0.65), (0.8, -0.5), (0.8, -0.35), (0.8, -0.2), (0.8, 0.0)]
+    assert not run(lags, "val")[1].alerts
+    rests = [*lags[:2], (0.8, -0.45), (0.8, -0.45), (0.8, -0.35)]
+    assert [a.prediction_id for a in run(rests, "val")[1].alerts] == ["batch 0 of epoch 3"]
+
+
 def test_validation_is_judged_where_there_is_any() -> None:
     monitor, alerts = run([(0.9, -0.3)] * 3)
     assert [alert.subject for alert in alerts.alerts] == ["calibration_error"]
