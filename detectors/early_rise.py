@@ -37,9 +37,9 @@ class Rise(NamedTuple):
 class EarlyRise:
     """Looks at the first 64 values of one sequence, all above zero.
 
-    Three of the last five, the last one among them, are a rise where they are twice the median of the eight values before the five, five scales above it, and above all of
-    these eight by two thirds; or where they are three times the largest value before the five. The scale is the distance from the median to the 0.9 quantile of how far earlier values were from the median of the eight before each, all or the
-    last 16 of them, as logarithms: a fall does not make it larger.
+    Three of the last five, the last one among them, are a rise where they are twice the median of the eight values before the five, five and a half scales
+    above it, and above all of these eight by two thirds; or where they are three times the largest value before the five. The scale is the distance from the median to
+    the 0.9 quantile of how far earlier values were from the median of the eight before each, all or the last 16 of them, as logarithms: a fall does not make it larger.
 
     Examples
     --------

@@ -139,7 +139,7 @@ class ActivationMonitor(BaseMonitor):
         """Begin: hooks on the layers."""
         del criterion
         self.close()
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._loop, self.history, self._error = Loop(), [], None
         self._begin()
         self._forget()

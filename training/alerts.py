@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import isnan
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
 from ..consumers.incidents import Claim, Incidents, Moment, Onset
@@ -25,6 +25,9 @@ from ..core.keys import DEFAULT_TENANT, Keys
 from ..core.verdict import Verdict
 from .loop import Place
 from .threshold import Crossing
+
+if TYPE_CHECKING:
+    from .monitor import BaseMonitor
 
 _log = logging.getLogger(__name__)
 
@@ -196,10 +199,11 @@ class TrainingAlerts:
             self._channel.send(alert)
 
 
-def begun(alerts: TrainingAlerts | None) -> TrainingAlerts:
-    """Return where claims of a run that begins go: to those given, or to ones that are printed."""
-    alerts = alerts or TrainingAlerts()
-    alerts.begin()
+def begun(monitor: BaseMonitor) -> TrainingAlerts:
+    """Return where a monitor's claims go in a run that begins: to those given, or to ones that are printed. One of `Monitors` begins with these."""
+    alerts = monitor.alerts or TrainingAlerts()
+    if not monitor._is_driven:
+        alerts.begin()
     return alerts
 
 

@@ -115,7 +115,7 @@ class BiasMonitor(BaseMonitor):
     ) -> None:
         """Begin."""
         del model, dataloader
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._begin(criterion)
 
     def close(self) -> None:

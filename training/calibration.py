@@ -93,7 +93,7 @@ class CalibrationMonitor(BaseMonitor):
     ) -> None:
         """Begin."""
         del model, dataloader
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._begin(criterion)
 
     def close(self) -> None:

@@ -160,12 +160,14 @@ class BatchLoss:
         targets = None if logits is None else self.targets.of(batch, logits)
         if self._criterion is None or logits is None or targets is None or self._is_refused:
             return None
-        x, y = aligned(wide(logits.detach()), targets), targets.to(logits.device)
-        if not y.is_floating_point() and (is_of_two(self._criterion) or is_of_numbers(self._criterion)):  # fmt: skip
-            y = y.to(x.dtype)
+        x, y = aligned(logits.detach(), targets), targets.to(logits.device)
         try:
-            with torch.no_grad(), _as_it_was(self._criterion):
-                loss = _loss_in(self._criterion(x, y))
+            try:
+                loss = self._given(wide(x), y)
+            except Exception:
+                if wide(x) is x:
+                    raise
+                loss = self._given(x, y)  # of weights of classes that are half too
         except Exception as error:  # it takes other things than outputs and targets
             self._is_refused = True
             _log.warning(
@@ -177,6 +179,14 @@ class BatchLoss:
         if loss is None:
             return None
         return self._mean(loss, y)
+
+    def _given(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """Return what the criterion gives, and leave it as it was."""
+        assert self._criterion is not None
+        if not y.is_floating_point() and (is_of_two(self._criterion) or is_of_numbers(self._criterion)):  # fmt: skip
+            y = y.to(x.dtype)
+        with torch.no_grad(), _as_it_was(self._criterion):
+            return _loss_in(self._criterion(x, y))
 
     def close(self) -> None:
         """Remove the hook."""

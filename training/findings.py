@@ -103,7 +103,7 @@ class FindingsMonitor(BaseMonitor):
                     f"expected a WatchedLoader, got {type(dataloader).__name__}; wrap the loader in one, or give it as loader="
                 )
             self._loader = dataloader
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._begin()
 
     def on_batch_end(self, outputs: Any, batch: Any) -> None:

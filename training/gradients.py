@@ -154,7 +154,7 @@ class GradientMonitor(BaseMonitor):
         """Begin: hooks on the layers, and on the steps of optimizers."""
         del dataloader, criterion
         self.close()
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._loop = Loop()
         self.history, self.by_layer = Curve(), {}
         self._error = None

@@ -75,7 +75,7 @@ class LossMonitor(BaseMonitor):
         """Begin: the hook on the criterion."""
         del model, dataloader
         self.close()
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._loop = Loop()
         self._curve = LossCurve(self._curve.plateau_steps)
         self.history = Curve()

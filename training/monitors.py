@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 from torch import nn
 
 from ..detectors.base import last_words
-from .alerts import TrainingAlerts
+from .alerts import TrainingAlerts, begun
 from .layers import bare
 from .loop import Loop, Place
 from .monitor import BaseMonitor
@@ -117,13 +117,14 @@ class Monitors(BaseMonitor):
         """Begin all, those as well that failed in an earlier run."""
         self._of = model, dataloader, criterion
         self.alerts = self.alerts or TrainingAlerts(model=type(bare(model)).__name__)
-        self.alerts.begin()
+        begun(self)
         self._loop = Loop()
         self.set_aside.clear()
         self._failed.clear()
         for number, monitor in enumerate(self.monitors):
             if monitor.alerts is None or monitor.alerts is monitor._lent:
                 monitor.alerts = monitor._lent = self.alerts
+            monitor._is_driven = monitor.alerts is self.alerts
             self._call(number, lambda m: m.initialize(model, dataloader, criterion))
 
     def start(self, epoch: int) -> None:

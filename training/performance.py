@@ -100,7 +100,7 @@ class PerformanceMonitor(BaseMonitor):
         """Begin: the hook on the criterion."""
         del model, dataloader
         self.close()
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._loop, self.history, self._error = Loop(), [], None
         self._is_warned = False
         self._best, self._fallen = {}, set()

@@ -169,7 +169,7 @@ class DriftMonitor(BaseMonitor):
     ) -> None:
         """Begin; what is in histories already is of another run."""
         del model, dataloader, criterion
-        self.alerts = begun(self.alerts)
+        self.alerts = begun(self)
         self._begin()
         for _ in self._news.take(0):
             pass

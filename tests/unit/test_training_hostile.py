@@ -343,6 +343,16 @@ def test_losses_of_half_precision_are_told_apart() -> None:
     assert losses[1] == pytest.approx(losses[0], rel=2e-3)
 
 
+def test_a_criterion_that_takes_half_precision_only_is_given_that() -> None:
+    weights = torch.rand(3).half()
+    monitor = LossMonitor(alerts=TrainingAlerts(show=False))
+    monitor.initialize(
+        nn.Linear(1, 1), [], lambda x, y: nn.functional.cross_entropy(x, y, weight=weights)
+    )
+    monitor.on_batch_end(torch.randn(8, 3).half(), (None, torch.arange(8) % 3))
+    assert len(monitor.history) == 1
+
+
 def test_gradients_of_half_precision_whose_squares_are_not_are_finite() -> None:
     model = nn.Linear(64, 64).half()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
@@ -372,6 +382,23 @@ def test_a_second_run_without_monitors_has_alerts_of_its_own() -> None:
     fired = [alert.prediction_id for alert in alerts.alerts if alert.state == "firing"]
     assert fired == ["batch 495 of epoch 0", "batch 50 of epoch 0"]
     assert alerts.run == "r/2"
+
+
+def test_runs_of_monitors_within_others_are_counted_once() -> None:
+    class Broken(Monitor):
+        def initialize(self, model: Any, dataloader: Any, criterion: Any) -> None:
+            raise ValueError("no such layer")
+
+    alerts = TrainingAlerts(run="r", show=False)
+    loss = LossMonitor()
+    monitors = Monitors([Broken(), Monitors([loss])], alerts=alerts)
+    for run in ("r", "r/2", "r/3"):
+        monitors.initialize(nn.Linear(1, 1), [], None)
+        assert alerts.run == run
+        assert ["Broken set aside" in claim.summary for claim in alerts.claims] == [True]
+        monitors.on_batch_end({"loss": torch.tensor(1.0)}, None)
+        monitors.on_batch_end({"loss": torch.tensor(1.0)}, None)
+    assert loss.alerts is alerts
 
 
 def test_validation_may_come_first_and_be_empty() -> None:
