@@ -105,7 +105,7 @@ class Contestant:
         """
         if self._kind in _NEED_TIMES and rows.times is None:
             raise ValueError("it needs the time of each row; name its column with --time")
-        if getattr(self._detector, "bits", False):
+        if getattr(self._detector, "bits", False) is True:
             seen = _bits(rows, errors)
         else:
             seen = rows if self.knows_categories else _without_texts(rows)

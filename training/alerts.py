@@ -200,10 +200,14 @@ class TrainingAlerts:
 
 
 def begun(monitor: BaseMonitor) -> TrainingAlerts:
-    """Return where a monitor's claims go in a run that begins: to those given, or to ones that are printed. One of `Monitors` begins with these."""
+    """Return where a monitor's claims go in a run that begins: to those given, or to ones that are printed.
+
+    Another run of these begins with a monitor that had begun with them before; of those that share them the first one says so. `Monitors` say it for theirs.
+    """
     alerts = monitor.alerts or TrainingAlerts()
-    if not monitor._is_driven:
+    if monitor._begun_with is alerts and not monitor._is_driven:
         alerts.begin()
+    monitor._begun_with = alerts
     return alerts
 
 

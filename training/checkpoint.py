@@ -15,7 +15,7 @@ from ..core.errors import ConfigError, StorageError
 from . import checkpoint_file, random_states
 from .checkpoint_file import Record
 from .checkpoint_settings import check_settings
-from .kept_files import KeptFiles, Source, newest_training, scores_by
+from .kept_files import KeptFiles, Source, check_monitor, newest_training, scores_by
 from .metric_value import as_number, check_nan, taken
 from .saved_checkpoint import HasState, SavedCheckpoint, load_state, load_weights
 from .template import also_known, file_name
@@ -353,7 +353,8 @@ class ModelCheckpoint:
         of_run, found = newest_training(folder)
         name, newest = next(reversed(of_run.items()))
         checkpoint = cls(folder, **{**newest.settings, **settings})
-        scores = scores_by(checkpoint.monitor, of_run)
+        if "monitor" in settings:
+            check_monitor(checkpoint.monitor, of_run)
         checkpoint.next_epoch = newest.epoch + (checkpoint._every is None)
         checkpoint.global_step = newest.step
         if model is not None:
@@ -361,7 +362,7 @@ class ModelCheckpoint:
             load_weights(folder / name, newest, model)
             load_state(folder / name, newest, checkpoint._states, random=random)
         checkpoint_file.sweep(folder, found)
-        checkpoint._files.take_up(of_run, scores)
+        checkpoint._files.take_up(of_run, scores_by(checkpoint.monitor, of_run))
         return checkpoint
 
     @staticmethod

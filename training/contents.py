@@ -63,7 +63,8 @@ class Contents:
 
     Notes
     -----
-    72 bytes a picture or vector, 112 a row of a table, of the first 131,072; 16 bytes of each one after these, 32 of a table.
+    72 bytes a picture or vector, 112 a row of a table, of the first 131,072; 16 bytes of each one after these, 32 of a table. While pairs are looked for, and after it, some 130 more
+    each, which are not copied to files.
     """
 
     def __init__(self) -> None:
@@ -81,6 +82,9 @@ class Contents:
         self._signed: Signatures | None = None
         self._projections: Projections | None = None
         self._scheme: Scheme | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_index": None, "_signed": None}
 
     def add(self, samples: Ints, x: NDArray[Any]) -> Keys:
         """Take n inputs in, and return their (n,) exact keys."""

@@ -94,11 +94,15 @@ def is_of_numbers(criterion: object) -> bool:
 
 
 def is_of_distances(criterion: object) -> bool:
-    """Return whether outputs are compared with one another, and with labels in no way."""
+    """Return whether outputs are compared with one another: then they are of no classes."""
+    functions = (
+        functional.triplet_margin_loss, functional.triplet_margin_with_distance_loss, functional.cosine_embedding_loss,
+        functional.margin_ranking_loss, functional.hinge_embedding_loss,
+    )  # fmt: skip
     kinds = (
         nn.TripletMarginLoss | nn.TripletMarginWithDistanceLoss | nn.CosineEmbeddingLoss | nn.MarginRankingLoss | nn.HingeEmbeddingLoss
     )  # fmt: skip
-    return isinstance(criterion, kinds)
+    return isinstance(criterion, kinds) or criterion in functions
 
 
 def takes_probabilities(criterion: object) -> bool:
@@ -132,6 +136,7 @@ class BatchLoss:
         self._criterion = criterion
         self._seen: list[torch.Tensor] = []
         self._was_called = self._is_refused = False
+        self._is_wide = True  # whether it takes half precision as single
         self.targets = targets or Targets(criterion)
         self._handles: list[Any] = []
         if isinstance(criterion, nn.Module):
@@ -163,11 +168,12 @@ class BatchLoss:
         x, y = aligned(logits.detach(), targets), targets.to(logits.device)
         try:
             try:
-                loss = self._given(wide(x), y)
+                loss = self._given(wide(x) if self._is_wide else x, y)
             except Exception:
-                if wide(x) is x:
+                if not self._is_wide or wide(x) is x:
                     raise
-                loss = self._given(x, y)  # of weights of classes that are half too
+                self._is_wide = False  # weights of classes are half too, say
+                loss = self._given(x, y)
         except Exception as error:  # it takes other things than outputs and targets
             self._is_refused = True
             _log.warning(

@@ -119,14 +119,21 @@ class Drift:
             )
             if len(moved) > 1:
                 text += f"; so are {len(moved) - 1} other features"
-            about = f"{self._name(j)} of {name}"
+            about = f"{self._name(j)} of {name}, {'up' if here[j] > there[j] else 'down'}"
             found.append(Finding(DRIFT, text, epoch=epoch, about=about))
         p, _, here, there = own[:, k : k + self._classes]
         gap = np.where(p < limit, np.abs(here - there), 0.0)
         if gap.max(initial=0.0) >= _SHARE:
             j = int(gap.argmax())
             text = f"class {j} has a share of {here[j]:.1%} in {name} and {there[j]:.1%} in {other}"
-            found.append(Finding(BALANCE, text, epoch=epoch, about=f"class {j} of {name}"))
+            found.append(
+                Finding(
+                    BALANCE,
+                    text,
+                    epoch=epoch,
+                    about=f"class {j} of {name}, {'more' if here[j] > there[j] else 'fewer'}",
+                )
+            )
         return found
 
     def _name(self, j: int) -> str:

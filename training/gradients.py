@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import nan
 from typing import Any, Final, NamedTuple
@@ -392,12 +392,16 @@ def _always() -> bool:
     return True
 
 
-def _norms(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+def _norms(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return their 2-norms, of half precision in single: a sum of squares is soon beyond the largest half."""
-    kinds = {one.dtype for one in tensors}
-    if kinds.isdisjoint((torch.float16, torch.bfloat16)) or torch.float64 in kinds:
-        return torch._foreach_norm(tensors)
-    return torch._foreach_norm(tensors, 2, torch.float32)
+    is_half = [one.dtype in (torch.float16, torch.bfloat16) for one in tensors]
+    if not any(is_half):
+        return list(torch._foreach_norm(tensors))
+    half = [one for one, is_one in zip(tensors, is_half, strict=True) if is_one]
+    rest = [one for one, is_one in zip(tensors, is_half, strict=True) if not is_one]
+    of_half = iter(torch._foreach_norm(half, 2, torch.float32))
+    of_rest = iter(torch._foreach_norm(rest) if rest else ())
+    return [next(of_half if is_one else of_rest) for is_one in is_half]
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

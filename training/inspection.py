@@ -83,8 +83,8 @@ class Inspection:
         self.contents = Contents()
         self.unread = 0
         """Batches whose rows could not be told apart: without inputs, or of another number of rows than samples."""
-        self.is_readable: bool | None = None
-        """Whether samples can be read once more, outside of the loader's workers; None where that was not tried."""
+        self.is_readable = True
+        """Whether samples may be read once more, outside of the loader's workers: until that has failed."""
         self.label_of = np.empty(0, np.int64)
         """(m,) the label of each sample, -1 for an unknown one."""
         self._range = value_range
@@ -101,8 +101,10 @@ class Inspection:
         self._order: Any = None
         self._is_sorted, self._last, self._count = True, -1, 0
         self._digest = b""  # of the order of the epoch before; empty for a sorted one
-        self._kept: dict[tuple[str, str], Finding] = {}
-        """Of what was found epoch by epoch the first of each kind that is about the same."""
+        self._kept: list[Finding] = []
+        """Of what was found epoch by epoch, and lasts, the first."""
+        self._lasting: set[tuple[str, str]] = set()
+        """What the epoch before had, by kind and what it is about."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_order": None}  # hashes cannot be copied to a file
@@ -190,24 +192,20 @@ class Inspection:
         """Take note of the end of an epoch, or of its having been left."""
         self._flush()
         self._arrivals.end()
+        found: list[Finding] = []
         if self._is_iterable:
-            self._keep(*self._repeated(epoch))
+            found += self._repeated(epoch)
             self._epoch_keys = []
-        self._keep(*self._drift.end(epoch))
+        found += self._drift.end(epoch)
         if self._order is not None:
             before, self._digest = (
                 self._digest,
                 b"" if self._is_sorted else self._order.digest(),
             )
             if self._digest and self._digest == before and self._count > 8:
-                self._keep(
-                    Finding(
-                        ORDER,
-                        f"epoch {epoch} has its samples in the order of the one before; call set_epoch, or shuffle anew",
-                        epoch=epoch,
-                        about="order",
-                    )
-                )
+                text = f"epoch {epoch} has its samples in the order of the one before; call set_epoch, or shuffle anew"
+                found.append(Finding(ORDER, text, epoch=epoch))
+        self._keep(found)
         self._order, self._is_sorted, self._last, self._count = None, True, -1, 0
 
     def first_numbers(self, samples: Ints) -> Ints:
@@ -221,7 +219,7 @@ class Inspection:
         """Return what was found up to now; `read` gives inputs by sample, see `within`."""
         self._flush()
         twice = within(self.contents, self.label_of, read)
-        return [*self._ranges(), *twice, *self._kept.values()]
+        return [*self._ranges(), *twice, *self._kept]
 
     def _repeated(self, epoch: int) -> list[Finding]:
         found = repeated_shards(self._epoch_keys, epoch)
@@ -231,9 +229,11 @@ class Inspection:
             return []
         return found
 
-    def _keep(self, *found: Finding) -> None:
-        for one in found:
-            self._kept.setdefault((one.kind, one.about), one)
+    def _keep(self, found: list[Finding]) -> None:
+        """Keep what the epoch before had not."""
+        now = {(one.kind, one.about): one for one in found}
+        self._kept += [one for about, one in now.items() if about not in self._lasting]
+        self._lasting = set(now)
 
     def _ordered(self, samples: Ints) -> None:
         self._order = self._order or hashlib.blake2b(digest_size=8)

@@ -16,6 +16,7 @@ from torch import nn
 from ..core.errors import ConfigError, StorageError
 from . import checkpoint_file
 from .checkpoint_file import SUFFIX, Record, Role
+from .template import also_known
 from .top_k import Newest, TopK
 
 _log = logging.getLogger(__name__)
@@ -162,26 +163,28 @@ class KeptFiles:
 
 
 def scores_by(monitor: str | None, of_run: dict[str, Record]) -> dict[str, float | None]:
-    """Return the values of a quantity by the names of a training's best files, oldest first.
-
-    Raises
-    ------
-    ConfigError
-        One was saved without it.
-    """
+    """Return the values of a quantity by the names of a training's best files, oldest first; of one that was saved without it that of its own quantity."""
     scores: dict[str, float | None] = {}
     for name, record in of_run.items():
-        if record.role != "best":
-            continue
-        if monitor not in {None, record.monitor, *record.metrics}:
+        if record.role == "best":
+            known = record.metrics | {
+                one: record.metrics[of] for one, of in also_known(record.metrics).items()
+            }
+            is_own = monitor in {None, record.monitor}
+            scores[name] = record.score if is_own else known.get(monitor or "", record.score)
+    return scores
+
+
+def check_monitor(monitor: str | None, of_run: dict[str, Record]) -> None:
+    """Raise a ConfigError where one of a training's best files was saved without a quantity."""
+    for name, record in of_run.items():
+        known = {None, record.monitor, *record.metrics, *also_known(record.metrics)}
+        if record.role == "best" and monitor not in known:
             found = ", ".join(record.metrics) or "none"
             raise ConfigError(
                 f"monitor={monitor!r} is not among the metrics saved in {name} ({found}); resume with one that is, or begin a training"
                 " with ModelCheckpoint(dirpath, ...)"
             )
-        is_same = monitor == record.monitor
-        scores[name] = record.score if is_same else record.metrics.get(monitor or "")
-    return scores
 
 
 def newest_training(folder: Path) -> tuple[dict[str, Record], dict[str, Record]]:

@@ -218,7 +218,7 @@ class LabelDoubt:
 
         Where eight or more have the same label and the same other class, and no other such pair is a third as frequent, in
         two rounds, labels of one class were made those of another, as poisoning does, while hard samples are of several pairs, or of one both ways. Then these are named alone,
-        if the others are fewer than 3 %, and how many they are does not matter. This takes four classes and three rounds.
+        unless the others are 3 % as well and do not become fewer, and how many they are does not matter. This takes four classes and three rounds.
 
         References
         ----------

@@ -16,7 +16,7 @@ from ..core.columns import Floats, Ints
 from .answers import Reader
 from .audit import Model, audit
 from .batch import BatchInfo, attribute_of, marked
-from .duplicates import across
+from .duplicates import Read, across
 from .finding import KINDS, QUARANTINED, Finding, report
 from .inspection import Inspection
 from .label_doubt import LabelDoubt
@@ -24,7 +24,7 @@ from .loop import logits_of
 from .parts import Part, part_of, parts, rows_of_item
 from .pictures import page
 from .recording import Recorder, Tasks, recording
-from .splits import can_be_read, page_reader, reader, rows_of
+from .splits import Unreadable, can_be_read, page_reader, reader, rows_of
 from .targets import Targets
 
 _log = logging.getLogger(__name__)
@@ -262,7 +262,13 @@ class WatchedLoader:
             The loader was made with `watch=False`.
         """
         look = self._watching()
-        read = reader(self.loader, look)
+        try:
+            return self._found(look, reader(self.loader, look))
+        except Unreadable:
+            return self._found(look, None)
+
+    def _found(self, look: Inspection, read: Read | None) -> list[Finding]:
+        """Return what was found, where samples are read once more or not."""
         found = look.findings(read)
         for name, split in self._references.items():
             seen, leaks = self._leaks.get(name, (-1, []))

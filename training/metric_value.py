@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..core.errors import ConfigError, NonFiniteError
@@ -31,10 +32,13 @@ def as_number(name: str, value: Any) -> float:
 
 def taken(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return metrics as they are now: tensors on their devices, without what they were made of."""
-    return {
-        name: one.detach().clone() if isinstance(one, torch.Tensor) else one
-        for name, one in metrics.items()
-    }
+    return {name: _copied(one) for name, one in metrics.items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return np.copy(value) if isinstance(value, np.ndarray) else value
 
 
 def check_nan(

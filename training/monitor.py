@@ -47,6 +47,7 @@ class BaseMonitor:
 
     alerts: TrainingAlerts | None = None
     _lent: TrainingAlerts | None = None  # by `Monitors`, in place of which others may lend theirs
+    _begun_with: TrainingAlerts | None = None
     _is_driven = False  # by `Monitors`, which say when a run begins
 
     def initialize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 from torch import nn
 
 from ..detectors.base import last_words
-from .alerts import TrainingAlerts, begun
+from .alerts import TrainingAlerts
 from .layers import bare
 from .loop import Loop, Place
 from .monitor import BaseMonitor
@@ -117,7 +117,8 @@ class Monitors(BaseMonitor):
         """Begin all, those as well that failed in an earlier run."""
         self._of = model, dataloader, criterion
         self.alerts = self.alerts or TrainingAlerts(model=type(bare(model)).__name__)
-        begun(self)
+        if not self._is_driven:
+            self.alerts.begin()
         self._loop = Loop()
         self.set_aside.clear()
         self._failed.clear()
@@ -126,6 +127,7 @@ class Monitors(BaseMonitor):
                 monitor.alerts = monitor._lent = self.alerts
             monitor._is_driven = monitor.alerts is self.alerts
             self._call(number, lambda m: m.initialize(model, dataloader, criterion))
+            monitor._is_driven = False
 
     def start(self, epoch: int) -> None:
         """Say in which epoch, counted from 0, a run that was resumed goes on; call it after `initialize`.

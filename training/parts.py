@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
 
@@ -177,10 +178,19 @@ def _row(part: Any) -> Any:
 
 def _tensor(part: Any) -> torch.Tensor | None:
     if isinstance(part, np.ndarray) and part.dtype.kind in "biuf":
-        # torch takes none that goes backwards, of other machines' byte order, or of more than double precision, and warns of one that cannot be written to.
-        kind = np.dtype(np.float64) if part.dtype.itemsize > 8 else part.dtype.newbyteorder("=")  # fmt: skip
-        return torch.from_numpy(np.require(part, kind, ["C", "W"]))
+        return _from_array(part)
     return part if isinstance(part, torch.Tensor) else None
+
+
+def _from_array(array: NDArray[Any]) -> torch.Tensor:
+    """Return an array as a tensor, of one that goes backwards, of another byte order or of more than double precision a copy: torch takes none of these."""
+    kind = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    array = np.require(array, kind, ["C"])
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():  # nothing is written to it
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(array)
 
 
 def _is_class(part: torch.Tensor, rows: int) -> bool:

@@ -98,9 +98,11 @@ class Segments:
                     self.groups, self._is_given = [str(k) for k in range(MOST)], True
                 values = values.long()
                 return torch.where((values >= 0) & (values < MOST), values, MOST)
-            values, places = torch.unique(values, return_inverse=True)
-            numbers = [self._number(value) for value in values.tolist()]
-            return torch.tensor(numbers, dtype=torch.int64)[places.cpu()]
+            if not values.is_complex():
+                values, places = torch.unique(values, return_inverse=True)
+                numbers = [self._number(value) for value in values.tolist()]
+                return torch.tensor(numbers, dtype=torch.int64)[places.cpu()]
+            values = values.tolist()
         return torch.tensor([self._number(value) for value in values], dtype=torch.int64)
 
     def _number(self, value: Any) -> int:

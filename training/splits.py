@@ -43,28 +43,40 @@ def samples_of(
 
 
 def reader(loader: DataLoader[Any], look: Inspection) -> Read | None:
-    """Return what reads inputs of a loader's data set by sample; None where samples have no numbers, or cannot be read here."""
-    if not _is_readable(loader, look):
+    """Return what reads inputs of a loader's data set by sample; None where samples have no numbers, or could not be read.
+
+    Nothing is read before it is called: a file that is opened here is open in workers that are forked later.
+    """
+    if not look.is_readable or not can_be_read(loader):
         return None
 
-    return lambda samples: arrays_of(loader, look, samples)[0]
+    return lambda samples: _arrays_of(loader, look, samples)[0]
 
 
-def _is_readable(loader: DataLoader[Any], look: Inspection) -> bool:
-    """Try a sample, once: of some data sets workers alone open the file."""
-    if look.is_readable is None and len(look.contents.samples):
-        look.is_readable = can_be_read(loader)
-        try:
-            if look.is_readable:
-                samples_of(loader, look, look.contents.samples[:1])
-        except Exception as error:  # whatever a data set raises where it has no worker
-            look.is_readable = False
-            _log.warning(
-                "samples cannot be read outside of the loader's workers (%s: %s), so inputs that are nearly equal are told by their signatures alone, and a "
-                "report shows none; open what the data set reads in its __init__, or at its first __getitem__",
-                type(error).__name__, str(error).partition("\n")[0],
-            )  # fmt: skip
-    return bool(look.is_readable)
+class Unreadable(Exception):  # noqa: N818 - it ends no training
+    """Samples cannot be read outside of a loader's workers."""
+
+
+def _arrays_of(
+    loader: DataLoader[Any], look: Inspection, samples: Ints
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Return what `arrays_of` does.
+
+    Raises
+    ------
+    Unreadable
+        Of some data sets workers alone open the file. The inspection, and the log, know it from then on.
+    """
+    try:
+        return arrays_of(loader, look, samples)
+    except Exception as error:  # whatever a data set raises where it has no worker
+        look.is_readable = False
+        _log.warning(
+            "samples cannot be read outside of the loader's workers (%s: %s), so inputs that are nearly equal are told by their signatures alone, and a "
+            "report shows none; open what the data set reads in its __init__",
+            type(error).__name__, str(error).partition("\n")[0],
+        )  # fmt: skip
+        raise Unreadable from error
 
 
 def arrays_of(
@@ -80,13 +92,16 @@ def arrays_of(
 def page_reader(
     loader: DataLoader[Any], look: Inspection, references: Mapping[str, Any]
 ) -> PageRead | None:
-    """Return what reads inputs and labels by sample, or by row of a reference that is named; None where samples have no numbers, or cannot be read here."""
-    if not _is_readable(loader, look):
+    """Return what reads inputs and labels by sample, or by row of a reference that is named; None where samples have no numbers, or could not be read."""
+    if not look.is_readable or not can_be_read(loader):
         return None
 
     def read(rows: Ints, split: str = "") -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         if not split:
-            return arrays_of(loader, look, rows)
+            try:
+                return _arrays_of(loader, look, rows)
+            except Unreadable:
+                return None, None
         data, join = _opened(references[split], loader.collate_fn)
         if isinstance(data, torch.Tensor):
             return array_of(data[torch.as_tensor(rows)]), None

@@ -384,6 +384,21 @@ def test_a_second_run_without_monitors_has_alerts_of_its_own() -> None:
     assert alerts.run == "r/2"
 
 
+def test_a_monitor_that_begins_late_leaves_the_run_as_it_is() -> None:
+    alerts = TrainingAlerts(run="r", show=False)
+    loss = LossMonitor(alerts=alerts)
+    loss.initialize(nn.Linear(1, 1), [], None)
+    loss.on_batch_end({"loss": torch.tensor(float("nan"))}, None)
+    PerformanceMonitor(alerts=alerts).initialize(nn.Linear(1, 1), [], None)
+    assert (alerts.run, len(alerts.claims)) == ("r", 1)
+    monitors = Monitors([loss], alerts=alerts)
+    monitors.initialize(nn.Linear(1, 1), [], None)
+    monitors.on_batch_end({"loss": torch.tensor(1.0)}, None)
+    monitors.on_batch_end({"loss": torch.tensor(1.0)}, None)
+    loss.initialize(nn.Linear(1, 1), [], None)
+    assert (alerts.run, len(alerts.claims)) == ("r/3", 0)
+
+
 def test_runs_of_monitors_within_others_are_counted_once() -> None:
     class Broken(Monitor):
         def initialize(self, model: Any, dataloader: Any, criterion: Any) -> None:
@@ -425,3 +440,9 @@ def test_a_lasting_drift_is_found_once() -> None:
             x[:, 1] += 1.0 if epoch == 1 else 0.01
         loader.look()
     assert [found.kind for found in loader.findings() if not len(found.samples)] == [DRIFT]
+    x[:, 1] -= 1.04
+    loader.look()
+    x[:, 1] -= 30.0
+    loader.look()
+    found = [found.epoch for found in loader.findings() if found.kind == DRIFT]
+    assert found == [1, 7], "another one, after an epoch without"

@@ -30,6 +30,25 @@ def test_another_quantity_ranks_what_was_saved_of_it(tmp_path: Path) -> None:
     assert ModelCheckpoint.resume(tmp_path).best_model_score == 0.8
 
 
+def test_a_quantity_goes_by_its_other_names_and_an_older_folder_is_read(tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    checkpoint = ModelCheckpoint(tmp_path, "{epoch}", "loss", save_top_k=3, model=model)
+    for loss in (0.5, 0.3):
+        checkpoint.step(loss)
+    checkpoint = ModelCheckpoint.resume(tmp_path, model, monitor="val_loss")
+    assert list(checkpoint.best_k_models.values()) == [0.5, 0.3]
+    checkpoint.step(val_loss=0.4)
+    assert ModelCheckpoint.load(tmp_path).epoch == 1
+    assert ModelCheckpoint.resume(tmp_path, model).best_model_score == 0.3
+    other = checkpoint._files  # what was saved of another quantity, as by versions before
+    checkpoint = ModelCheckpoint(tmp_path, "{epoch}", "accuracy", mode="max", model=model)
+    checkpoint._files, checkpoint.next_epoch = other, 3
+    checkpoint.step(accuracy=0.2)
+    assert ModelCheckpoint.load(tmp_path, which="last").epoch == 3
+    assert ModelCheckpoint.load(tmp_path).score in {0.2, 0.3, 0.4}
+    assert ModelCheckpoint.resume(tmp_path, model).next_epoch == 4
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(5, "Input/output error")])
 @pytest.mark.parametrize("at", range(4))
 def test_a_save_that_is_stopped_between_two_steps_leaves_what_can_be_gone_on_with(

@@ -90,3 +90,23 @@ def test_copies_are_found_and_pictures_that_are_alike_are_none(
         planted = np.arange(first, first + COPIES)
         assert np.isin(planted, found[name]).mean() >= 0.95
         assert len(np.setdiff1d(found[name], planted)) <= 1
+
+
+def test_nothing_is_read_once_more_where_nothing_may_be_alike() -> None:
+    read: list[int] = []
+
+    class Rows(Dataset[Any]):
+        def __len__(self) -> int:
+            return 200
+
+        def __getitem__(self, k: int) -> Any:
+            read.append(k)
+            return torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(k)), k % 2
+
+    watched = WatchedLoader(DataLoader(Rows(), 20))
+    watched.look()
+    assert len(read) == 200
+    assert watched.findings() == []
+    assert len(read) == 200, (
+        "a file that is opened here would be open in workers that are forked later"
+    )
