@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -53,7 +52,6 @@ class EarlyRise:
     def __init__(self) -> None:
         self._logs: list[float] = []
         self._off: list[float] = []
-        self._latest: deque[float] = deque(maxlen=_LATEST)
 
     def update(self, value: float) -> Rise | None:
         """Compare a finite value with those before it, and take it in."""
@@ -63,14 +61,13 @@ class EarlyRise:
         if len(self._logs) >= 4:
             self._off.append(x - float(np.median(self._logs[-_BEFORE:])))
         self._logs.append(x)
-        self._latest.append(x)
         known = self._off[:-_LATEST]
         if len(known) < _LEAST:
             return None
         before = self._logs[-_LATEST - _BEFORE : -_LATEST]
         level = float(np.median(before))
         scale = max(_FLOOR, *(_spread(off) for off in (known, known[-_RECENT:])))
-        lasting = min(x, sorted(self._latest)[-3])
+        lasting = min(x, sorted(self._logs[-_LATEST:])[-3])
         least = max(level + _TIMES, level + _SCALES * scale, max(before) + _ABOVE)
         least = min(least, max(self._logs[:-_LATEST]) + _RECORD)
         if lasting < least:
